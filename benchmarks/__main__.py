@@ -1,0 +1,102 @@
+"""``python -m benchmarks``: measure, compare, and make the pages of the docs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import cases, mathematics, pages, results, runner, tuning
+
+Measure = Callable[[], list[dict[str, Any]]]
+
+
+def announce(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+def loss_groups(measured: list[cases.LossCase], device: torch.device, **options: Any) -> dict[str, Measure]:
+    groups: dict[str, list[cases.LossCase]] = {}
+    for case in measured:
+        groups.setdefault(case.group, []).append(case)
+    return {
+        group: (lambda members=members: runner.run_cases(members, device, announce, **options))
+        for group, members in groups.items()
+    }
+
+
+def cpu_groups() -> dict[str, Measure]:
+    device = torch.device("cpu")
+    few = ["ours", "stock", "torch fused"]
+    return {
+        **loss_groups(cases.cpu_cases(), device, budget=25.0),
+        **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few),
+        "cpu-tuning": lambda: tuning.run(tuning.CPU_SIZES, device, announce),
+        "mathematics": mathematics.run,
+    }
+
+
+def gpu_groups() -> dict[str, Measure]:
+    device = torch.device("cuda")
+    measured = [*cases.gpu_cases(), *cases.gpu_extra_cases()]
+    return {
+        **loss_groups(measured, device, budget=6.0, minimum=20),
+        "gpu-tuning": lambda: tuning.run(tuning.GPU_SIZES, device, announce),
+    }
+
+
+def measure(groups: dict[str, Measure], only: list[str], device: torch.device) -> None:
+    unknown = set(only) - set(groups)
+    if unknown:
+        sys.exit(f"--group: {', '.join(sorted(unknown))} is not one of {', '.join(groups)}")
+    for group, run in groups.items():
+        if only and group not in only:
+            continue
+        announce(f"group {group}")
+        path = results.write(group, run(), device)
+        announce(f"wrote {path}")
+
+
+def compare(old: Path, new: Path) -> None:
+    changes = list(results.compare(results.read(old), results.read(new)))
+    for change in changes:
+        if change.beyond_noise:
+            print(
+                f"{change.case}: {change.contender}: {change.before:.3f} -> {change.after:.3f} x floor "
+                f"({change.after / change.before - 1:+.1%}, noise {change.noise:.1%})"
+            )
+    beyond = sum(change.beyond_noise for change in changes)
+    print(f"{len(changes)} figures in both files, {beyond} changed beyond the noise")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for device in ("cpu", "gpu"):
+        command = commands.add_parser(device, help=f"measure on a {device.upper()}")
+        command.add_argument("--group", action="append", default=[], help="only this group; may be repeated")
+    commands.add_parser("pages", help="make docs/benchmarks.md and its plots from the result files")
+    command = commands.add_parser("compare", help="what changed between two result files beyond the noise")
+    command.add_argument("old", type=Path)
+    command.add_argument("new", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "cpu":
+        measure(cpu_groups(), arguments.group, torch.device("cpu"))
+    elif arguments.command == "gpu":
+        if not torch.cuda.is_available():
+            sys.exit("no CUDA or HIP device here: `python -m benchmarks cpu` measures on the CPU")
+        measure(gpu_groups(), arguments.group, torch.device("cuda"))
+    elif arguments.command == "compare":
+        compare(arguments.old, arguments.new)
+    else:
+        for path in pages.write_all():
+            announce(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

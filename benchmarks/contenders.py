@@ -1,0 +1,232 @@
+"""Who is measured: one function per contender, from inputs to a step that runs forward and backward.
+
+A contender raises ``Unavailable`` with the reason when it cannot run here; the reason goes into the result file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import cotbal_kernels as ck
+from benchmarks.inputs import LossInputs
+
+
+class Unavailable(Exception):
+    """A contender cannot run on this machine or on this case."""
+
+
+Build = Callable[[LossInputs], Callable[[], Tensor]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    build: Build
+    weighted: bool = False  # does it minimise the weighted loss (ours) or the plain mean (everybody else)
+    compacts: bool = False  # skips unsupervised rows by itself
+
+
+def _needs(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise Unavailable(f"the package {package} is not installed")
+
+
+def _needs_gpu(inputs: LossInputs, what: str) -> None:
+    if inputs.hidden.device.type != "cuda":
+        raise Unavailable(f"{what} runs on GPUs only")
+
+
+def _needs_head(inputs: LossInputs) -> Tensor:
+    if inputs.weight is None:
+        raise Unavailable("fuses the head: not for logits")
+    return inputs.weight
+
+
+def ours(impl: str, *, weighted: bool) -> Build:
+    def build(inputs: LossInputs) -> Callable[[], Tensor]:
+        reasons = ck.implementations()
+        if impl != "auto" and reasons.get(impl) is not None:
+            raise Unavailable(str(reasons[impl]))
+        weights = inputs.task_weights if weighted else None
+        options: dict[str, Any] = {"plan": inputs.plan, "impl": impl}
+
+        def step() -> Tensor:
+            if inputs.weight is None:
+                loss = ck.cross_entropy(
+                    inputs.hidden, inputs.labels, inputs.task_ids, weights, **options
+                ).loss
+            else:
+                loss = ck.linear_cross_entropy(
+                    inputs.hidden, inputs.weight, inputs.labels, inputs.task_ids, weights, **options
+                ).loss
+            loss.backward()
+            return loss
+
+        return step
+
+    return build
+
+
+def _logits(inputs: LossInputs) -> Tensor:
+    return inputs.hidden if inputs.weight is None else F.linear(inputs.hidden, inputs.weight)
+
+
+def _stock_loss(hidden: Tensor, weight: Tensor | None, labels: Tensor) -> Tensor:
+    logits = hidden if weight is None else F.linear(hidden, weight)
+    return F.cross_entropy(logits.float(), labels, ignore_index=-100)
+
+
+def stock(inputs: LossInputs) -> Callable[[], Tensor]:
+    """What transformers does: the head, logits in float32, cross_entropy."""
+
+    def step() -> Tensor:
+        loss = _stock_loss(inputs.hidden, inputs.weight, inputs.labels)
+        loss.backward()
+        return loss
+
+    return step
+
+
+@cache
+def _compiled_stock() -> Callable[[Tensor, Tensor | None, Tensor], Tensor]:
+    return torch.compile(_stock_loss)
+
+
+def stock_compiled(inputs: LossInputs) -> Callable[[], Tensor]:
+    """The stock loss under torch.compile."""
+    compiled = _compiled_stock()
+
+    def step() -> Tensor:
+        loss = compiled(inputs.hidden, inputs.weight, inputs.labels)
+        loss.backward()
+        return loss
+
+    return step
+
+
+def torch_fused(inputs: LossInputs) -> Callable[[], Tensor]:
+    """torch.nn.functional.linear_cross_entropy, chunked, with its automatic options."""
+    weight = _needs_head(inputs)
+    if not hasattr(F, "linear_cross_entropy"):
+        raise Unavailable("torch has no linear_cross_entropy before 2.13")
+    options = torch.nn.LinearCrossEntropyOptions()
+
+    def step() -> Tensor:
+        loss = F.linear_cross_entropy(
+            inputs.hidden, weight, inputs.labels, ignore_index=-100, options=options
+        )
+        loss.backward()
+        return loss
+
+    return step
+
+
+def liger(inputs: LossInputs) -> Callable[[], Tensor]:
+    weight = _needs_head(inputs)
+    _needs("liger_kernel")
+    _needs_gpu(inputs, "Liger")
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+    def step() -> Tensor:
+        loss = liger_fused_linear_cross_entropy(inputs.hidden, weight, inputs.labels)
+        loss.backward()
+        return loss
+
+    return step
+
+
+def cut_cross_entropy(inputs: LossInputs) -> Callable[[], Tensor]:
+    weight = _needs_head(inputs)
+    _needs("cut_cross_entropy")
+    from cut_cross_entropy import linear_cross_entropy
+
+    impl = "cce" if inputs.hidden.device.type == "cuda" else "torch_compile"
+
+    def step() -> Tensor:
+        loss = linear_cross_entropy(inputs.hidden, weight, inputs.labels, impl=impl)
+        loss.backward()
+        return loss
+
+    return step
+
+
+def quack(inputs: LossInputs) -> Callable[[], Tensor]:
+    weight = _needs_head(inputs)
+    _needs("quack")
+    _needs_gpu(inputs, "QuACK")
+    from quack.linear_cross_entropy import chunked_linear_cross_entropy
+
+    def step() -> Tensor:
+        loss = chunked_linear_cross_entropy(inputs.hidden, weight, inputs.labels)
+        loss.backward()
+        return loss
+
+    return step
+
+
+def unsloth(inputs: LossInputs) -> Callable[[], Tensor]:
+    weight = _needs_head(inputs)
+    _needs("unsloth_zoo")
+    _needs_gpu(inputs, "unsloth")
+    from unsloth_zoo.fused_losses.cross_entropy_loss import unsloth_fused_ce_loss
+
+    def step() -> Tensor:
+        loss = unsloth_fused_ce_loss(
+            None, inputs.hidden[None], weight, None, inputs.labels[None], shift_labels=False
+        )
+        loss.backward()
+        return loss
+
+    return step
+
+
+CONTENDERS = (
+    Contender("ours", ours("auto", weighted=True), weighted=True, compacts=True),
+    Contender("ours, unweighted", ours("auto", weighted=False), compacts=True),
+    Contender("ours, torch", ours("torch", weighted=True), weighted=True, compacts=True),
+    Contender("stock", stock),
+    Contender("stock, compiled", stock_compiled),
+    Contender("torch fused", torch_fused),
+    Contender("Liger", liger),
+    Contender("CCE", cut_cross_entropy, compacts=True),
+    Contender("QuACK", quack),
+    Contender("unsloth", unsloth),
+)
+
+
+def bare_gemms(inputs: LossInputs) -> Callable[[], Tensor]:
+    """The floor: the three GEMMs over the supervised rows and nothing else."""
+    weight = _needs_head(inputs)
+    rows = inputs.case.rows
+    x = inputs.hidden.detach()[:rows].contiguous()
+    w = weight.detach()
+    dz = torch.empty(rows, inputs.case.vocab, dtype=x.dtype, device=x.device).normal_()
+    logits = torch.empty_like(dz)
+    dx, dw = torch.empty_like(x), torch.empty_like(w)
+
+    def step() -> Tensor:
+        torch.mm(x, w.T, out=logits)
+        torch.mm(dz, w, out=dx)
+        torch.mm(dz.T, x, out=dw)
+        return dx
+
+    return step
+
+
+def copy(inputs: LossInputs) -> Callable[[], Tensor]:
+    """The floor of the logits-level loss: read every supervised logit once, write its gradient once."""
+    source = inputs.hidden.detach()[: inputs.case.rows].contiguous()
+    target = torch.empty_like(source)
+
+    def step() -> Tensor:
+        return target.copy_(source)
+
+    return step
