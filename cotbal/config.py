@@ -1,0 +1,319 @@
+"""The configuration of a mixture: one YAML file, read and checked before any work begins.
+
+Relative paths are taken from the folder that holds the file, so a config means the same from everywhere.
+Every mistake is a `ConfigError` that gives the key's path, what was found and what is accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from cotbal.config_file import ConfigError, describe_errors, parse_yaml
+from cotbal.tasks import check_task_name
+
+__all__ = [
+    "ComparisonConfig",
+    "Config",
+    "ConfigError",
+    "EvaluationConfig",
+    "ModelConfig",
+    "PreparationConfig",
+    "StrategyConfig",
+    "TaskConfig",
+    "WeighingConfig",
+    "load_config",
+]
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    """A path of the config, taken from the config's folder; ``~`` is the user's home."""
+    base = info.context.get("base") if isinstance(info.context, Mapping) else None
+    expanded = path.expanduser()
+    return expanded if base is None or expanded.is_absolute() else base / expanded
+
+
+def _one_or_many(value: object) -> object:
+    return value if value is None or isinstance(value, (list, tuple)) else [value]
+
+
+def _nest_name(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _settings(value: object) -> object:
+    return {} if value is None else value
+
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_one_or_many)]
+"""One path or a list of paths."""
+Settings = Annotated[dict[str, Any], BeforeValidator(_settings)]
+"""Any field of `transformers.TrainingArguments`; the names are checked when the plan is made."""
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class ModelConfig(_Section):
+    """The model all runs start from. In the YAML a bare string is the name."""
+
+    name: str = Field(min_length=1, description="folder with a saved model, or a hub id")
+    processor: str | None = Field(None, description="folder or hub id of the processor, if not the model's")
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: str | None = Field(None, description="attn_implementation of transformers, such as sdpa")
+    freeze: tuple[str, ...] = Field((), description="parts kept fixed: names of modules or parameters")
+    trust_remote_code: bool = False
+
+    @field_validator("name", "processor")
+    @classmethod
+    def _local_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """A name that is a folder beside the config becomes that folder; anything else is left to transformers."""
+        if value is None:
+            return None
+        folder = _resolve(Path(value), info)
+        if folder.is_dir():
+            return str(folder)
+        if value.startswith((".", "/", "~")):
+            raise PydanticCustomError("folder", "there is no folder {folder}", {"folder": str(folder)})
+        return value
+
+
+class TaskConfig(_Section):
+    """One task of the mixture: its data, how it is scored, or the weight it is given."""
+
+    name: str
+    train: Paths = Field(min_length=1)
+    validation: Paths = ()
+    test: Paths = ()
+    images: Path | None = Field(None, description="folder that image paths in the records start from")
+    metric: str | None = None
+    higher_is_better: bool | None = Field(None, description="only to override what the metric says")
+    max_new_tokens: int = Field(64, ge=1)
+    weight: float | None = Field(None, ge=0.0, description="for a task that is not measured")
+
+    @field_validator("name")
+    @classmethod
+    def _valid_name(cls, value: str) -> str:
+        return check_task_name(value)
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _resolved(cls, value: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        return tuple(_resolve(path, info) for path in value)
+
+    @field_validator("images")
+    @classmethod
+    def _resolved_images(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        return None if value is None else _resolve(value, info)
+
+    @property
+    def measured(self) -> bool:
+        """Whether the task has a validation set, and so a measured weight."""
+        return bool(self.validation)
+
+    @model_validator(mode="after")
+    def _measured_or_weighted(self) -> Self:
+        if self.measured and self.weight is not None:
+            raise PydanticCustomError(
+                "task_weight",
+                "task '{name}' has both `validation` and `weight`; a task with a validation set is weighed by "
+                "measuring it. Remove one of the two",
+                {"name": self.name},
+            )
+        if not self.measured and self.weight is None:
+            raise PydanticCustomError(
+                "task_weight",
+                "task '{name}' has no `validation` set, so its weight cannot be measured. Add `validation` and "
+                "`metric`, or give it an explicit `weight` (1.0 is the mean of all weights)",
+                {"name": self.name},
+            )
+        if (self.validation or self.test) and self.metric is None:
+            raise PydanticCustomError(
+                "task_metric",
+                "task '{name}' has a {kind} set but no `metric`. Name one, such as exact_match, anls, cider, "
+                "iou, iou@0.5, loss, or your own as module:function",
+                {"name": self.name, "kind": "validation" if self.validation else "test"},
+            )
+        return self
+
+
+class PreparationConfig(_Section):
+    """The N + 1 runs whose validation scores the weights come from."""
+
+    mini_fraction: Fraction = 1 / 32
+    plus_fraction: Fraction = 1.0
+    keep_models: bool = Field(True, description="keep the models of these runs after their validation")
+    training: Settings = Field(default_factory=dict, description="what differs from the top-level `training`")
+
+    @model_validator(mode="after")
+    def _mini_is_smaller(self) -> Self:
+        if self.plus_fraction <= self.mini_fraction:
+            raise PydanticCustomError(
+                "fractions",
+                "`plus_fraction` is {plus} and `mini_fraction` {mini}: a plus run must see more of its task than "
+                "mini does. Raise plus_fraction or lower mini_fraction",
+                {"plus": self.plus_fraction, "mini": self.mini_fraction},
+            )
+        return self
+
+
+class WeighingConfig(_Section):
+    """How measurements become weights."""
+
+    temperature: float = Field(0.5, gt=0.0)
+    confidence: float = Field(0.9, gt=0.0, lt=1.0)
+    replicates: int = Field(1000, ge=1)
+
+
+class EvaluationConfig(_Section):
+    """Validation and test: greedy generation, one answer a sample."""
+
+    batch_size: int = Field(8, ge=1)
+
+
+class StrategyConfig(_Section):
+    """A way of weighting tasks in tuning, and its options. In the YAML a bare string is the name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: str = Field(min_length=1)
+    label: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_-]+$", description="name of the runs, if not `name`"
+    )
+
+    @property
+    def model(self) -> str:
+        """The name under which its runs and results appear."""
+        return self.label or self.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every other key, handed to the strategy."""
+        return dict(self.model_extra or {})
+
+
+class ComparisonConfig(_Section):
+    """The final runs: what is tuned, with how many seeds, and whether single-task tuning is run beside it."""
+
+    strategies: tuple[Annotated[StrategyConfig, BeforeValidator(_nest_name)], ...] = Field(
+        (StrategyConfig(name="cotbal", label=None),), min_length=1
+    )
+    single_task: bool = False
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] | None = Field(None, min_length=1)
+
+    @field_validator("strategies")
+    @classmethod
+    def _distinct_models(cls, value: tuple[StrategyConfig, ...]) -> tuple[StrategyConfig, ...]:
+        _refuse_repeated([strategy.model for strategy in value], "strategy", "give one of them a `label`")
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        _refuse_repeated([str(seed) for seed in value or ()], "seed", "list each seed once")
+        return value
+
+
+class Config(_Section):
+    """A whole mixture: model, tasks, preparation, weighing, tuning."""
+
+    model: Annotated[ModelConfig, BeforeValidator(_nest_name)]
+    output: Path
+    seed: int = Field(0, ge=0, lt=2**31)
+    bad_records: Literal["refuse", "skip"] = "refuse"
+    max_length: int | None = Field(
+        None, ge=1, description="longest sequence in tokens, image tokens included"
+    )
+    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+    preparation: PreparationConfig = Field(default_factory=PreparationConfig)
+    weighing: WeighingConfig = Field(default_factory=WeighingConfig)
+    training: Settings = Field(default_factory=dict)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    comparison: ComparisonConfig = Field(default_factory=ComparisonConfig)
+
+    @field_validator("output")
+    @classmethod
+    def _resolved_output(cls, value: Path, info: ValidationInfo) -> Path:
+        return _resolve(value, info)
+
+    @field_validator("tasks")
+    @classmethod
+    def _distinct_names(cls, value: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
+        # Folded case, because every task names folders and some file systems fold it.
+        _refuse_repeated([task.name.casefold() for task in value], "task name", "rename one of them")
+        return value
+
+    @property
+    def measured_tasks(self) -> tuple[TaskConfig, ...]:
+        """The tasks with a validation set, in the config's order."""
+        return tuple(task for task in self.tasks if task.measured)
+
+    @property
+    def comparison_seeds(self) -> tuple[int, ...]:
+        """The seeds of the final runs; `seed` where none are listed."""
+        return self.comparison.seeds or (self.seed,)
+
+    def missing_paths(self) -> list[tuple[str, Path]]:
+        """Every data file or image folder that does not exist, with the path of its key."""
+        missing: list[tuple[str, Path]] = []
+        for index, task in enumerate(self.tasks):
+            for key in ("train", "validation", "test"):
+                paths: tuple[Path, ...] = getattr(task, key)
+                missing += [(f"tasks[{index}].{key}", path) for path in paths if not path.is_file()]
+            if task.images is not None and not task.images.is_dir():
+                missing.append((f"tasks[{index}].images", task.images))
+        return missing
+
+
+def _refuse_repeated(names: list[str], what: str, remedy: str) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise PydanticCustomError(
+            "repeated",
+            "{what} {names} appears more than once; {remedy}",
+            {"what": what, "names": ", ".join(map(repr, repeated)), "remedy": remedy},
+        )
+
+
+def load_config(path: str | Path, *, output: Path | None = None) -> Config:
+    """Read and check a config file.
+
+    Args:
+        path: the YAML file; relative paths in it start from its folder.
+        output: takes the place of the file's ``output`` when given.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds a mistake; every mistake found is listed.
+    """
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{source}: there is no such file; give the path of a config (YAML)") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{source}: is a folder; give the path of a config file (YAML)") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: not readable as UTF-8 text (byte {error.start})") from None
+    values = parse_yaml(text, source)
+    if output is not None:
+        values["output"] = str(output.absolute())
+    try:
+        return Config.model_validate(values, context={"base": source.absolute().parent})
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, Config, source)) from None

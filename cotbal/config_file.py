@@ -1,0 +1,137 @@
+"""Reading a config file: YAML with the scalars people expect, and errors in plain words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+__all__ = ["ConfigError", "describe_errors", "parse_yaml"]
+
+
+class ConfigError(ValueError):
+    """A mistake in a config file or in something it names; the message is meant for the person who wrote it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars: ``2e-5`` is a number, ``no`` and ``on`` are words; a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if isinstance(key, str) and seen.setdefault(key, line) != line:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{key}' appears twice, first in line {seen[key]}; keep one",
+                    problem_mark=key_node.start_mark,
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+_WORDS = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _WORDS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, source: Path) -> dict[str, Any]:
+    """The mapping a YAML document holds.
+
+    Raises:
+        ConfigError: the text is not YAML, repeats a key, or is no mapping; file and line are named.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(source)
+        raise ConfigError(f"{place}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not readable as YAML: {error}") from None
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else f"a {type(value).__name__}"
+        raise ConfigError(
+            f"{source}: found {found}, expected keys and values such as `model: ...`, `tasks: [...]`"
+        )
+    return value
+
+
+def describe_errors(error: ValidationError, root: type[BaseModel], source: Path) -> str:
+    """One line per mistake: the key's path, what was found, what is accepted."""
+    details = error.errors(include_url=False)
+    lines = [_describe(detail, root) for detail in details]
+    head = f"{source}: " + ("1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes")
+    return "\n  ".join([head, *lines])
+
+
+def key_path(location: Iterable[int | str]) -> str:
+    """``("tasks", 0, "metric")`` as people write it: ``tasks[0].metric``."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is not known: the nearest known one, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean `{near[0]}`?" if near else "known here: " + ", ".join(names)
+
+
+def _describe(detail: Any, root: type[BaseModel]) -> str:
+    location: tuple[int | str, ...] = detail["loc"]
+    path = key_path(location) or "the file"
+    kind, found = detail["type"], _shorten(detail["input"])
+    if kind == "extra_forbidden":
+        section = _section_at(root, location[:-1])
+        hint = suggest(str(location[-1]), section.model_fields if section else ())
+        return f"{path}: unknown key; {hint}"
+    if kind == "missing" and "ctx" not in detail:
+        return f"{path}: missing; it has to be given"
+    message = detail["msg"]
+    if isinstance(detail.get("ctx", {}).get("error"), ValueError):
+        message = str(detail["ctx"]["error"])
+    if kind in {"task_weight", "task_metric", "fractions", "repeated", "folder"}:
+        return f"{path}: {message}"
+    return f"{path}: found {found}; {message[:1].lower()}{message[1:]}"
+
+
+def _section_at(root: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model class that a location of an error lies in."""
+    section: type[BaseModel] | None = root
+    for part in location:
+        if isinstance(part, int) or section is None:
+            continue
+        section = _model_within(section.model_fields[part].annotation)
+    return section
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_within(part) for part in getattr(annotation, "__args__", ()))
+    return next((found for found in inner if found is not None), None)
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

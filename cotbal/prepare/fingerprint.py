@@ -1,0 +1,86 @@
+"""What a unit's result depends on, reduced to values that can be stored and compared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+__all__ = ["differences", "file_digest", "folder_digest", "versions"]
+
+_WHOLE = 64 * 2**20
+_PACKAGES = ("cotbal", "torch", "transformers", "accelerate", "numpy", "pillow")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, or of its size and both ends where it is larger than 64 MiB."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        if size <= _WHOLE:
+            digest.update(stream.read())
+            return f"sha256:{digest.hexdigest()}"
+        digest.update(str(size).encode())
+        for start in (0, size - 2**20):
+            stream.seek(start)
+            digest.update(stream.read(2**20))
+    return f"sha256-ends:{digest.hexdigest()}"
+
+
+def folder_digest(folder: Path) -> str:
+    """One digest over the names and contents of all files directly in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name}={file_digest(path)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that results can depend on."""
+    found: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """What changed between two nested values, one line a change, named by its path."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        lines: list[str] = []
+        for key in sorted({*old, *new}):
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in new:
+                lines.append(f"{inner}: was {_show(old[key])}, is gone")
+            elif key not in old:
+                lines.append(f"{inner}: is new: {_show(new[key])}")
+            else:
+                lines += differences(old[key], new[key], inner)
+        return lines
+    if _is_list(old) and _is_list(new) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for index, (a, b) in pairs for line in differences(a, b, f"{path}[{index}]")]
+    if old == new:
+        return []
+    if any(str(value).startswith("sha256") for value in (old, new)):
+        return [f"{path}: its content has changed"]
+    return [f"{path}: was {_show(old)}, is {_show(new)}"]
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,85 @@
+"""The model and processor a config names, loaded as transformers loads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from cotbal.config import ModelConfig
+from cotbal.config_file import ConfigError
+
+__all__ = ["freeze", "load_model", "load_processor"]
+
+
+def load_model(config: ModelConfig, folder: Path | None = None) -> PreTrainedModel:
+    """The model of a config, or one of its kind saved in `folder`; frozen parts are frozen.
+
+    Raises:
+        ConfigError: transformers cannot load it, or `freeze` names something it does not have.
+    """
+    source = str(folder or config.name)
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    if folder is None and config.revision is not None:
+        options["revision"] = config.revision
+    try:
+        described = AutoConfig.from_pretrained(source, **options)
+        multimodal = described.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        loader = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+        dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
+        if config.attention is not None:
+            options["attn_implementation"] = config.attention
+        model = loader.from_pretrained(source, dtype=dtype, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"model: transformers cannot load '{source}': {error}") from error
+    freeze(model, config.freeze)
+    return model
+
+
+def load_processor(config: ModelConfig) -> Any:
+    """The processor of a config: the model's own unless another is named; a tokenizer for text-only models.
+
+    Raises:
+        ConfigError: transformers cannot load it.
+    """
+    source = config.processor or config.name
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    if config.processor is None and config.revision is not None:
+        options["revision"] = config.revision
+    try:
+        described = AutoConfig.from_pretrained(config.name, trust_remote_code=config.trust_remote_code)
+        multimodal = described.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        return (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"model.processor: transformers cannot load '{source}': {error}") from error
+
+
+def freeze(model: torch.nn.Module, names: tuple[str, ...]) -> None:
+    """Keep parts of a model fixed: each name is a module or parameter, given whole or by its last parts.
+
+    ``vision_tower`` freezes everything below ``model.vision_tower``.
+
+    Raises:
+        ConfigError: a name matches no parameter; the model's parts are listed.
+    """
+    for index, name in enumerate(names):
+        inside = f".{name}."
+        found = [p for path, p in model.named_parameters() if inside in f".{path}."]
+        if not found:
+            parts = sorted({".".join(path.split(".")[:2]) for path, _ in model.named_parameters()})
+            raise ConfigError(
+                f"model.freeze[{index}]: found '{name}', which names no part of this model; "
+                f"its parts are {', '.join(parts)}"
+            )
+        for parameter in found:
+            parameter.requires_grad_(False)

@@ -1,0 +1,103 @@
+"""The records of a config's tasks, read once, and the training set of each unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch.utils.data import Dataset
+
+from cotbal.config import Config, TaskConfig
+from cotbal.config_file import ConfigError
+from cotbal.data.formats import Problem, Record, read_records
+from cotbal.data.splits import preparation_sets
+from cotbal.prepare.fingerprint import file_digest
+from cotbal.prepare.plan import Unit
+
+__all__ = ["Mixture", "RecordDataset"]
+
+Split = Literal["train", "validation", "test"]
+
+
+class RecordDataset(Dataset[Record]):
+    """Records as a dataset; everything the processor does is left to the collator."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = list(records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.records[index]
+
+
+class Mixture:
+    """Reads each file of a config when it is first needed, and keeps what it read.
+
+    Attributes:
+        problems: broken records that were skipped, in the order they were met.
+    """
+
+    def __init__(self, config: Config) -> None:
+        missing = config.missing_paths()
+        if missing:
+            lines = [
+                f"{key}: there is no {'folder' if '.images' in key else 'file'} {path}"
+                for key, path in missing
+            ]
+            raise ConfigError("the config names files that do not exist\n  " + "\n  ".join(lines))
+        self.config = config
+        self.problems: list[Problem] = []
+        self._tasks = {task.name: task for task in config.tasks}
+        self._records: dict[tuple[str, Split], list[Record]] = {}
+        self._preparation: dict[str, list[Record]] | None = None
+
+    def task(self, name: str) -> TaskConfig:
+        """The config of a task."""
+        return self._tasks[name]
+
+    def records(self, task: str, split: Split) -> list[Record]:
+        """All records of one split of a task.
+
+        Raises:
+            ConfigError: the split holds no usable record.
+            ValueError: a broken record where `bad_records` is ``refuse``.
+        """
+        key = (task, split)
+        if key not in self._records:
+            settings = self._tasks[task]
+            paths = getattr(settings, split)
+            found = read_records(paths, task=task, image_root=settings.images, on_bad=self.config.bad_records)
+            self.problems += found.problems
+            if not found.records:
+                names = ", ".join(str(path) for path in paths)
+                raise ConfigError(f"task '{task}': no usable record in its {split} data ({names})")
+            self._records[key] = list(found.records)
+        return self._records[key]
+
+    def training_set(self, unit: Unit) -> list[Record]:
+        """What a unit is trained on: a preparation set, or all training data of its tasks."""
+        if unit.stage == "comparison":
+            return [record for task in unit.train_tasks for record in self.records(task, "train")]
+        if self._preparation is None:
+            by_task = {task: self.records(task, "train") for task in unit.train_tasks}
+            settings = self.config.preparation
+            self._preparation = preparation_sets(
+                by_task,
+                mini_fraction=settings.mini_fraction,
+                plus_fraction=settings.plus_fraction,
+                seed=self.config.seed,
+            )
+        return self._preparation[unit.model]
+
+    def training_files(self, unit: Unit) -> dict[str, Any]:
+        """Digests of the files a unit is trained on, by task."""
+        return {task: self._digests(task, "train") for task in unit.train_tasks}
+
+    def scoring_files(self, unit: Unit, task: str) -> list[str]:
+        """Digests of the files a unit is scored on for one task."""
+        return self._digests(task, unit.split)
+
+    def _digests(self, task: str, split: Split) -> list[str]:
+        return [file_digest(path) for path in getattr(self._tasks[task], split)]

@@ -1,0 +1,210 @@
+"""The run folder on disk: what each unit is, how far it is, and writes that a kill cannot tear.
+
+Layout of ``OUTPUT``::
+
+    units/<unit>/manifest.json      what the unit is made from, its state, versions, times
+                 checkpoints/       while it trains; a finished checkpoint holds a COMPLETE file
+                 model/             the trained model, as `save_pretrained` writes it
+                 log.jsonl          what the trainer logged, one line an entry
+                 predictions/       while it is scored: one JSONL a task
+                 scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
+    scores.csv  weights.json  report/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cotbal.atomic import replacing
+from cotbal.config_file import ConfigError
+
+__all__ = ["Manifest", "RunFolder", "SampleScore", "State", "UnitFolder", "write_text"]
+
+State = Literal["planned", "trained", "scored"]
+SCHEMA = 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file whole, making its folder where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as stream:
+        stream.write(text)
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """The score of one sample of one task, and what it was given for."""
+
+    task: str
+    index: int
+    id: str
+    group: str
+    prediction: str | None
+    references: tuple[str, ...]
+    score: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a unit is and how far it is.
+
+    Attributes:
+        training: everything its weights depend on, as nested values.
+        scoring: everything its scores depend on besides, per task.
+        state: ``planned``, ``trained`` (its model is saved) or ``scored`` (nothing is left to do).
+        versions: of the packages it was run with.
+        seconds: time spent training and scoring, over all calls.
+        samples: how many samples were trained on (all epochs) and scored.
+        steps: optimizer steps of the training.
+    """
+
+    unit: str
+    model: str
+    stage: str
+    seed: int
+    training: Mapping[str, Any]
+    scoring: Mapping[str, Any]
+    state: State = "planned"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    samples: Mapping[str, int] = field(default_factory=dict)
+    steps: int = 0
+    schema: int = SCHEMA
+
+    def advanced(self, state: State, **changes: Any) -> Manifest:
+        """The same unit in another state."""
+        return replace(self, state=state, **changes)
+
+
+class UnitFolder:
+    """The folder of one unit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.predictions = path / "predictions"
+        self._manifest = path / "manifest.json"
+        self._scores = path / "scores.jsonl"
+        self._log = path / "log.jsonl"
+
+    def manifest(self) -> Manifest | None:
+        """The manifest, or None where the unit was never begun.
+
+        Raises:
+            ConfigError: the file is there but is not a manifest of this version.
+        """
+        try:
+            values = json.loads(self._manifest.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError as error:
+            raise ConfigError(
+                f"{self._manifest}: not a manifest ({error}); delete the folder to redo it"
+            ) from None
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            raise ConfigError(
+                f"{self._manifest}: written by another version of cotbal; use that version, or delete the folder "
+                "to redo it"
+            )
+        return Manifest(**values)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace the manifest."""
+        write_text(self._manifest, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
+
+    def scores(self) -> list[SampleScore]:
+        """All samples' scores, in the order of tasks and samples.
+
+        Raises:
+            ConfigError: the unit has not been scored, or the file is damaged.
+        """
+        found: list[SampleScore] = []
+        try:
+            for number, line in enumerate(self._scores.read_text(encoding="utf-8").splitlines(), start=1):
+                values = json.loads(line)
+                found.append(SampleScore(**{**values, "references": tuple(values["references"])}))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{self._scores}: there is no such file; this unit has not been scored yet"
+            ) from None
+        except (json.JSONDecodeError, TypeError, KeyError):
+            raise ConfigError(
+                f"{self._scores}:{number}: not a score; delete the folder to redo the unit"
+            ) from None
+        return found
+
+    def write_scores(self, scores: Iterable[SampleScore]) -> None:
+        """Replace the scores; the samples' file exists only when it is whole."""
+        lines = [json.dumps(asdict(score), ensure_ascii=False, sort_keys=True) for score in scores]
+        write_text(self._scores, "".join(line + "\n" for line in lines))
+
+    def log(self) -> list[dict[str, Any]]:
+        """What the trainer logged, in order; empty where it has not finished."""
+        if not self._log.is_file():
+            return []
+        return [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()]
+
+    def write_log(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the log."""
+        write_text(self._log, "".join(json.dumps(dict(entry), sort_keys=True) + "\n" for entry in entries))
+
+    def discard_scores(self) -> None:
+        """Forget scores and predictions; the trained model stays."""
+        self._scores.unlink(missing_ok=True)
+        shutil.rmtree(self.predictions, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Forget the unit altogether."""
+        # The manifest goes first: without it, a folder that a kill left half deleted is simply not begun.
+        self._manifest.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class RunFolder:
+    """The output folder of a config."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.units = path / "units"
+        self.scores_csv = path / "scores.csv"
+        self.weights_json = path / "weights.json"
+        self.report = path / "report"
+
+    def unit(self, name: str) -> UnitFolder:
+        """The folder of the unit of that name, whether or not it exists."""
+        return UnitFolder(self.units / name)
+
+    def manifests(self) -> Iterator[tuple[UnitFolder, Manifest]]:
+        """The units that were begun, sorted by name."""
+        folders = sorted(self.units.iterdir()) if self.units.is_dir() else []
+        for path in folders:
+            folder = UnitFolder(path)
+            manifest = folder.manifest()
+            if manifest is not None:
+                yield folder, manifest
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process from working in this folder; a killed holder leaves nothing behind.
+
+        Raises:
+            ConfigError: another process holds the lock.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{self.path}: another cotbal process is working in this folder; wait for it, or give another "
+                    "`output`"
+                ) from None
+            yield
