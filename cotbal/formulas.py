@@ -1,0 +1,168 @@
+"""The plain formulas: contributions, difficulties, and how a benchmark is summed up.
+
+Source: CoTBal, arXiv 2403.04343 (VisATB in its third version).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cotbal.arrays import BoolArray, FloatArray, directions, float_array, same_length
+
+# Two means of equal samples may differ by the rounding of their sums; that much is no difference.
+_ROUNDING = 64 * np.finfo(np.float64).eps
+
+
+def inter_task_contributions(mini: npt.ArrayLike, plus: npt.ArrayLike) -> FloatArray:
+    """C[i, j] = (V[plus_i, j] - V[mini, j]) / (V[plus_j, j] - V[mini, j]), by the plain formula.
+
+    The direction of a metric cancels. A column whose denominator is 0 (to rounding) is NaN.
+
+    Args:
+        mini: V[mini, j], [N].
+        plus: V[plus_i, j], [N, N], one row per trained task i.
+
+    Returns:
+        float64 [N, N] with NaN on the diagonal.
+
+    Raises:
+        ValueError: wrong shapes, or a score that is NaN or infinite.
+        TypeError: not numbers.
+
+    >>> inter_task_contributions([0.5, 0.2], [[0.7, 0.3], [0.6, 0.6]]).round(2)
+    array([[ nan, 0.25],
+           [0.5 ,  nan]])
+    """
+    mini_scores = float_array("mini", mini, ndim=1)
+    plus_scores = float_array("plus", plus, ndim=2)
+    same_length(mini_scores.size, plus=plus_scores)
+    return contributions_where(mini_scores, plus_scores, is_zero_gain(mini_scores, plus_scores))
+
+
+def intra_task_difficulty(
+    mini: npt.ArrayLike,
+    plus: npt.ArrayLike,
+    higher_is_better: bool | Sequence[bool] = True,
+    *,
+    tasks: Sequence[str] | None = None,
+) -> FloatArray:
+    """D[i] = 1 - V[mini, i] / V[plus_i, i]; for lower-is-better metrics 1 - V[plus_i, i] / V[mini, i].
+
+    0: the mini model is as good as the one trained on all of the task. V[mini, i] = 0 gives D = 1.
+
+    Args:
+        mini: V[mini, i], [N], raw.
+        plus: V[plus_i, j], [N, N], of which the diagonal is used, or that diagonal, [N]; raw.
+        higher_is_better: one bool, or one per task.
+        tasks: names for error messages.
+
+    Returns:
+        float64 [N].
+
+    Raises:
+        ValueError: wrong shapes; NaN or infinite scores; a denominator that is 0 or below, with its task.
+        TypeError: not numbers.
+
+    >>> intra_task_difficulty([0.4, 0.0], [0.5, 0.5]).round(2)
+    array([0.2, 1. ])
+    >>> intra_task_difficulty([2.0], [[1.0]], higher_is_better=False)
+    array([0.5])
+    """
+    mini_scores = float_array("mini", mini, ndim=1)
+    own = float_array("plus", plus, ndim=2 if np.ndim(plus) == 2 else 1)
+    same_length(mini_scores.size, plus=own)
+    own = np.diagonal(own) if own.ndim == 2 else own
+    higher = np.array(directions(higher_is_better, mini_scores.size))
+    names = [f"task {i}" for i in range(own.size)] if tasks is None else [f"task {name!r}" for name in tasks]
+    for index in np.flatnonzero(np.where(higher, own, mini_scores) <= 0):
+        which = "plus" if higher[index] else "mini"
+        raise ValueError(
+            f"difficulty of {names[index]} is undefined: V[{which}] is "
+            f"{(own if higher[index] else mini_scores)[index]:g} and must be above 0 "
+            f"(V[mini] {mini_scores[index]:g}, V[plus] {own[index]:g}, "
+            f"{'higher' if higher[index] else 'lower'} is better). Choose a metric with a finer scale, train longer, "
+            "or give the task an explicit weight"
+        )
+    return np.where(higher, 1 - _ratio(mini_scores, own, higher), 1 - _ratio(own, mini_scores, ~higher))
+
+
+class ImprovementAndError(NamedTuple):
+    """dI and dE, in percent."""
+
+    improvement: float
+    error: float
+
+
+def improvement_and_error(
+    scores: npt.ArrayLike,
+    single_task_scores: npt.ArrayLike,
+    higher_is_better: bool | Sequence[bool] = True,
+) -> ImprovementAndError:
+    """How a model on all tasks compares with single-task tuning: dI = mean r_i, dE = mean max(-r_i, 0).
+
+    r_i = 100 (m_i - s_i) / s_i with m_i the score of the method and s_i that of single-task tuning, its sign
+    changed where lower is better (CoTBal, arXiv 2403.04343, section 4).
+
+    Args:
+        scores: m, [N].
+        single_task_scores: s, [N], all above 0.
+        higher_is_better: one bool, or one per task.
+
+    Returns:
+        `(improvement, error)`, percent.
+
+    Raises:
+        ValueError: wrong shapes, NaN or infinite scores, or a single-task score that is 0 or below.
+        TypeError: not numbers.
+
+    >>> improvement, error = improvement_and_error([0.55, 0.38], [0.50, 0.40])
+    >>> round(improvement, 3), round(error, 3)
+    (2.5, 2.5)
+    """
+    relative = relative_improvements(scores, single_task_scores, higher_is_better)
+    return ImprovementAndError(float(relative.mean()), float(np.maximum(-relative, 0).mean()))
+
+
+def relative_improvements(
+    scores: npt.ArrayLike,
+    single_task_scores: npt.ArrayLike,
+    higher_is_better: bool | Sequence[bool] = True,
+) -> FloatArray:
+    """r_i = 100 (m_i - s_i) / s_i in percent, [N]: arguments and errors as in `improvement_and_error`.
+
+    >>> relative_improvements([0.55, 0.9], [0.50, 1.2], [True, False]).round(2)
+    array([10., 25.])
+    """
+    method = float_array("scores", scores, ndim=1)
+    single = float_array("single_task_scores", single_task_scores, ndim=1)
+    same_length(method.size, single_task_scores=single)
+    for index in np.flatnonzero(single <= 0):
+        raise ValueError(
+            f"single_task_scores[{index}] is {single[index]:g}; a relative improvement needs it above 0. "
+            "Leave the task out of this summary, or use another metric"
+        )
+    sign = np.where(directions(higher_is_better, method.size), 1.0, -1.0)
+    return 100 * sign * (method - single) / single
+
+
+def is_zero_gain(mini: FloatArray, plus: FloatArray) -> BoolArray:
+    """Tasks j whose V[plus_j, j] equals V[mini, j] to rounding, [N]."""
+    own = np.diagonal(plus)
+    close: BoolArray = np.abs(own - mini) <= _ROUNDING * np.maximum(np.abs(own), np.abs(mini))
+    return close
+
+
+def contributions_where(mini: FloatArray, plus: FloatArray, is_undefined: BoolArray) -> FloatArray:
+    """C with NaN on the diagonal and in the columns that `is_undefined` [N] marks."""
+    denominators = np.where(is_undefined, np.nan, np.diagonal(plus) - mini)
+    contributions = (plus - mini) / denominators
+    np.fill_diagonal(contributions, np.nan)
+    return contributions
+
+
+def _ratio(numerator: FloatArray, denominator: FloatArray, where: BoolArray) -> FloatArray:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=where)

@@ -1,0 +1,260 @@
+"""What each task gives to the others and how hard it is, from validation scores.
+
+With V[m, j] the validation score of model m on task j (CoTBal, arXiv 2403.04343, section 3; VisATB in its third
+version):
+
+    C[i, j] = (V[plus_i, j] - V[mini, j]) / (V[plus_j, j] - V[mini, j])      i != j
+    D[i]    = 1 - V[mini, i] / V[plus_i, i]
+    out[i]  = mean over j != i of C[i, j]        in[j] = mean over i != j of C[i, j]
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cotbal.arrays import FloatArray
+from cotbal.bootstrap import Gathered, Resampled, percentile_interval, replicate_column
+from cotbal.formulas import (
+    ImprovementAndError,
+    contributions_where,
+    improvement_and_error,
+    inter_task_contributions,
+    intra_task_difficulty,
+    is_zero_gain,
+    relative_improvements,
+)
+from cotbal.scores import ScoreTable
+
+__all__ = [
+    "ImprovementAndError",
+    "Measurement",
+    "UndefinedColumn",
+    "UndefinedContributionsWarning",
+    "improvement_and_error",
+    "inter_task_contributions",
+    "intra_task_difficulty",
+    "measure",
+    "relative_improvements",
+]
+
+# Below this a 90% percentile interval is the extremes of a handful of draws.
+_FEWEST_REPLICATES = 100
+
+
+class UndefinedContributionsWarning(UserWarning):
+    """Contributions to a task could not be measured; its inward weight falls back to 1."""
+
+
+@dataclass(frozen=True)
+class UndefinedColumn:
+    """A task that contributions cannot be measured on, with the numbers that say so.
+
+    `interval` is the bootstrap interval of its gain, or None where only means are known.
+    """
+
+    task: str
+    mini: float
+    plus: float
+    interval: tuple[float, float] | None
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What `measure` found, in the order of `tasks`; every interval is NaN where it is not available.
+
+    Attributes:
+        tasks: names of the N measured tasks.
+        higher_is_better: direction of each task's metric.
+        mini: V[mini, j], raw, [N].
+        plus: V[plus_i, j], raw, [N, N].
+        contributions: C, [N, N]; NaN on the diagonal and in undefined columns.
+        outward, inward: means of C over the defined entries of a row, of a column, [N]; NaN with none.
+        difficulty: D, [N].
+        gains: what plus_j improves on task j, the denominators of C, positive when better, [N].
+        undefined: tasks whose column of C is undefined, with the reason.
+        gain_intervals, outward_intervals, inward_intervals, difficulty_intervals: [N, 2].
+        contribution_intervals: [N, N, 2].
+        dropped: replicates left out of each column because their denominator was exactly 0, [N] int64.
+        samples, groups: validation samples of each task, and groups they are resampled by; 0: means only. [N].
+        confidence, replicates, seed: of the bootstrap; replicates is 0 when there was none.
+        resampled: the replicates, when every defined column has some; else None.
+        scores_sha256: hash of the score table.
+    """
+
+    tasks: tuple[str, ...]
+    higher_is_better: tuple[bool, ...]
+    mini: FloatArray
+    plus: FloatArray
+    contributions: FloatArray
+    outward: FloatArray
+    inward: FloatArray
+    difficulty: FloatArray
+    gains: FloatArray
+    undefined: tuple[UndefinedColumn, ...]
+    gain_intervals: FloatArray
+    contribution_intervals: FloatArray
+    outward_intervals: FloatArray
+    inward_intervals: FloatArray
+    difficulty_intervals: FloatArray
+    dropped: npt.NDArray[np.int64]
+    samples: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    confidence: float
+    replicates: int
+    seed: int
+    resampled: Resampled | None
+    scores_sha256: str
+
+
+def measure(
+    scores: ScoreTable,
+    *,
+    confidence: float = 0.9,
+    replicates: int = 1000,
+    seed: int = 0,
+    plain: bool = False,
+) -> Measurement:
+    """Contributions and difficulties of every task, with intervals, from the scores of the N + 1 models.
+
+    Intervals are percentile intervals of a paired bootstrap: the samples of a validation set are drawn again
+    (whole groups where the table has groups), the same ones for every model; sets of different tasks
+    independently. A column of C is **undefined** when the interval of its denominator reaches 0, decided once
+    on the full sample; where only means are known, when the denominator is no improvement at all. A denominator
+    wholly below 0 (training on all of a task made it worse) counts as having reached it: as a ratio to a loss,
+    the most harmful task would get the largest contribution. Undefined entries leave the means, and each such
+    task is named in an `UndefinedContributionsWarning`. Replicates whose denominator is exactly 0 are dropped
+    and counted.
+
+    Args:
+        scores: a table with the models `mini` and `plus_<task>` for every task.
+        confidence: of the intervals.
+        replicates: R of the bootstrap; 0 for none, which leaves only the means to decide by.
+        seed: of the bootstrap.
+        plain: apply the paper's formula as it is: a column is undefined only when its denominator is 0.
+
+    Raises:
+        ValueError: a model or score is missing, a score that difficulty divides by is 0 or below (see
+            `intra_task_difficulty`), or confidence, replicates or seed is out of range.
+        TypeError: `scores` is no ScoreTable.
+
+    >>> table = ScoreTable.from_means([0.5, 0.2], [[0.7, 0.3], [0.6, 0.6]], tasks=["caption", "vqa"])
+    >>> found = measure(table)
+    >>> found.outward.round(2), found.inward.round(2), found.difficulty.round(2)
+    (array([0.25, 0.5 ]), array([0.5 , 0.25]), array([0.29, 0.67]))
+    """
+    _check_arguments(scores, confidence, replicates, seed)
+    mini, plus = scores.mini, scores.plus
+    count = len(scores.tasks)
+    difficulty = intra_task_difficulty(mini, plus, scores.higher_is_better, tasks=scores.tasks)
+    signs = np.where(scores.higher_is_better, 1.0, -1.0)
+    gains = signs * (np.diagonal(plus) - mini)
+    is_undefined = is_zero_gain(mini, plus)
+
+    gathered = Gathered(count, replicates)
+    gain_intervals = np.full((count, 2), np.nan)
+    contribution_intervals = np.full((count, count, 2), np.nan)
+    for j, task in enumerate(scores.tasks):
+        column = replicate_column(scores, task, replicates, seed)
+        if column is not None:
+            gain_intervals[j] = percentile_interval(signs[j] * column.gains[:, [j]], confidence)[0]
+        if not plain:
+            is_undefined[j] |= (gains[j] if column is None else gain_intervals[j, 0]) <= 0
+        if count == 1:
+            is_undefined[j] = False  # There is no contribution that could be undefined.
+        if column is None:
+            if not is_undefined[j]:
+                gathered.lose_outward()
+            continue
+        contributions_to = None if is_undefined[j] else column.contributions(j)
+        gathered.take(j, column, contributions_to, scores.higher_is_better[j])
+        if contributions_to is not None:
+            contribution_intervals[:, j] = percentile_interval(
+                contributions_to, confidence, kept=~column.zero
+            )
+
+    undefined = tuple(
+        _undefined_column(scores, int(j), gain_intervals[j], confidence) for j in np.flatnonzero(is_undefined)
+    )
+    for lost in undefined:
+        warnings.warn(_advice(lost), UndefinedContributionsWarning, stacklevel=2)
+    contributions = contributions_where(mini, plus, is_undefined)
+    resampled = gathered.result()
+    return Measurement(
+        tasks=scores.tasks,
+        higher_is_better=scores.higher_is_better,
+        mini=mini,
+        plus=plus,
+        contributions=contributions,
+        outward=_mean_of_defined(contributions, axis=1),
+        inward=_mean_of_defined(contributions, axis=0),
+        difficulty=difficulty,
+        gains=gains,
+        undefined=undefined,
+        gain_intervals=gain_intervals,
+        contribution_intervals=contribution_intervals,
+        outward_intervals=percentile_interval(resampled.outward, confidence),
+        inward_intervals=percentile_interval(resampled.inward, confidence),
+        difficulty_intervals=percentile_interval(resampled.difficulty, confidence),
+        dropped=gathered.dropped,
+        samples=gathered.samples,
+        groups=gathered.groups,
+        confidence=confidence,
+        replicates=replicates if gathered.groups.any() else 0,
+        seed=seed,
+        resampled=resampled if gathered.groups.any() else None,
+        scores_sha256=scores.sha256,
+    )
+
+
+def _check_arguments(scores: ScoreTable, confidence: float, replicates: int, seed: int) -> None:
+    if not isinstance(scores, ScoreTable):
+        raise TypeError(
+            f"scores must be a ScoreTable; found {type(scores).__name__}. Make one with "
+            "ScoreTable.from_samples, .from_means or .from_csv"
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; a number between 0 and 1 is needed")
+    if replicates != 0 and replicates < _FEWEST_REPLICATES:
+        raise ValueError(
+            f"replicates is {replicates}; 0 (no bootstrap) or at least {_FEWEST_REPLICATES} is needed"
+        )
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; a whole number of at least 0 is needed")
+
+
+def _mean_of_defined(contributions: FloatArray, axis: int) -> FloatArray:
+    defined = ~np.isnan(contributions)
+    counts = defined.sum(axis=axis)
+    sums = np.where(defined, contributions, 0.0).sum(axis=axis)
+    means = np.full(counts.shape, np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
+
+
+def _undefined_column(scores: ScoreTable, j: int, interval: FloatArray, confidence: float) -> UndefinedColumn:
+    task = scores.tasks[j]
+    if np.isnan(interval[0]):
+        bounds, reason = None, "its own full training improved it by nothing"
+    else:
+        bounds = (float(interval[0]), float(interval[1]))
+        reason = (
+            f"the {confidence:.0%} interval of what its own full training improved, "
+            f"[{bounds[0]:.4g}, {bounds[1]:.4g}], reaches 0"
+        )
+        if bounds[1] < 0:
+            reason = f"its own full training made it worse, by [{-bounds[1]:.4g}, {-bounds[0]:.4g}]"
+    return UndefinedColumn(task, float(scores.mini[j]), float(scores.plus[j, j]), bounds, reason)
+
+
+def _advice(lost: UndefinedColumn) -> str:
+    return (
+        f"contributions to task {lost.task!r} are undefined: {lost.reason} (V[mini] {lost.mini:.6g}, "
+        f"V[plus_{lost.task}] {lost.plus:.6g}). Its inward weight is 1 and it is left out of the other tasks' "
+        "outward contributions. Give it more validation samples, a larger step from the mini to the full subset, "
+        "or another metric"
+    )
