@@ -1,7 +1,7 @@
 """CoTBal: measure how tasks help each other and how hard each is, weigh them, and tune with the weights.
 
-The names below are loaded when they are first used, so that ``import cotbal`` stays quick and a user of the
-mathematics alone never imports transformers.
+The values and the mathematics are imported here (they need NumPy alone); whatever needs torch or transformers is
+loaded when its name is first used, so that ``import cotbal`` stays quick.
 """
 
 from __future__ import annotations
@@ -9,26 +9,45 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+# Imported eagerly for a second reason too: the functions `measure` and `weigh` share their modules' names, and the
+# name that is bound last, the function, is the one people get.
+from cotbal.measure import (
+    Measurement,
+    improvement_and_error,
+    inter_task_contributions,
+    intra_task_difficulty,
+    measure,
+)
+from cotbal.scores import ScoreTable
+from cotbal.tasks import Task
+from cotbal.weigh import TaskWeights, task_weights, weigh
+
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Task": "tasks",
-    "ScoreTable": "scores",
-    "Measurement": "measure",
-    "measure": "measure",
-    "inter_task_contributions": "measure",
-    "intra_task_difficulty": "measure",
-    "improvement_and_error": "measure",
-    "TaskWeights": "weigh",
-    "weigh": "weigh",
-    "task_weights": "weigh",
     "TaskCollator": "data",
-    "balance": "tune",
     "TaskBalancedTrainer": "tune",
+    "balance": "tune",
 }
 _ROOMS = ("metrics", "strategies")
 
-__all__ = [*_HOMES, *_ROOMS]
+__all__ = [
+    "Measurement",
+    "ScoreTable",
+    "Task",
+    "TaskBalancedTrainer",
+    "TaskCollator",
+    "TaskWeights",
+    "balance",
+    "improvement_and_error",
+    "inter_task_contributions",
+    "intra_task_difficulty",
+    "measure",
+    "metrics",
+    "strategies",
+    "task_weights",
+    "weigh",
+]
 
 
 def __getattr__(name: str) -> Any:
