@@ -1,0 +1,73 @@
+"""Strategies that choose the weight of every task, step by step, to compare CoTBal with.
+
+>>> get("dwa", 3, window=10)
+DynamicWeightAverage(num_tasks=3, window=10, temperature=2.0)
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from cotbal.strategies.base import Strategy
+from cotbal.strategies.cotbal import CoTBal
+from cotbal.strategies.dwa import DynamicWeightAverage
+from cotbal.strategies.ew import EqualWeights
+from cotbal.strategies.fixed import Fixed
+from cotbal.strategies.igb import ImprovableGapBalancing
+from cotbal.strategies.rlw import RandomLossWeighting
+from cotbal.strategies.tla import TaskLevelAveraging
+
+__all__ = [
+    "CoTBal",
+    "DynamicWeightAverage",
+    "EqualWeights",
+    "Fixed",
+    "ImprovableGapBalancing",
+    "RandomLossWeighting",
+    "Strategy",
+    "TaskLevelAveraging",
+    "get",
+    "names",
+]
+
+_STRATEGIES: dict[str, type[Strategy]] = {
+    kind.name: kind
+    for kind in (
+        EqualWeights,
+        TaskLevelAveraging,
+        RandomLossWeighting,
+        DynamicWeightAverage,
+        ImprovableGapBalancing,
+        Fixed,
+        CoTBal,
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all strategies: `ew`, `tla`, `rlw`, `dwa`, `igb`, `fixed`, `cotbal`."""
+    return tuple(_STRATEGIES)
+
+
+def get(name: str, num_tasks: int, **options: Any) -> Strategy:
+    """Make the strategy `name` for `num_tasks` tasks.
+
+    Options by strategy: rlw `seed`; dwa `window`, `temperature`; igb `base_start`, `base_stop`; fixed `weights`;
+    cotbal `weights` (a TaskWeights), `tasks`.
+
+    Raises:
+        ValueError: an unknown name or option, a missing option, or a value out of range.
+    """
+    if name not in _STRATEGIES:
+        raise ValueError(f"there is no strategy {name!r}; known are {', '.join(names())}")
+    kind = _STRATEGIES[name]
+    parameters = list(inspect.signature(kind).parameters.values())[1:]
+    known = [parameter.name for parameter in parameters]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"strategy {name!r} has no option {option!r}; its options are {known or 'none'}")
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise ValueError(f"strategy {name!r} needs the option {parameter.name!r}")
+    return kind(num_tasks, **options)

@@ -1,0 +1,31 @@
+"""TLA: task-level averaging."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cotbal.strategies.base import Strategy
+
+
+class TaskLevelAveraging(Strategy):
+    """The loss is the mean, over the tasks present in the step, of each task's mean over its tokens.
+
+        w_k = n / (P n_k)        n_k tokens of task k, n of all, P tasks present; w_k = 0 for absent tasks
+
+    That is 1 / n_k up to a factor common to all tasks, which `normalize="weights"` cancels; with this factor
+    `normalize="tokens"` gives the same loss. The authors' code divides by the number of all tasks, so its loss
+    shrinks when tasks are absent; this one does not.
+
+    >>> import torch
+    >>> TaskLevelAveraging(3).begin_step(torch.tensor([30, 10, 0]))
+    tensor([0.6667, 2.0000, 0.0000], dtype=torch.float64)
+    """
+
+    name: ClassVar[str] = "tla"
+
+    def _next_weights(self, task_tokens: Tensor) -> Tensor:
+        present = task_tokens > 0
+        return torch.where(present, task_tokens.sum() / (present.sum() * task_tokens), 0.0)
