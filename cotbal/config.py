@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -73,11 +74,17 @@ class ModelConfig(_Section):
     """The model all runs start from. In the YAML a bare string is the name."""
 
     name: str = Field(min_length=1, description="folder with a saved model, or a hub id")
-    processor: str | None = Field(None, description="folder or hub id of the processor, if not the model's")
+    processor: str | None = Field(
+        default=None, description="folder or hub id of the processor, if not the model's"
+    )
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    attention: str | None = Field(None, description="attn_implementation of transformers, such as sdpa")
-    freeze: tuple[str, ...] = Field((), description="parts kept fixed: names of modules or parameters")
+    attention: str | None = Field(
+        default=None, description="attn_implementation of transformers, such as sdpa"
+    )
+    freeze: tuple[str, ...] = Field(
+        default=(), description="parts kept fixed: names of modules or parameters"
+    )
     trust_remote_code: bool = False
 
     @field_validator("name", "processor")
@@ -101,11 +108,11 @@ class TaskConfig(_Section):
     train: Paths = Field(min_length=1)
     validation: Paths = ()
     test: Paths = ()
-    images: Path | None = Field(None, description="folder that image paths in the records start from")
+    images: Path | None = Field(default=None, description="folder that image paths in the records start from")
     metric: str | None = None
-    higher_is_better: bool | None = Field(None, description="only to override what the metric says")
-    max_new_tokens: int = Field(64, ge=1)
-    weight: float | None = Field(None, ge=0.0, description="for a task that is not measured")
+    higher_is_better: bool | None = Field(default=None, description="only to override what the metric says")
+    max_new_tokens: int = Field(default=64, ge=1)
+    weight: float | None = Field(default=None, ge=0.0, description="for a task that is not measured")
 
     @field_validator("name")
     @classmethod
@@ -158,7 +165,9 @@ class PreparationConfig(_Section):
 
     mini_fraction: Fraction = 1 / 32
     plus_fraction: Fraction = 1.0
-    keep_models: bool = Field(True, description="keep the models of these runs after their validation")
+    keep_models: bool = Field(
+        default=True, description="keep the models of these runs after their validation"
+    )
     training: Settings = Field(default_factory=dict, description="what differs from the top-level `training`")
 
     @model_validator(mode="after")
@@ -176,15 +185,17 @@ class PreparationConfig(_Section):
 class WeighingConfig(_Section):
     """How measurements become weights."""
 
-    temperature: float = Field(0.5, gt=0.0)
-    confidence: float = Field(0.9, gt=0.0, lt=1.0)
-    replicates: int = Field(1000, ge=1)
+    temperature: float = Field(default=0.5, gt=0.0)
+    shrink: bool = Field(default=False, description="pull uncertain terms toward 1")
+    confidence: float = Field(default=0.9, gt=0.0, lt=1.0)
+    replicates: int = Field(default=1000, ge=100, description="of the bootstrap")
+    plain: bool = Field(default=False, description="the paper's formula as it is, whatever the noise")
 
 
 class EvaluationConfig(_Section):
     """Validation and test: greedy generation, one answer a sample."""
 
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(default=8, ge=1)
 
 
 class StrategyConfig(_Section):
@@ -212,10 +223,10 @@ class ComparisonConfig(_Section):
     """The final runs: what is tuned, with how many seeds, and whether single-task tuning is run beside it."""
 
     strategies: tuple[Annotated[StrategyConfig, BeforeValidator(_nest_name)], ...] = Field(
-        (StrategyConfig(name="cotbal", label=None),), min_length=1
+        default=(StrategyConfig(name="cotbal", label=None),), min_length=1
     )
     single_task: bool = False
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] | None = Field(None, min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] | None = Field(default=None, min_length=1)
 
     @field_validator("strategies")
     @classmethod
@@ -235,17 +246,23 @@ class Config(_Section):
 
     model: Annotated[ModelConfig, BeforeValidator(_nest_name)]
     output: Path
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     bad_records: Literal["refuse", "skip"] = "refuse"
     max_length: int | None = Field(
         None, ge=1, description="longest sequence in tokens, image tokens included"
     )
     tasks: tuple[TaskConfig, ...] = Field(min_length=1)
-    preparation: PreparationConfig = Field(default_factory=PreparationConfig)
-    weighing: WeighingConfig = Field(default_factory=WeighingConfig)
+    preparation: PreparationConfig = PreparationConfig()
+    weighing: WeighingConfig = WeighingConfig()
     training: Settings = Field(default_factory=dict)
-    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
-    comparison: ComparisonConfig = Field(default_factory=ComparisonConfig)
+    evaluation: EvaluationConfig = EvaluationConfig()
+    comparison: ComparisonConfig = ComparisonConfig()
+    _text: str = PrivateAttr("")
+
+    @property
+    def text(self) -> str:
+        """The file's text, for the record; empty for a config made in code."""
+        return self._text
 
     @field_validator("output")
     @classmethod
@@ -314,6 +331,8 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
     if output is not None:
         values["output"] = str(output.absolute())
     try:
-        return Config.model_validate(values, context={"base": source.absolute().parent})
+        config = Config.model_validate(values, context={"base": source.absolute().parent})
     except ValidationError as error:
         raise ConfigError(describe_errors(error, Config, source)) from None
+    config._text = text
+    return config

@@ -77,7 +77,14 @@ def parse_yaml(text: str, source: Path) -> dict[str, Any]:
 def describe_errors(error: ValidationError, root: type[BaseModel], source: Path) -> str:
     """One line per mistake: the key's path, what was found, what is accepted."""
     details = error.errors(include_url=False)
-    lines = [_describe(detail, root) for detail in details]
+    places = [detail["loc"] for detail in details]
+    # A list whose every item is wrong is also reported as too short; the items say enough.
+    shown = [
+        d
+        for d in details
+        if d["type"] != "too_short" or not any(_is_inside(place, d["loc"]) for place in places)
+    ]
+    lines = [_describe(detail, root) for detail in shown]
     head = f"{source}: " + ("1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes")
     return "\n  ".join([head, *lines])
 
@@ -109,10 +116,18 @@ def _describe(detail: Any, root: type[BaseModel]) -> str:
         return f"{path}: missing; it has to be given"
     message = detail["msg"]
     if isinstance(detail.get("ctx", {}).get("error"), ValueError):
-        message = str(detail["ctx"]["error"])
+        return f"{path}: {detail['ctx']['error']}"
     if kind in {"task_weight", "task_metric", "fractions", "repeated", "folder"}:
         return f"{path}: {message}"
-    return f"{path}: found {found}; {message[:1].lower()}{message[1:]}"
+    if kind == "too_short":
+        return f"{path}: found nothing; expected: at least one entry"
+    expected = message.removeprefix("Input should be ").split(", unable to parse")[0]
+    expected = "keys and values" if expected == "a valid dictionary" else expected
+    return f"{path}: found {found}; expected: {expected[:1].lower()}{expected[1:]}"
+
+
+def _is_inside(place: tuple[int | str, ...], whole: tuple[int | str, ...]) -> bool:
+    return len(place) > len(whole) and place[: len(whole)] == whole
 
 
 def _section_at(root: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -15,8 +15,9 @@ import torch
 from transformers import PreTrainedModel
 
 import cotbal_kernels as ck
-from cotbal.data.collate import GenerationCollator, TaskCollator
+from cotbal.data.collate import TaskCollator
 from cotbal.data.formats import Record
+from cotbal.data.prompts import PromptCollator
 from cotbal.metrics import Metric
 from cotbal.prepare.store import SampleScore
 
@@ -72,8 +73,8 @@ class _Generation:
 
     def __init__(self, model: PreTrainedModel, processor: Any, max_new_tokens: int) -> None:
         self.model = model
-        self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.collate = GenerationCollator(processor)
+        self.pad = getattr(processor, "tokenizer", processor).pad_token_id
+        self.collate = PromptCollator(processor)
         self.max_new_tokens = max_new_tokens
 
     def __call__(self, records: Sequence[Record]) -> list[Answer]:
@@ -83,10 +84,9 @@ class _Generation:
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             num_beams=1,
-            pad_token_id=self.tokenizer.pad_token_id,
+            pad_token_id=self.pad,
         )
-        fresh = tokens[:, batch["input_ids"].shape[1] :]
-        return [text.strip() for text in self.tokenizer.batch_decode(fresh, skip_special_tokens=True)]
+        return list(self.collate.decode(batch, tokens))
 
 
 class _Losses:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from cotbal.config import ModelConfig
 from cotbal.config_file import ConfigError
 
-__all__ = ["freeze", "load_model", "load_processor"]
+__all__ = ["freeze", "load_model", "load_processor", "quieten"]
 
 
 def load_model(config: ModelConfig, folder: Path | None = None) -> PreTrainedModel:
@@ -83,3 +84,9 @@ def freeze(model: torch.nn.Module, names: tuple[str, ...]) -> None:
             )
         for parameter in found:
             parameter.requires_grad_(False)
+
+
+def quieten() -> None:
+    """Turn off progress bars and notes of transformers; errors still come through."""
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from torch.utils.data import Dataset
@@ -37,6 +38,7 @@ class Mixture:
 
     Attributes:
         problems: broken records that were skipped, in the order they were met.
+        files_read: the files that have been read so far.
     """
 
     def __init__(self, config: Config) -> None:
@@ -49,6 +51,7 @@ class Mixture:
             raise ConfigError("the config names files that do not exist\n  " + "\n  ".join(lines))
         self.config = config
         self.problems: list[Problem] = []
+        self.files_read: set[Path] = set()
         self._tasks = {task.name: task for task in config.tasks}
         self._records: dict[tuple[str, Split], list[Record]] = {}
         self._preparation: dict[str, list[Record]] | None = None
@@ -70,6 +73,7 @@ class Mixture:
             paths = getattr(settings, split)
             found = read_records(paths, task=task, image_root=settings.images, on_bad=self.config.bad_records)
             self.problems += found.problems
+            self.files_read.update(paths)
             if not found.records:
                 names = ", ".join(str(path) for path in paths)
                 raise ConfigError(f"task '{task}': no usable record in its {split} data ({names})")

@@ -6,11 +6,12 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cotbal import strategies
-from cotbal.config import Config, TaskConfig
+from cotbal.config import Config, StrategyConfig, TaskConfig
 from cotbal.config_file import ConfigError
 from cotbal.metrics import Metric
 from cotbal.metrics import get as get_metric
@@ -21,6 +22,7 @@ from cotbal.prepare.mixture import Mixture
 from cotbal.prepare.plan import Plan, Unit, make_plan
 from cotbal.prepare.progress import PlanProgress, Work
 from cotbal.prepare.store import Manifest, RunFolder, SampleScore, UnitFolder
+from cotbal.weights import TaskWeights
 
 __all__ = ["Runner", "UnitChangedError"]
 
@@ -51,6 +53,8 @@ class Runner:
             task.name: metric_of(task, index) for index, task in enumerate(config.tasks) if task.metric
         }
         self.settings = {stage: training_settings(config, stage) for stage in ("preparation", "comparison")}
+        for index, strategy in enumerate(config.comparison.strategies):
+            check_strategy(strategy, index, [task.name for task in config.tasks])
         self.mixture = Mixture(config)
         self._processor: Any = None
         self._model_digest: str | None = None
@@ -64,7 +68,7 @@ class Runner:
             self._processor = load_processor(self.config.model)
         return self._processor
 
-    def run(self, units: Iterable[Unit], weights: Mapping[str, float] | None = None) -> None:
+    def run(self, units: Iterable[Unit], weights: TaskWeights | None = None) -> None:
         """Do what is missing of these units, in order.
 
         Args:
@@ -78,7 +82,7 @@ class Runner:
         for unit in chosen:
             self._run_unit(unit, manifests[unit.name], weights)
 
-    def check(self, units: Sequence[Unit], weights: Mapping[str, float] | None = None) -> dict[str, Manifest]:
+    def check(self, units: Sequence[Unit], weights: TaskWeights | None = None) -> dict[str, Manifest]:
         """The manifest each unit has or is to have; stale results are refused, or discarded with `redo`.
 
         Raises:
@@ -122,9 +126,20 @@ class Runner:
                 works.append(Work(unit.name, "train", self._training_samples(unit)))
             if state != "scored":
                 works.append(Work(unit.name, "score", self._scored_samples(unit)))
+        self._tell_problems()
         return works
 
-    def describe(self, unit: Unit, weights: Mapping[str, float] | None = None) -> Manifest:
+    def _tell_problems(self) -> None:
+        problems = self.mixture.problems
+        if self.mixture.files_read:
+            self.folder.write_problems(problems, self.mixture.files_read)
+        if problems:
+            self.progress.say(
+                f"left out {len(problems)} broken records, the first is {problems[0]}; all are listed in "
+                f"{self.folder.bad_records}"
+            )
+
+    def describe(self, unit: Unit, weights: TaskWeights | None = None) -> Manifest:
         """The manifest of a unit that has not begun: everything its result depends on.
 
         Raises:
@@ -152,7 +167,7 @@ class Runner:
         if unit.strategy is not None:
             training["strategy"] = {"name": unit.strategy.name, "options": unit.strategy.options}
         if unit.needs_weights and weights is not None:
-            training["weights"] = {task: float(weights[task]) for task in unit.train_tasks}
+            training["weights"] = weights.as_dict()
         scoring: dict[str, Any] = {task: self._scoring(unit, task) for task in unit.scored_tasks}
         return Manifest(unit.name, unit.model, unit.stage, unit.seed, training, scoring)
 
@@ -188,7 +203,7 @@ class Runner:
         folder.discard_scores()
         return manifest
 
-    def _run_unit(self, unit: Unit, manifest: Manifest, weights: Mapping[str, float] | None) -> None:
+    def _run_unit(self, unit: Unit, manifest: Manifest, weights: TaskWeights | None) -> None:
         folder = self.folder.unit(unit.name)
         if manifest.state == "scored":
             return
@@ -203,7 +218,7 @@ class Runner:
         self._score(unit, folder, manifest)
 
     def _train(
-        self, unit: Unit, folder: UnitFolder, manifest: Manifest, weights: Mapping[str, float] | None
+        self, unit: Unit, folder: UnitFolder, manifest: Manifest, weights: TaskWeights | None
     ) -> Manifest:
         from cotbal.prepare.train import release_memory, train
 
@@ -233,15 +248,10 @@ class Runner:
         self.progress.end()
         return manifest
 
-    def _strategy(self, unit: Unit, weights: Mapping[str, float] | None) -> strategies.Strategy:
-        count = len(unit.train_tasks)
+    def _strategy(self, unit: Unit, weights: TaskWeights | None) -> strategies.Strategy:
         if unit.strategy is None:
-            return strategies.get("ew", count)
-        if unit.needs_weights and weights is not None:
-            return strategies.get(
-                "cotbal", count, weights=[weights[task] for task in unit.train_tasks], **unit.strategy.options
-            )
-        return strategies.get(unit.strategy.name, count, **unit.strategy.options)
+            return strategies.get("ew", len(unit.train_tasks))
+        return make_strategy(unit.strategy, unit.train_tasks, unit.seed, weights)
 
     def _score(self, unit: Unit, folder: UnitFolder, manifest: Manifest) -> None:
         """Score the saved model: what is scored is what is kept, whether or not this call trained it."""
@@ -263,6 +273,7 @@ class Runner:
         folder.write_manifest(
             manifest.advanced(
                 "scored",
+                finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 seconds={**manifest.seconds, "score": time.monotonic() - started},
                 samples={**manifest.samples, "score": len(scores)},
             )
@@ -298,10 +309,8 @@ class Runner:
         """Samples the whole training of a unit sees, over all epochs."""
         settings = self.settings[unit.stage]
         if settings.get("max_steps", -1) > 0:
-            batch = settings.get("per_device_train_batch_size", 8) * settings.get(
-                "gradient_accumulation_steps", 1
-            )
-            return int(settings["max_steps"] * batch)
+            accumulated = settings.get("gradient_accumulation_steps", 1)
+            return int(settings["max_steps"] * settings.get("per_device_train_batch_size", 8) * accumulated)
         return math.ceil(settings["num_train_epochs"] * len(self.mixture.training_set(unit)))
 
     def _scored_samples(self, unit: Unit) -> int:
@@ -318,3 +327,47 @@ def metric_of(task: TaskConfig, index: int) -> Metric:
         return get_metric(str(task.metric))
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"tasks[{index}].metric: {error}") from error
+
+
+def make_strategy(
+    settings: StrategyConfig, tasks: Sequence[str], seed: int, weights: TaskWeights | None
+) -> strategies.Strategy:
+    """The strategy of a config, for these tasks in this order.
+
+    ``fixed`` takes its weights by task name; ``rlw`` draws from the run's seed unless it is given one.
+
+    Raises:
+        ValueError: an unknown strategy or option, or a task without a weight.
+    """
+    options = settings.options
+    if settings.name == "cotbal" and weights is not None:
+        options = {"weights": weights, "tasks": tasks} | options
+    if settings.name == "rlw":
+        options = {"seed": seed} | options
+    if settings.name == "fixed" and isinstance(options.get("weights"), Mapping):
+        given = options["weights"]
+        unfit = sorted({*given} ^ {*tasks})
+        if unfit:
+            raise ValueError(
+                f"weights has to name every task once and no other; see {', '.join(map(str, unfit))}"
+            )
+        options = options | {"weights": [given[task] for task in tasks]}
+    return strategies.get(settings.name, len(tasks), **options)
+
+
+def check_strategy(settings: StrategyConfig, index: int, tasks: Sequence[str]) -> None:
+    """Refuse an unknown strategy or option before anything is run.
+
+    Raises:
+        ConfigError: the key's path and what is wrong.
+    """
+    place = f"comparison.strategies[{index}]"
+    if settings.name == "cotbal":
+        if settings.options:
+            names = ", ".join(settings.options)
+            raise ConfigError(f"{place}: cotbal takes no options, found {names}; see `weighing`")
+        return
+    try:
+        make_strategy(settings, tasks, 0, None)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{place}: {error}") from error

@@ -8,7 +8,7 @@ Layout of ``OUTPUT``::
                  log.jsonl          what the trainer logged, one line an entry
                  predictions/       while it is scored: one JSONL a task
                  scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
-    scores.csv  weights.json  report/
+    scores.csv  weights.json  bad_records.jsonl  report/
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from cotbal.atomic import replacing
 from cotbal.config_file import ConfigError
+from cotbal.data.records import Problem
 
 __all__ = ["Manifest", "RunFolder", "SampleScore", "State", "UnitFolder", "write_text"]
 
@@ -63,6 +64,7 @@ class Manifest:
         seconds: time spent training and scoring, over all calls.
         samples: how many samples were trained on (all epochs) and scored.
         steps: optimizer steps of the training.
+        finished: when it was scored, in UTC; empty before.
     """
 
     unit: str
@@ -76,6 +78,7 @@ class Manifest:
     seconds: Mapping[str, float] = field(default_factory=dict)
     samples: Mapping[str, int] = field(default_factory=dict)
     steps: int = 0
+    finished: str = ""
     schema: int = SCHEMA
 
     def advanced(self, state: State, **changes: Any) -> Manifest:
@@ -127,18 +130,15 @@ class UnitFolder:
             ConfigError: the unit has not been scored, or the file is damaged.
         """
         found: list[SampleScore] = []
-        try:
-            for number, line in enumerate(self._scores.read_text(encoding="utf-8").splitlines(), start=1):
+        if not self._scores.is_file():
+            raise ConfigError(f"{self._scores}: there is no such file; this unit has not been scored yet")
+        for line in self._scores.read_text(encoding="utf-8").splitlines():
+            try:
                 values = json.loads(line)
                 found.append(SampleScore(**{**values, "references": tuple(values["references"])}))
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{self._scores}: there is no such file; this unit has not been scored yet"
-            ) from None
-        except (json.JSONDecodeError, TypeError, KeyError):
-            raise ConfigError(
-                f"{self._scores}:{number}: not a score; delete the folder to redo the unit"
-            ) from None
+            except (json.JSONDecodeError, TypeError, KeyError):
+                place = f"{self._scores}:{len(found) + 1}"
+                raise ConfigError(f"{place}: not a score; delete the folder to redo the unit") from None
         return found
 
     def write_scores(self, scores: Iterable[SampleScore]) -> None:
@@ -176,6 +176,7 @@ class RunFolder:
         self.units = path / "units"
         self.scores_csv = path / "scores.csv"
         self.weights_json = path / "weights.json"
+        self.bad_records = path / "bad_records.jsonl"
         self.report = path / "report"
 
     def unit(self, name: str) -> UnitFolder:
@@ -190,6 +191,19 @@ class RunFolder:
             manifest = folder.manifest()
             if manifest is not None:
                 yield folder, manifest
+
+    def problems(self) -> tuple[Problem, ...]:
+        """The broken records that were left out, as far as files have been read."""
+        if not self.bad_records.is_file():
+            return ()
+        lines = [json.loads(line) for line in self.bad_records.read_text(encoding="utf-8").splitlines()]
+        return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
+
+    def write_problems(self, problems: Iterable[Problem], read: Container[Path]) -> None:
+        """Replace what is known of the files that were read; of others it stays."""
+        kept = [problem for problem in self.problems() if problem.file not in read]
+        entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in (*kept, *problems)]
+        write_text(self.bad_records, "".join(json.dumps(entry) + "\n" for entry in entries))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 from transformers import TrainingArguments as Arguments
 
 from cotbal.config import Config
-from cotbal.data.collate import TaskCollator
+from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.formats import Record
 from cotbal.prepare.arguments import training_arguments
 from cotbal.prepare.checkpoints import discard_incomplete, last_complete, mark_complete, step_of
@@ -57,7 +57,7 @@ class _Watch(TrainerCallback):
 
     def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
     def _done(self, state: TrainerState) -> int:
         return self.samples * state.global_step // max(1, state.max_steps)
@@ -97,7 +97,11 @@ def train(
         args=arguments,
         train_dataset=RecordDataset(records),
         data_collator=TaskCollator(
-            processor, unit.train_tasks, max_length=config.max_length, on_bad=config.bad_records
+            processor,
+            unit.train_tasks,
+            max_length=config.max_length,
+            on_bad=config.bad_records,
+            blank_image=arguments.world_size > 1 and mixes_images(records),
         ),
         strategy=strategy,
         tasks=unit.train_tasks,

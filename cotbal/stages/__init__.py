@@ -1,0 +1,25 @@
+"""The whole job and its stages: prepare, weigh, tune, report."""
+
+from cotbal.stages.job import (
+    mixture_weights,
+    prepare,
+    run_all,
+    run_unit,
+    saved_weights,
+    tune,
+    weigh_run,
+    weigh_source,
+    write_report,
+)
+
+__all__ = [
+    "mixture_weights",
+    "prepare",
+    "run_all",
+    "run_unit",
+    "saved_weights",
+    "tune",
+    "weigh_run",
+    "weigh_source",
+    "write_report",
+]

@@ -1,0 +1,229 @@
+"""The stages of the whole job, each a function of a config and what earlier stages left in its output folder.
+
+    prepare -> weigh -> tune -> report
+
+Each does only what is missing and can be called again after an interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cotbal.config import Config, load_config
+from cotbal.config_file import ConfigError
+from cotbal.measure import measure
+from cotbal.prepare.plan import Unit
+from cotbal.prepare.progress import PlanProgress
+from cotbal.prepare.run import Runner
+from cotbal.prepare.store import RunFolder
+from cotbal.scores import ScoreTable
+from cotbal.stages.results import measure_scores, report_input
+from cotbal.weigh import Provenance, TaskWeights, weigh
+
+__all__ = ["mixture_weights", "prepare", "run_all", "score_table", "tune", "weigh_run"]
+
+
+def prepare(config: Config, progress: PlanProgress, *, redo: bool = False) -> ScoreTable:
+    """Run mini and every plus unit, and write their scores to ``scores.csv``.
+
+    Raises:
+        ConfigError: the config asks for something impossible, or no longer fits what was done.
+    """
+    if not config.measured_tasks:
+        raise ConfigError("no task has a `validation` set, so there is nothing to prepare or to measure")
+    runner = Runner(config, progress, redo=redo)
+    units = runner.plan.of("preparation")
+    runner.check(units)
+    with progress.plan(runner.work(units)):
+        runner.run(units)
+    return score_table(runner)
+
+
+def score_table(runner: Runner) -> ScoreTable:
+    """The validation scores of all preparation units, written to ``scores.csv`` too.
+
+    Raises:
+        ConfigError: a unit has not been scored.
+    """
+    config = runner.config
+    samples: dict[str, dict[str, list[float]]] = {}
+    groups: dict[str, list[str]] = {}
+    for unit in runner.plan.of("preparation"):
+        rows = samples.setdefault(unit.model, {})
+        groups.clear()
+        for score in runner.folder.unit(unit.name).scores():
+            rows.setdefault(score.task, []).append(score.score)
+            groups.setdefault(score.task, []).append(score.group)
+    table = ScoreTable.from_samples(
+        samples,
+        tasks=[task.name for task in config.measured_tasks],
+        groups=groups,
+        higher_is_better={
+            task.name: task.higher_is_better for task in task_values(config) if task.is_measured
+        },
+    )
+    table.to_csv(runner.folder.scores_csv)
+    return table
+
+
+def weigh_run(config: Config) -> TaskWeights:
+    """Measure and weigh what the preparation found; writes ``weights.json``.
+
+    Raises:
+        ConfigError: there is no ``scores.csv`` yet.
+    """
+    folder = RunFolder(config.output)
+    if not folder.scores_csv.is_file():
+        raise ConfigError(f"{folder.scores_csv}: there is no such file; run `cotbal prepare` first")
+    settings = config.weighing
+    measurement = measure_scores(config, ScoreTable.from_csv(folder.scores_csv))
+    weights = weigh(
+        measurement,
+        settings.temperature,
+        shrink=settings.shrink,
+        explicit={task.name: task.weight for task in config.tasks if task.weight is not None},
+    )
+    weights.save(folder.weights_json)
+    return weights
+
+
+def mixture_weights(config: Config, measured: TaskWeights | None) -> TaskWeights | None:
+    """The weights of all tasks of the mixture, in the config's order: measured, or given in the config.
+
+    None where tasks are to be measured and have not been.
+
+    Raises:
+        ConfigError: the weights are of other tasks than the config's, or a given one is not the config's.
+    """
+    explicit = {task.name: task.weight for task in config.tasks if task.weight is not None}
+    names = [task.name for task in config.tasks]
+    if measured is None:
+        return None if config.measured_tasks else _explicit_weights(explicit)
+    found = measured.as_dict()
+    for task, weight in explicit.items():
+        if found.get(task, weight) != weight:
+            raise ConfigError(
+                f"the config gives task '{task}' the weight {weight:g}, the saved weights have {found[task]:g}; "
+                "weigh again"
+            )
+    try:
+        added = {task: weight for task, weight in explicit.items() if task not in found}
+        return measured.with_explicit(added).for_tasks(names)
+    except ValueError as error:
+        raise ConfigError(f"the saved weights do not fit the config: {error}") from None
+
+
+def _explicit_weights(weights: Mapping[str, float]) -> TaskWeights:
+    """The weights of a mixture in which nothing is measured."""
+    none = np.full(len(weights), np.nan)
+    values = np.array(list(weights.values()))
+    return TaskWeights(tuple(weights), values, none, none, none, 0.5, None, Provenance.here("arrays"))
+
+
+def tune(
+    config: Config, progress: PlanProgress, *, weights: TaskWeights | None = None, redo: bool = False
+) -> tuple[Unit, ...]:
+    """Run every unit of the comparison: strategies and, where asked for, single tasks, on each seed.
+
+    Args:
+        weights: measured weights to use in place of the run folder's ``weights.json``.
+
+    Raises:
+        ConfigError: see `prepare`; also weights are needed and there are none.
+    """
+    runner = Runner(config, progress, redo=redo)
+    units = runner.plan.of("comparison")
+    mixed = mixture_weights(config, weights or saved_weights(config))
+    runner.check(units, mixed)
+    with progress.plan(runner.work(units)):
+        runner.run(units, mixed)
+    return units
+
+
+def saved_weights(config: Config) -> TaskWeights | None:
+    """The weights that `weigh_run` saved, if any."""
+    path = RunFolder(config.output).weights_json
+    return TaskWeights.load(path) if path.is_file() else None
+
+
+def run_all(config: Config, progress: PlanProgress, *, redo: bool = False) -> TaskWeights | None:
+    """Everything in order, under one progress display; returns the measured weights.
+
+    Raises:
+        ConfigError: see `prepare`.
+    """
+    runner = Runner(config, progress, redo=redo)
+    preparation = runner.plan.of("preparation")
+    comparison = runner.plan.of("comparison")
+    runner.check(preparation)
+    # What needs no measured weights can be checked before the first hour is spent.
+    runner.check([unit for unit in comparison if not unit.needs_weights])
+    weights: TaskWeights | None = None
+    with progress.plan(runner.work((*preparation, *comparison))):
+        if preparation:
+            runner.run(preparation)
+            score_table(runner)
+            weights = weigh_run(config)
+        runner.run(comparison, mixture_weights(config, weights))
+    return weights
+
+
+def write_report(config: Config) -> Path:
+    """Write the report of what has been done so far; returns the path of its page."""
+    from cotbal.report import write
+
+    return write(report_input(config), RunFolder(config.output).report)
+
+
+def run_unit(config: Config, name: str, progress: PlanProgress) -> None:
+    """Run one unit of the plan in this process.
+
+    Raises:
+        ConfigError: see `prepare`; also there is no such unit.
+    """
+    runner = Runner(config, progress)
+    unit = runner.plan.unit(name)
+    weights = mixture_weights(config, saved_weights(config)) if unit.needs_weights else None
+    with progress.plan(runner.work([unit])):
+        runner.run([unit], weights)
+
+
+def weigh_source(
+    source: Path, output: Path | None, temperature: float | None, lower_is_better: Sequence[str]
+) -> tuple[TaskWeights, Path]:
+    """Weights from a CSV of scores, a run's output folder, or a config; returns them and where they were saved.
+
+    Raises:
+        ConfigError: the source is none of these, or an option does not apply to it.
+    """
+    if source.suffix in {".yaml", ".yml"}:
+        config = load_config(source)
+        if temperature is not None:
+            config = config.model_copy(
+                update={"weighing": config.weighing.model_copy(update={"temperature": temperature})}
+            )
+        if lower_is_better or output is not None:
+            raise ConfigError("--lower-is-better and --output are for a CSV; with a config, write them there")
+        return weigh_run(config), RunFolder(config.output).weights_json
+    folder = source if source.is_dir() else source.parent
+    path = RunFolder(source).scores_csv if source.is_dir() else source
+    if not path.is_file():
+        raise ConfigError(
+            f"{path}: there is no such file; give a config (.yaml), the output folder of a prepared one, or a CSV"
+        )
+    higher: Mapping[str, bool] | None = None
+    if lower_is_better:
+        tasks = ScoreTable.from_csv(path).tasks
+        unknown = [task for task in lower_is_better if task not in tasks]
+        if unknown:
+            raise ConfigError(
+                f"--lower-is-better {unknown[0]}: {path} has no such task; it has {', '.join(tasks)}"
+            )
+        higher = {task: task not in lower_is_better for task in tasks}
+    weights = weigh(measure(ScoreTable.from_csv(path, higher_is_better=higher)), temperature or 0.5)
+    target = output or RunFolder(folder).weights_json
+    weights.save(target)
+    return weights, target

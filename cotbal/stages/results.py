@@ -1,0 +1,152 @@
+"""What a run folder holds, gathered into the values a report is made from."""
+
+from __future__ import annotations
+
+import math
+
+from cotbal.config import Config
+from cotbal.measure import Measurement, measure
+from cotbal.metrics import get as get_metric
+from cotbal.prepare.plan import Plan, Unit, make_plan
+from cotbal.prepare.store import Manifest, RunFolder
+from cotbal.report.inputs import (
+    SINGLE,
+    Comparison,
+    Curve,
+    ReportInput,
+    ReportProvenance,
+    StrategyRun,
+    UnitRecord,
+)
+from cotbal.scores import ScoreTable
+from cotbal.tasks import Task
+from cotbal.weights import TaskWeights
+
+__all__ = ["measure_scores", "report_input", "task_values"]
+
+
+def task_values(config: Config) -> tuple[Task, ...]:
+    """The tasks of a config as values, with the direction of their metrics."""
+    values = []
+    for task in config.tasks:
+        higher = task.higher_is_better
+        if higher is None:
+            higher = get_metric(task.metric).higher_is_better if task.metric is not None else True
+        values.append(Task(task.name, task.metric, higher, task.weight))
+    return tuple(values)
+
+
+def measure_scores(config: Config, scores: ScoreTable) -> Measurement:
+    """`measure` with the settings of a config."""
+    settings = config.weighing
+    return measure(
+        scores,
+        confidence=settings.confidence,
+        replicates=settings.replicates,
+        seed=config.seed,
+        plain=settings.plain,
+    )
+
+
+def report_input(config: Config) -> ReportInput:
+    """Everything done so far; what is missing stays empty."""
+    folder = RunFolder(config.output)
+    plan = make_plan(config)
+    manifests = {unit.name: folder.unit(unit.name).manifest() for unit in plan.units}
+    scores = ScoreTable.from_csv(folder.scores_csv) if folder.scores_csv.is_file() else None
+    return ReportInput(
+        title=config.output.name,
+        tasks=task_values(config),
+        scores=scores,
+        measurement=None if scores is None else measure_scores(config, scores),
+        weights=TaskWeights.load(folder.weights_json) if folder.weights_json.is_file() else None,
+        comparison=_comparison(config, plan, folder, manifests),
+        curves=tuple(curve for unit in plan.units for curve in _curves(folder, unit)),
+        problems=folder.problems(),
+        provenance=_provenance(config, plan, manifests),
+    )
+
+
+def _comparison(
+    config: Config, plan: Plan, folder: RunFolder, manifests: dict[str, Manifest | None]
+) -> Comparison | None:
+    tasks = tuple(
+        task for task, settings in zip(task_values(config), config.tasks, strict=True) if settings.test
+    )
+    means: dict[tuple[str, int], dict[str, float]] = {}
+    samples: dict[str, int] = {}
+    for unit in plan.of("comparison"):
+        manifest = manifests[unit.name]
+        if manifest is None or manifest.state != "scored" or not unit.scored_tasks:
+            continue
+        model = SINGLE if unit.strategy is None else unit.model
+        row = means.setdefault((model, unit.seed), {})
+        by_task: dict[str, list[float]] = {}
+        for sample in folder.unit(unit.name).scores():
+            by_task.setdefault(sample.task, []).append(sample.score)
+        for task, values in by_task.items():
+            row[task] = math.fsum(values) / len(values)
+            samples[task] = len(values)
+    if not means:
+        return None
+    return Comparison(
+        tasks=tuple(task.name for task in tasks),
+        higher_is_better=tuple(task.higher_is_better for task in tasks),
+        runs=tuple(StrategyRun(model, seed, row) for (model, seed), row in means.items()),
+        samples=samples,
+    )
+
+
+def _curves(folder: RunFolder, unit: Unit) -> list[Curve]:
+    """The training loss of each task, from the log entries that have one."""
+    model = SINGLE if unit.stage == "comparison" and unit.strategy is None else unit.model
+    points: dict[str, dict[int, float]] = {}
+    for entry in folder.unit(unit.name).log():
+        for task in unit.train_tasks:
+            loss = entry.get(f"loss/{task}")
+            if loss is not None:
+                points.setdefault(task, {})[int(entry["step"])] = float(loss)
+    return [
+        Curve(
+            unit.name,
+            model,
+            unit.seed,
+            task,
+            tuple(sorted(found)),
+            tuple(found[step] for step in sorted(found)),
+        )
+        for task, found in points.items()
+    ]
+
+
+def _provenance(config: Config, plan: Plan, manifests: dict[str, Manifest | None]) -> ReportProvenance:
+    begun = [manifest for manifest in manifests.values() if manifest is not None]
+    versions: dict[str, str] = {}
+    for manifest in begun:
+        for package, version in manifest.versions.items():
+            known = versions.setdefault(package, version)
+            if version not in known.split(", "):
+                versions[package] = f"{known}, {version}"
+    return ReportProvenance(
+        versions=versions,
+        seeds={
+            "preparation": str(config.seed),
+            "comparison": ", ".join(map(str, config.comparison_seeds)),
+            "bootstrap": str(config.seed),
+        },
+        config=config.text,
+        model=config.model.name,
+        date=max((manifest.finished for manifest in begun), default=""),
+        units=tuple(
+            UnitRecord(
+                unit.name,
+                "planned" if manifest is None else manifest.state,
+                unit.seed,
+                0 if manifest is None else manifest.steps,
+                0 if manifest is None else manifest.samples.get("train", 0),
+                {} if manifest is None else dict(manifest.seconds),
+            )
+            for unit in plan.units
+            for manifest in [manifests[unit.name]]
+        ),
+    )
