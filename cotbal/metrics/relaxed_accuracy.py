@@ -1,0 +1,41 @@
+"""Relaxed accuracy, for questions on charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+TOLERANCE = 0.05
+
+
+def relaxed_accuracy(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """1 where the prediction is within 5% of a numeric reference, or equals another one as text.
+
+    Case and outer blanks do not count; `12%` is the number 0.12. A reference of 0, which has no 5%, and
+    anything that is not a finite number are compared as text (Masry et al., arXiv 2203.10244; the treatment of
+    0 and percents is that of the evaluations in use).
+
+    >>> relaxed_accuracy(["104", "106", "0", "0.0", "Blue"], [["100"], ["100"], ["0"], ["0"], ["blue"]])
+    [1.0, 0.0, 1.0, 0.0, 1.0]
+    """
+    return [
+        float(any(_matches(prediction.strip(), reference.strip()) for reference in accepted))
+        for prediction, accepted in zip(predictions, references, strict=True)
+    ]
+
+
+def _matches(prediction: str, reference: str) -> bool:
+    found, wanted = _number(prediction), _number(reference)
+    if found is None or wanted is None or wanted == 0:
+        return prediction.lower() == reference.lower()
+    # A prediction at exactly 5% is right, however the decimals round in binary.
+    return abs(found - wanted) <= TOLERANCE * abs(wanted) * (1 + 1e-9)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+    # Python reads "1_000" and "nan" as floats; people who write them mean text.
+    return value if math.isfinite(value) and "_" not in text else None
