@@ -1,0 +1,133 @@
+"""The native C++ row pass for CPUs: one read of each row for loss and hit, one write for its gradient.
+
+The kernels are built for several instruction sets and the best one this processor supports is chosen when
+they run; the environment variable ``COTBAL_CPU_ISA`` (``portable``, ``avx2`` or ``avx512``) forces one.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+
+import torch
+from torch import Tensor
+
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the native kernels cannot run on `device` with `dtype` logits; None when they can.
+
+    Raises:
+        ValueError: ``COTBAL_CPU_ISA`` asks for an instruction set that cannot run here. That is no reason to
+            pass the native kernels over: whoever set it wants exactly these kernels.
+    """
+    if device.type != "cpu":
+        return f"the native kernels run on cpu, not on {device.type}"
+    if dtype not in _DTYPES:
+        return f"the native kernels take float32 and bfloat16, not {dtype}"
+    reason = missing()
+    if reason is None:
+        instruction_set()
+    return reason
+
+
+def missing() -> str | None:
+    """Why the extension is not in this installation; None when it is."""
+    try:
+        from cotbal_kernels import _native  # noqa: F401
+    except ImportError as error:
+        note = resources.files("cotbal_kernels").joinpath("_native_missing.txt")
+        reason = note.read_text(encoding="utf-8").strip() if note.is_file() else str(error)
+        return (
+            f"the native extension is not in this installation ({reason}); "
+            "install again where a C++20 compiler is at hand"
+        )
+    return None
+
+
+def instruction_set() -> str:
+    """The instruction set the kernels use here: what ``COTBAL_CPU_ISA`` names, else the best supported.
+
+    Raises:
+        ImportError: the extension is not in this installation.
+        ValueError: ``COTBAL_CPU_ISA`` names one that this build lacks or this processor does not support.
+    """
+    from cotbal_kernels import _native
+
+    forced = os.environ.get("COTBAL_CPU_ISA", "")
+    try:
+        return _native.resolve(forced)
+    except ValueError as error:
+        raise ValueError(f"COTBAL_CPU_ISA={forced!r}: {error}") from None
+
+
+def instruction_sets() -> dict[str, bool]:
+    """The instruction sets of this build, least first, and whether this processor supports each.
+
+    Raises:
+        ImportError: the extension is not in this installation.
+    """
+    from cotbal_kernels import _native
+
+    return _native.instruction_sets()
+
+
+def row_pass(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    rows: Tensor | None = None,
+    gradient: Tensor | None = None,
+    row_scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Loss, hit and gradient of each row of logits.
+
+    With ``a = logit_scale * (logits + bias)`` and ``z = softcap * tanh(a / softcap)`` (``z = a`` without a
+    softcap), row i gives ``nll = logsumexp(z) - z[target]`` and ``hit = (argmax(z) == target)``, the first of
+    equal maxima counting. The gradient with respect to the raw logits is
+    ``row_scale * logit_scale * (1 - (z / softcap)^2) * (softmax(z) - onehot(target))``.
+
+    Everything is computed in float32 (sums over more than 1024 columns in float64) and rounded once when it
+    is stored. Threads follow ``torch.get_num_threads()``; the interpreter lock is released meanwhile.
+
+    Args:
+        logits: [M, V] float32 or bfloat16, any row stride, unit column stride. -inf masks a class.
+        targets: [n] int64, the true class; -1 is a padding row: nll 0, hit False, gradient 0.
+        rows: [n] int64, the row of `logits` each target belongs to (no row twice); None: the first n.
+        gradient: [M, V] of the same dtype, written at the rows named; may be `logits` itself.
+        row_scale: [n] float32; None: 1.
+        bias: [V].
+        logit_scale: factor of the logits.
+        softcap: bound of the logits; None: none.
+
+    Returns:
+        nll [n] float32 and hits [n] bool.
+
+    Raises:
+        ValueError: a shape, stride or dtype that is none of these, or an index out of range, before anything
+            is written; also an impossible ``COTBAL_CPU_ISA``.
+        ImportError: the extension is not in this installation.
+    """
+    from cotbal_kernels import _native
+
+    nll = torch.empty(targets.shape, dtype=torch.float32)
+    hits = torch.empty(targets.shape, dtype=torch.bool)
+    _native.row_pass(
+        logits.detach(),
+        targets,
+        rows,
+        None if gradient is None else gradient.detach(),
+        None if row_scale is None else row_scale.detach().to(torch.float32).contiguous(),
+        None if bias is None else bias.detach().to(torch.float32).contiguous(),
+        float(logit_scale),
+        0.0 if softcap is None else float(softcap),
+        nll,
+        hits,
+        torch.get_num_threads(),
+        instruction_set(),
+    )
+    return nll, hits
