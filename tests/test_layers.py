@@ -52,7 +52,9 @@ def test_cotbal_imports_only_downwards(path: Path) -> None:
         if name.startswith("cotbal."):
             other = name.split(".")[1]
             allowed = other == room or floor_of(other) <= floor_of(room)
-            assert allowed, f"{path}: {room} (floor {floor_of(room)}) imports {other} (floor {floor_of(other)})"
+            assert allowed, (
+                f"{path}: {room} (floor {floor_of(room)}) imports {other} (floor {floor_of(other)})"
+            )
         if name.split(".")[0] in {"transformers", "accelerate", "peft", "trl"}:
             assert room in TRANSFORMERS_ROOMS, f"{path} imports {name}"
 
