@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from cotbal import __version__
+
 if TYPE_CHECKING:
     from cotbal.config import Config
     from cotbal.prepare.progress import PlanProgress
@@ -53,6 +55,25 @@ OutputPath = Annotated[
 Redo = Annotated[
     bool, typer.Option("--redo", help="Discard results that no longer fit the config, and redo them.")
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        _say(f"cotbal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks, and what other packages say.")
+    ] = False,
+) -> None:
+    """Options that every command shares; `main` reads ``--debug`` itself, wherever it stands."""
 
 
 @app.command()
@@ -285,7 +306,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     token = _debug.set("--debug" in given)
     try:
-        app(args=[argument for argument in given if argument != "--debug"], standalone_mode=True)
+        app(
+            args=[argument for argument in given if argument != "--debug"],
+            prog_name="cotbal",
+            standalone_mode=True,
+        )
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 1
     except Exception as error:

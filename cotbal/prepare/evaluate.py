@@ -15,13 +15,14 @@ import torch
 from transformers import PreTrainedModel
 
 import cotbal_kernels as ck
+from cotbal.config_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.data.formats import Record
 from cotbal.data.prompts import PromptCollator
 from cotbal.metrics import Metric
-from cotbal.prepare.store import SampleScore
+from cotbal.prepare.store import SampleScore, json_line
 
-__all__ = ["answer", "group_of", "score_samples", "teacher_forced_loss"]
+__all__ = ["answer", "check_references", "group_of", "score_samples", "teacher_forced_loss"]
 
 Answer = str | float
 
@@ -58,10 +59,7 @@ def answer(
         for batch in _batches(records[len(done) :], batch_size):
             found = one_batch(batch)
             first = len(answers)
-            lines = [
-                json.dumps({"index": first + i, "answer": a}, ensure_ascii=False) for i, a in enumerate(found)
-            ]
-            stream.write("".join(line + "\n" for line in lines))
+            stream.write("".join(json_line({"index": first + i, "answer": a}) for i, a in enumerate(found)))
             stream.flush()
             answers += found
             advance(len(found))
@@ -121,18 +119,13 @@ def score_samples(
     """The metric's score of every answer, with what it was given for.
 
     Raises:
-        ValueError: the metric returns another number of scores, or one that is not finite.
+        ValueError: the metric cannot read a reference, or does not return one finite number a sample.
     """
     references = [record.references for record in records]
     if metric.kind == "loss":
         scores = [float(value) for value in answers]
     else:
-        scores = [float(value) for value in metric.score([str(value) for value in answers], references)]
-    if len(scores) != len(records):
-        raise ValueError(
-            f"metric '{metric.name}' returned {len(scores)} scores for {len(records)} predictions of task '{task}'; "
-            "it has to return one for each"
-        )
+        scores = metric.score([str(value) for value in answers], references)
     return [
         SampleScore(
             task=task,
@@ -145,6 +138,22 @@ def score_samples(
         )
         for index, (record, value, score) in enumerate(zip(records, answers, scores, strict=True))
     ]
+
+
+def check_references(records: Sequence[Record], metric: Metric, task: str) -> None:
+    """Try a metric on the references themselves, so that one it cannot read is found before any training.
+
+    Raises:
+        ConfigError: what the metric says of them.
+    """
+    if metric.kind == "loss":
+        return
+    references = [record.references for record in records]
+    try:
+        metric.score([accepted[0] for accepted in references], references)
+    except (ValueError, TypeError) as error:
+        files = ", ".join(sorted({str(record.source) for record in records}))
+        raise ConfigError(f"task '{task}', metric {metric.name}, references of {files}: {error}") from error
 
 
 def group_of(record: Record) -> str:

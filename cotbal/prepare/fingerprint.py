@@ -9,10 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cotbal import __version__
+
 __all__ = ["differences", "file_digest", "folder_digest", "versions"]
 
 _WHOLE = 64 * 2**20
-_PACKAGES = ("cotbal", "torch", "transformers", "accelerate", "numpy", "pillow")
+_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
 
 
 def file_digest(path: Path) -> str:
@@ -45,7 +47,7 @@ def folder_digest(folder: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that results can depend on."""
-    found: dict[str, str] = {}
+    found = {"cotbal": __version__}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

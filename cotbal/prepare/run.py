@@ -16,7 +16,7 @@ from cotbal.config_file import ConfigError
 from cotbal.metrics import Metric
 from cotbal.metrics import get as get_metric
 from cotbal.prepare.arguments import settings_that_matter, training_settings
-from cotbal.prepare.evaluate import answer, score_samples
+from cotbal.prepare.evaluate import answer, check_references, score_samples
 from cotbal.prepare.fingerprint import differences, folder_digest, versions
 from cotbal.prepare.mixture import Mixture
 from cotbal.prepare.plan import Plan, Unit, make_plan
@@ -58,6 +58,7 @@ class Runner:
         self.mixture = Mixture(config)
         self._processor: Any = None
         self._model_digest: str | None = None
+        self._references_checked: set[tuple[str, str]] = set()
 
     @property
     def processor(self) -> Any:
@@ -314,6 +315,10 @@ class Runner:
         return math.ceil(settings["num_train_epochs"] * len(self.mixture.training_set(unit)))
 
     def _scored_samples(self, unit: Unit) -> int:
+        for task in unit.scored_tasks:
+            if (task, unit.split) not in self._references_checked:
+                check_references(self.mixture.records(task, unit.split), self.metrics[task], task)
+                self._references_checked.add((task, unit.split))
         return sum(len(self.mixture.records(task, unit.split)) for task in unit.scored_tasks)
 
 

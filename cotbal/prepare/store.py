@@ -26,7 +26,7 @@ from cotbal.atomic import replacing
 from cotbal.config_file import ConfigError
 from cotbal.data.records import Problem
 
-__all__ = ["Manifest", "RunFolder", "SampleScore", "State", "UnitFolder", "write_text"]
+__all__ = ["Manifest", "RunFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]
 
 State = Literal["planned", "trained", "scored"]
 SCHEMA = 1
@@ -37,6 +37,21 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         stream.write(text)
+
+
+def json_line(values: Mapping[str, Any]) -> str:
+    """Values as one line of JSON, in readable letters unless there is one that UTF-8 cannot hold."""
+    line = json.dumps(dict(values), ensure_ascii=False, sort_keys=True)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(dict(values), sort_keys=True)
+    return line + "\n"
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines as `json_line` ends them; `splitlines` would also split at separators inside of strings."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ class UnitFolder:
         found: list[SampleScore] = []
         if not self._scores.is_file():
             raise ConfigError(f"{self._scores}: there is no such file; this unit has not been scored yet")
-        for line in self._scores.read_text(encoding="utf-8").splitlines():
+        for line in _lines(self._scores):
             try:
                 values = json.loads(line)
                 found.append(SampleScore(**{**values, "references": tuple(values["references"])}))
@@ -143,18 +158,17 @@ class UnitFolder:
 
     def write_scores(self, scores: Iterable[SampleScore]) -> None:
         """Replace the scores; the samples' file exists only when it is whole."""
-        lines = [json.dumps(asdict(score), ensure_ascii=False, sort_keys=True) for score in scores]
-        write_text(self._scores, "".join(line + "\n" for line in lines))
+        write_text(self._scores, "".join(json_line(asdict(score)) for score in scores))
 
     def log(self) -> list[dict[str, Any]]:
         """What the trainer logged, in order; empty where it has not finished."""
         if not self._log.is_file():
             return []
-        return [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in _lines(self._log)]
 
     def write_log(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Replace the log."""
-        write_text(self._log, "".join(json.dumps(dict(entry), sort_keys=True) + "\n" for entry in entries))
+        write_text(self._log, "".join(json_line(entry) for entry in entries))
 
     def discard_scores(self) -> None:
         """Forget scores and predictions; the trained model stays."""
@@ -196,14 +210,14 @@ class RunFolder:
         """The broken records that were left out, as far as files have been read."""
         if not self.bad_records.is_file():
             return ()
-        lines = [json.loads(line) for line in self.bad_records.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in _lines(self.bad_records)]
         return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
 
     def write_problems(self, problems: Iterable[Problem], read: Container[Path]) -> None:
         """Replace what is known of the files that were read; of others it stays."""
         kept = [problem for problem in self.problems() if problem.file not in read]
         entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in (*kept, *problems)]
-        write_text(self.bad_records, "".join(json.dumps(entry) + "\n" for entry in entries))
+        write_text(self.bad_records, "".join(json_line(entry) for entry in entries))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

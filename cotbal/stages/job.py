@@ -173,7 +173,7 @@ def run_all(config: Config, progress: PlanProgress, *, redo: bool = False) -> Ta
 
 def write_report(config: Config) -> Path:
     """Write the report of what has been done so far; returns the path of its page."""
-    from cotbal.report import write
+    from cotbal.report import write_report as write
 
     return write(report_input(config), RunFolder(config.output).report)
 
@@ -223,7 +223,10 @@ def weigh_source(
                 f"--lower-is-better {unknown[0]}: {path} has no such task; it has {', '.join(tasks)}"
             )
         higher = {task: task not in lower_is_better for task in tasks}
-    weights = weigh(measure(ScoreTable.from_csv(path, higher_is_better=higher)), temperature or 0.5)
+    weights = weigh(
+        measure(ScoreTable.from_csv(path, higher_is_better=higher)),
+        0.5 if temperature is None else temperature,
+    )
     target = output or RunFolder(folder).weights_json
     weights.save(target)
     return weights, target

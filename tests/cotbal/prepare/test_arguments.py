@@ -1,0 +1,93 @@
+"""Training settings: TrainingArguments by their own names, checked before anything runs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainingArguments
+
+from cotbal.config import Config
+from cotbal.config_file import ConfigError
+from cotbal.prepare import arguments
+from cotbal.prepare.arguments import (
+    check_settings,
+    settings_that_matter,
+    training_arguments,
+    training_settings,
+)
+
+
+def config(**changes: Any) -> Config:
+    tasks = [{"name": "a", "train": "t", "weight": 1}]
+    return Config.model_validate({"model": "m", "output": "o", "tasks": tasks, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parts"),
+    [
+        ("learning_rat", 1, ["did you mean `learning_rate`?"]),
+        ("warmup_ratio", 0.03, ["`warmup_steps`"]),
+        ("output_dir", "x", ["its own folder"]),
+        ("seed", 1, ["top level"]),
+        ("remove_unused_columns", True, ["task of each sample"]),
+        ("learning_rate", "fast", ["found 'fast'", "number"]),
+        ("bf16", "maybe", ["found 'maybe'", "boolean"]),
+        ("per_device_train_batch_size", 1.5, ["found 1.5", "integer"]),
+    ],
+)
+def test_mistakes_name_the_setting(name: str, value: object, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_settings({name: value}, "preparation.training")
+    for part in [f"preparation.training.{name}: ", *parts]:
+        assert part in str(caught.value)
+
+
+def test_every_name_the_tables_speak_of_exists() -> None:
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    assert set(arguments.DEFAULTS) | set(arguments._OURS) | arguments._INDIFFERENT <= known
+    assert not set(arguments._RENAMED) & known
+
+
+def test_every_default_of_transformers_passes_the_check(tmp_path: Path) -> None:
+    defaults = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    settings = {
+        field.name: getattr(defaults, field.name)
+        for field in dataclasses.fields(TrainingArguments)
+        if field.init and field.name not in arguments._OURS and field.name != "accelerator_config"
+    }
+    check_settings(settings, "training")
+
+
+def test_the_preparation_changes_only_what_it_names() -> None:
+    settings = config(
+        training={"learning_rate": 1e-3, "max_steps": 5}, preparation={"training": {"max_steps": 2}}
+    )
+    common = {**arguments.DEFAULTS, "learning_rate": 1e-3}
+    assert training_settings(settings, "comparison") == {**common, "max_steps": 5}
+    assert training_settings(settings, "preparation") == {**common, "max_steps": 2}
+
+
+def test_what_only_concerns_watching_and_speed_does_not_matter() -> None:
+    watching = {
+        "logging_steps": 1,
+        "save_steps": 2,
+        "report_to": "none",
+        "dataloader_num_workers": 2,
+        "run_name": "x",
+    }
+    assert settings_that_matter(watching) == {}
+    result = {"learning_rate": 1e-3, "dataloader_drop_last": True, "bf16": True, "max_grad_norm": 1.0}
+    assert settings_that_matter(result | watching) == result
+
+
+def test_arguments_are_ours_where_they_have_to_be(tmp_path: Path) -> None:
+    made = training_arguments({"use_cpu": True, "learning_rate": 1e-3}, tmp_path, 7)
+    assert (made.seed, made.data_seed, made.remove_unused_columns) == (7, 7, False)
+    assert made.output_dir == str(tmp_path)
+    assert made.learning_rate == 1e-3
+
+
+def test_what_transformers_refuses_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="transformers refuses"):
+        training_arguments({"use_cpu": True, "lr_scheduler_type": "zigzag"}, tmp_path, 0)

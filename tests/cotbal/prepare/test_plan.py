@@ -1,0 +1,87 @@
+"""Plans: the units a config asks for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cotbal.config import Config, ConfigError, load_config
+from cotbal.prepare.plan import make_plan
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "llava-1.5-7b.yaml"
+
+
+def config(measured: int, weighted: int = 0, **changes: Any) -> Config:
+    tasks = [
+        {"name": f"m{i}", "train": "t", "validation": "v", "test": "e", "metric": "loss"}
+        for i in range(measured)
+    ]
+    tasks += [{"name": f"w{i}", "train": "t", "weight": 1.0} for i in range(weighted)]
+    return Config.model_validate({"model": "m", "output": "o", "tasks": tasks, **changes})
+
+
+@given(
+    measured=st.integers(1, 5),
+    weighted=st.integers(0, 2),
+    strategies=st.lists(st.sampled_from(["ew", "cotbal", "dwa"]), min_size=1, unique=True),
+    single=st.booleans(),
+    seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True),
+)
+def test_counts_and_tasks_of_every_unit(
+    measured: int, weighted: int, strategies: list[str], single: bool, seeds: list[int]
+) -> None:
+    plan = make_plan(
+        config(
+            measured, weighted, comparison={"strategies": strategies, "single_task": single, "seeds": seeds}
+        )
+    )
+    preparation, comparison = plan.of("preparation"), plan.of("comparison")
+    assert len(preparation) == measured + 1
+    assert len(comparison) == len(seeds) * (len(strategies) + measured * single)
+    assert len({unit.name for unit in plan.units}) == len(plan.units)
+    names = tuple(f"m{i}" for i in range(measured))
+    for unit in preparation:
+        assert unit.train_tasks == unit.scored_tasks == names
+        assert unit.split == "validation"
+    for unit in comparison:
+        assert unit.split == "test"
+        if unit.strategy is None:
+            assert unit.train_tasks == unit.scored_tasks == (unit.model.removeprefix("single_"),)
+        else:
+            assert len(unit.train_tasks) == measured + weighted
+            assert unit.scored_tasks == names
+            assert unit.needs_weights == (unit.model == "cotbal")
+
+
+def test_units_are_found_by_name_and_others_refused() -> None:
+    plan = make_plan(config(2))
+    assert plan.unit("plus_m1").model == "plus_m1"
+    with pytest.raises(ConfigError, match="no unit 'plus_m9'.*plus_m0"):
+        plan.unit("plus_m9")
+
+
+def test_names_that_would_share_a_folder_are_refused() -> None:
+    strategies = ["ew", {"name": "dwa", "label": "single_m0"}]
+    with pytest.raises(ConfigError, match="single_m0-seed0"):
+        make_plan(config(1, comparison={"strategies": strategies, "single_task": True}))
+
+
+def test_a_mixture_of_given_weights_has_no_preparation() -> None:
+    assert make_plan(config(0, 2)).of("preparation") == ()
+
+
+def test_the_llava_example_loads_and_makes_the_plan_it_describes() -> None:
+    loaded = load_config(EXAMPLE)
+    plan = make_plan(loaded)
+    tasks = ("caption", "vqa", "ocr-vqa", "grounding")
+    assert [unit.name for unit in plan.of("preparation")] == ["mini", *(f"plus_{task}" for task in tasks)]
+    runs = [*(f"single_{task}" for task in tasks), "ew", "cotbal"]
+    assert [unit.name for unit in plan.of("comparison")] == [
+        f"{run}-seed{seed}" for seed in (0, 1) for run in runs
+    ]
+    assert plan.unit("cotbal-seed1").train_tasks == (*tasks, "sharegpt")
+    assert loaded.model.name == "llava-hf/llava-1.5-7b-hf"
+    assert loaded.training["learning_rate"] == 2e-5
+    assert {key for key, _ in loaded.missing_paths()} >= {"tasks[0].train", "tasks[0].images"}
