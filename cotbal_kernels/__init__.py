@@ -1,0 +1,31 @@
+"""Task-weighted cross-entropy that computes the supervised tokens alone; see :func:`linear_cross_entropy`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cotbal_kernels.api import LossOutput, cross_entropy, linear_cross_entropy
+from cotbal_kernels.implementations import Implementation, implementations
+from cotbal_kernels.plan import Plan, plan
+
+if TYPE_CHECKING:
+    from cotbal_kernels import reference
+
+__all__ = [
+    "Implementation",
+    "LossOutput",
+    "Plan",
+    "cross_entropy",
+    "implementations",
+    "linear_cross_entropy",
+    "plan",
+    "reference",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The oracle needs NumPy, the losses torch alone.
+    if name == "reference":
+        return importlib.import_module("cotbal_kernels.reference")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,356 @@
+"""The two losses: check what comes in, plan, run one operator, wrap what comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cotbal_kernels import autograd as _registered  # noqa: F401
+from cotbal_kernels import checks, products
+from cotbal_kernels.implementations import AUTO, check_name, resolve
+from cotbal_kernels.plan import IGNORE_INDEX, Plan, plan
+
+Reduction = Literal["mean", "sum", "none"]
+_REDUCTIONS: Final = ("mean", "sum", "none")
+_DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_CPU_BUDGET: Final = 2**29
+_DEVICE_BUDGET: Final = 2**32
+
+
+class LossOutput(NamedTuple):
+    """A loss and the additive statistics of its tokens; only ``loss`` carries gradients.
+
+    Attributes:
+        loss: scalar, or labels-shaped for reduction "none"; f32, f64 for f64 inputs.
+        task_loss_sum: sum of the unweighted nll of each task, [T], in the dtype of the loss.
+        task_tokens: supervised tokens of each task, i64 [T].
+        task_correct: of these, tokens whose largest logit is the label's, i64 [T].
+        sample_loss_sum: sum of the unweighted nll of each sample, [B], in the dtype of the loss.
+        sample_tokens: supervised tokens of each sample, i64 [B].
+    """
+
+    loss: Tensor
+    task_loss_sum: Tensor
+    task_tokens: Tensor
+    task_correct: Tensor
+    sample_loss_sum: Tensor
+    sample_tokens: Tensor
+
+    @property
+    def task_loss(self) -> Tensor:
+        """Mean nll of each task, [T]; NaN where a task has no token."""
+        return self.task_loss_sum / self.task_tokens
+
+    @property
+    def sample_loss(self) -> Tensor:
+        """Mean nll of each sample, [B]; NaN where a sample has no token."""
+        return self.sample_loss_sum / self.sample_tokens
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor | None = None,
+    task_ids: Tensor | None = None,
+    task_weights: Tensor | Sequence[float] | None = None,
+    *,
+    num_tasks: int | None = None,
+    sample_ids: Tensor | None = None,
+    token_weights: Tensor | None = None,
+    bias: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    shift: bool = False,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    reduction: Reduction = "mean",
+    normalizer: Tensor | float | None = None,
+    plan: Plan | None = None,
+    impl: str = AUTO,
+    memory_budget: int | None = None,
+) -> LossOutput:
+    """Task-weighted cross-entropy of an output head, from its hidden states, on the supervised tokens alone.
+
+    With z_t = logit_scale * (hidden_t @ weight.T + bias), then softcap * tanh(z_t / softcap) where there is a
+    softcap, nll_t = logsumexp(z_t) - z_t[label_t] and w_t = task_weights[task of t] * token_weights_t:
+
+        mean: sum of w_t nll_t / sum of w_t      (/ normalizer, where given)
+        sum:  sum of w_t nll_t
+        none: w_t nll_t at each hidden position, 0 where unsupervised
+
+    All sums run over the supervised tokens; rows of hidden states without one are never read. With no
+    supervised token (or no weight at all) the loss is 0, connected to the graph, and all gradients are 0.
+    Logits are computed in the inputs' dtype (bf16 and f16 in f32 on CPUs without such products), the rest in
+    f32; everything in f64 for f64 inputs.
+
+    Args:
+        hidden: [..., H], f16, bf16, f32 or f64. Under autocast it, ``weight`` and ``bias`` are cast as a
+            linear layer's would be.
+        weight: [V, H], of the dtype of ``hidden``.
+        labels: [...], the shape of ``hidden`` without its last dimension; may be left out with a ``plan``.
+        task_ids, task_weights, num_tasks, sample_ids, token_weights, ignore_index, shift: see :func:`plan`.
+            Task weights may require gradients.
+        bias: [V], added to the logits.
+        logit_scale: multiplies the logits.
+        softcap: limit of the logits, > 0.
+        reduction: as above.
+        normalizer: what a "mean" is divided by instead of the sum of the weights; a scalar, taken as constant.
+        plan: made beforehand from the labels, so that nothing is read back from the device here. Without one,
+            labels on an accelerator cost one synchronisation, before the first product.
+        impl: "auto", or one that :func:`implementations` lists.
+        memory_budget: bytes of logits to hold between forward and backward, 512 MiB on CPUs and 4 GiB on
+            accelerators where ``None``. Within it: one product forward, two backward, for any upstream
+            gradient. Beyond: chunks; for "mean" and "sum" the gradients are made in the forward pass (three
+            products), for "none" the logits are computed again in the backward pass (four).
+
+    Returns:
+        The loss and the statistics of every task and sample.
+
+    Raises:
+        TypeError: an argument is not a tensor of the kind accepted.
+        ValueError: shapes, devices or options do not fit, or a value is out of range; the message names the
+            argument, what was found and where.
+        RuntimeError: the implementation named cannot run on this device and dtype.
+
+    >>> import torch, cotbal_kernels as ck
+    >>> hidden, weight = torch.zeros(2, 3, 4), torch.zeros(8, 4)
+    >>> labels = torch.tensor([[-100, 5, 7], [-100, -100, 3]])
+    >>> out = ck.linear_cross_entropy(hidden, weight, labels, torch.tensor([0, 1]), [1.0, 3.0], shift=True)
+    >>> round(out.loss.item(), 4), out.task_tokens.tolist()
+    (2.0794, [2, 1])
+    """
+    _check_options(logit_scale, softcap, reduction, normalizer, impl, memory_budget)
+    _check_head(hidden, weight, bias)
+    hidden, weight, bias = _autocast(hidden, weight, bias)
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and value.dtype != hidden.dtype:
+            raise TypeError(
+                f"{name} is {value.dtype}, but hidden is {hidden.dtype}; cast one of them or use torch.autocast"
+            )
+    made = _planned(
+        *(plan, labels, task_ids, task_weights, num_tasks, sample_ids, token_weights, shift, ignore_index),
+        *("hidden", hidden, weight.shape[0]),
+    )
+    row_weights = _row_weights(made, task_weights)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    recording = torch.is_grad_enabled()
+    wants = [recording and value is not None and value.requires_grad for value in (hidden, weight, bias)]
+    mode = "value"
+    if any(wants):
+        budget = _budget(memory_budget, hidden.device)
+        itemsize = products.product_dtype(hidden.dtype, hidden.device).itemsize
+        if made.rows.shape[0] * weight.shape[0] * itemsize <= budget:
+            mode = "keep"
+        # Scaled gradients of f16 logits would vanish before a loss scale could lift them.
+        elif reduction == "none" or (hidden.dtype == torch.float16 and itemsize == 2):
+            mode = "recompute"
+        else:
+            mode = "grads"
+    made_on = _check_runs(impl, hidden)
+    loss, _, _, *sums = torch.ops.cotbal_kernels.linear_cross_entropy(
+        *(flat, weight, bias, made.rows, made.targets, made.tasks, made.samples),
+        *(row_weights, _scalar(normalizer, hidden.device), made.num_tasks, made.num_samples, made.padded),
+        *(float(logit_scale), None if softcap is None else float(softcap), reduction, mode, *wants),
+        *(_budget(memory_budget, hidden.device), made_on),
+    )[:8]
+    return LossOutput(loss.reshape(made.label_shape) if reduction == "none" else loss, *sums)
+
+
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor | None = None,
+    task_ids: Tensor | None = None,
+    task_weights: Tensor | Sequence[float] | None = None,
+    *,
+    num_tasks: int | None = None,
+    sample_ids: Tensor | None = None,
+    token_weights: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    shift: bool = False,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    reduction: Reduction = "mean",
+    normalizer: Tensor | float | None = None,
+    plan: Plan | None = None,
+    impl: str = AUTO,
+) -> LossOutput:
+    """Task-weighted cross-entropy of logits [..., V]; otherwise as :func:`linear_cross_entropy`.
+
+    Logits of unsupervised positions are never read, and may hold anything. For "mean" and "sum" the gradient
+    is written in the forward pass; for "none" it is computed from the logits in the backward pass, which
+    must not have been changed in between.
+
+    >>> import torch, cotbal_kernels as ck
+    >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    >>> out = ck.cross_entropy(logits, torch.tensor([0, 0, -100]), reduction="none")
+    >>> [round(each, 4) for each in out.loss.tolist()], out.task_correct.tolist()
+    ([0.1269, 2.1269, 0.0], [1])
+    """
+    _check_options(logit_scale, softcap, reduction, normalizer, impl, None)
+    checks.floating("logits", logits)
+    if logits.dim() < 2 or logits.shape[-1] == 0:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}; accepted: (..., V) with V >= 1")
+    made = _planned(
+        *(plan, labels, task_ids, task_weights, num_tasks, sample_ids, token_weights, shift, ignore_index),
+        *("logits", logits, logits.shape[-1]),
+    )
+    row_weights = _row_weights(made, task_weights)
+    flat = logits.reshape(-1, logits.shape[-1])
+    if flat.stride(-1) != 1:
+        flat = flat.contiguous()
+    mode = "value"
+    if torch.is_grad_enabled() and logits.requires_grad:
+        mode = "recompute" if reduction == "none" else "grads"
+    loss, _, _, *sums = torch.ops.cotbal_kernels.cross_entropy(
+        *(flat, made.rows, made.targets, made.tasks, made.samples, row_weights),
+        *(_scalar(normalizer, logits.device), made.num_tasks, made.num_samples),
+        *(float(logit_scale), None if softcap is None else float(softcap), reduction, mode),
+        _check_runs(impl, logits),
+    )[:8]
+    return LossOutput(loss.reshape(made.label_shape) if reduction == "none" else loss, *sums)
+
+
+def _check_options(
+    logit_scale: float,
+    softcap: float | None,
+    reduction: str,
+    normalizer: Tensor | float | None,
+    impl: str,
+    memory_budget: int | None,
+) -> None:
+    check_name(impl)
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}; accepted are {', '.join(map(repr, _REDUCTIONS))}")
+    if not math.isfinite(logit_scale):
+        raise ValueError(f"logit_scale is {logit_scale}; a finite number is needed")
+    if softcap is not None and not (math.isfinite(softcap) and softcap > 0):
+        raise ValueError(f"softcap is {softcap}; a finite number > 0 is needed, or None for no softcap")
+    if memory_budget is not None and memory_budget < 0:
+        raise ValueError(f"memory_budget is {memory_budget}; a number of bytes >= 0 is needed")
+    if normalizer is None:
+        return
+    if reduction != "mean":
+        raise ValueError(f"normalizer came with reduction {reduction!r}; it divides a 'mean' only")
+    if isinstance(normalizer, Tensor):
+        if normalizer.numel() != 1:
+            raise ValueError(f"normalizer has shape {tuple(normalizer.shape)}; a scalar is needed")
+        if normalizer.requires_grad:
+            raise ValueError("normalizer requires gradients; it is taken as constant, so pass it detached")
+
+
+def _check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    checks.floating("hidden", hidden)
+    checks.floating("weight", weight)
+    if weight.dim() != 2 or weight.shape[0] == 0:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; accepted: (V, H) with V >= 1")
+    if hidden.dim() < 2 or hidden.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden has shape {tuple(hidden.shape)}, but weight has shape {tuple(weight.shape)}; "
+            f"accepted: (..., {weight.shape[1]})"
+        )
+    checks.same_device("weight", weight, "hidden", hidden)
+    if bias is not None:
+        checks.floating("bias", bias)
+        checks.same_device("bias", bias, "hidden", hidden)
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias has shape {tuple(bias.shape)}; accepted: ({weight.shape[0]},)")
+
+
+def _autocast(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The inputs as a linear layer would take them: in the dtype of autocast, where it is on."""
+    kind = hidden.device.type
+    if not torch.is_autocast_enabled(kind) or hidden.dtype == torch.float64:
+        return hidden, weight, bias
+    dtype = torch.get_autocast_dtype(kind)
+    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _planned(
+    given: Plan | None,
+    labels: Tensor | None,
+    task_ids: Tensor | None,
+    task_weights: Tensor | Sequence[float] | None,
+    num_tasks: int | None,
+    sample_ids: Tensor | None,
+    token_weights: Tensor | None,
+    shift: bool,
+    ignore_index: int,
+    name: str,
+    scores: Tensor,
+    classes: int,
+) -> Plan:
+    """The plan given, checked against the inputs, or one made here; on their device."""
+    if scores.dtype not in _DTYPES:
+        raise TypeError(f"{name} has dtype {scores.dtype}; accepted are {', '.join(map(str, _DTYPES))}")
+    if given is None:
+        if labels is None:
+            raise ValueError("labels are missing; pass labels or a plan made from them")
+        _check_positions("labels", tuple(labels.shape), name, scores)
+        made = plan(
+            *(labels, task_ids, task_weights),
+            num_tasks=num_tasks,
+            sample_ids=sample_ids,
+            token_weights=token_weights,
+            shift=shift,
+            ignore_index=ignore_index,
+            vocab_size=classes,
+        )
+        return made.to(scores.device, non_blocking=True)
+    in_the_plan = {
+        "task_ids": task_ids is not None,
+        "sample_ids": sample_ids is not None,
+        "token_weights": token_weights is not None,
+        "shift": shift,
+    }
+    for option, passed in in_the_plan.items():
+        if passed:
+            raise ValueError(f"{option} came with a plan, which holds it already; pass it to plan() instead")
+    if labels is not None and tuple(labels.shape) != given.label_shape:
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)}, but the plan was made for {given.label_shape}"
+        )
+    if num_tasks is not None and num_tasks != given.num_tasks:
+        raise ValueError(f"num_tasks is {num_tasks}, but the plan was made for {given.num_tasks}")
+    _check_positions("plan", given.label_shape, name, scores)
+    if given.max_target >= classes:
+        raise ValueError(f"plan holds the label {given.max_target}, outside [0, {classes})")
+    return given.to(scores.device, non_blocking=True)
+
+
+def _check_positions(name: str, shape: tuple[int, ...], scores_name: str, scores: Tensor) -> None:
+    if shape != tuple(scores.shape[:-1]):
+        raise ValueError(
+            f"{name} has shape {shape}, but {scores_name} has shape {tuple(scores.shape)}; "
+            f"accepted: {tuple(scores.shape[:-1])}"
+        )
+
+
+def _row_weights(made: Plan, task_weights: Tensor | Sequence[float] | None) -> Tensor | None:
+    """Weight of each row; ``None`` where all are 1."""
+    if task_weights is None and made.task_weights is None and made.token_weights is None:
+        return None
+    return made.row_weights(task_weights)
+
+
+def _scalar(value: Tensor | float | None, device: torch.device) -> Tensor | None:
+    if value is None:
+        return None
+    if isinstance(value, Tensor):
+        return value.detach().reshape(()).to(device, torch.float64)
+    return torch.full((), value, dtype=torch.float64, device=device)
+
+
+def _budget(given: int | None, device: torch.device) -> int:
+    if given is not None:
+        return given
+    return _CPU_BUDGET if device.type == "cpu" else _DEVICE_BUDGET
+
+
+def _check_runs(impl: str, scores: Tensor) -> str:
+    """The name to hand to the operator; raise early where it cannot run."""
+    if impl != AUTO and not torch.compiler.is_compiling():
+        resolve(impl, scores.device, scores.dtype)
+    return impl

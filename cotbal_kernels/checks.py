@@ -1,0 +1,84 @@
+"""Checks of what callers pass in, with errors that name the argument, what was found and what is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; a torch.Tensor is needed")
+
+
+def integer(name: str, value: Tensor) -> None:
+    tensor(name, value)
+    if value.dtype not in _INTEGERS:
+        raise TypeError(
+            f"{name} has dtype {value.dtype}; an integer tensor is needed, torch.int64 for instance"
+        )
+
+
+def floating(name: str, value: Tensor) -> None:
+    tensor(name, value)
+    if not value.is_floating_point():
+        raise TypeError(f"{name} has dtype {value.dtype}; a floating-point tensor is needed")
+
+
+def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.device != other.device:
+        raise ValueError(
+            f"{name} is on {value.device}, but {other_name} is on {other.device}; move one of them"
+        )
+
+
+def same_shape_and_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    tensor(name, value)
+    if value.shape != other.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, but {other_name} has shape {tuple(other.shape)}; "
+            "they must be equal"
+        )
+    same_device(name, value, other_name, other)
+
+
+def is_weight(values: Tensor) -> Tensor:
+    """Where a value is a legal weight: finite and not negative."""
+    return torch.isfinite(values) & (values >= 0)
+
+
+def as_weights(values: Tensor) -> Tensor:
+    """Weights in the dtype they are computed with: f64 as it comes, f32 otherwise."""
+    return values if values.dtype == torch.float64 else values.to(torch.float32)
+
+
+def task_table(weights: Tensor | Sequence[float], num_tasks: int, device: torch.device) -> Tensor:
+    """Task weights as a tensor [T] on ``device``; its values are not looked at."""
+    table = torch.as_tensor(weights)
+    if table.is_complex() or table.dtype == torch.bool:
+        raise TypeError(f"task_weights has dtype {table.dtype}; real numbers are needed")
+    if table.dim() != 1 or table.shape[0] != num_tasks:
+        raise ValueError(
+            f"task_weights has shape {tuple(table.shape)} for {num_tasks} tasks; accepted: ({num_tasks},)"
+        )
+    return as_weights(table).to(device)
+
+
+def position(shape: Sequence[int], flat: int) -> str:
+    """Index expression of a flat position: ``[1, 17]``."""
+    index = []
+    for size in reversed(shape):
+        index.append(flat % size)
+        flat //= size
+    return "[" + ", ".join(map(str, reversed(index))) + "]"
+
+
+def refuse(name: str, values: Tensor, flat: int, why: str) -> NoReturn:
+    """Raise for the value at a flat position of ``values``."""
+    found = values.reshape(-1)[flat].item()
+    raise ValueError(f"{name}{position(values.shape, flat)} is {found}: {why}")

@@ -1,0 +1,77 @@
+"""From logits to loss and gradient: one row pass over the supervised rows, no product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from cotbal_kernels import statistics
+from cotbal_kernels.linear import Mode
+from cotbal_kernels.reduction import row_scale
+from cotbal_kernels.statistics import RowStatistics
+
+
+def compute(
+    implementation: ModuleType,
+    logits: Tensor,
+    rows: Tensor,
+    targets: Tensor,
+    tasks: Tensor,
+    samples: Tensor,
+    row_weights: Tensor | None,
+    normalizer: Tensor | None,
+    num_tasks: int,
+    num_samples: int,
+    logit_scale: float,
+    softcap: float | None,
+    reduction: str,
+    mode: Mode,
+) -> tuple[Tensor, RowStatistics, Tensor, Tensor]:
+    """nll of every row, their sums, the divisor and, in mode grads, the gradient [M, V] (else empty)."""
+    made = logits.new_empty(0)
+    scale: Tensor | None = None
+    if mode == "grads":
+        made = torch.zeros_like(logits, memory_format=torch.contiguous_format)
+        divisor = statistics.divisor(statistics.weight_sum(targets, row_weights), normalizer, reduction)
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        scale = row_scale(None, rows, row_weights, divisor, reduction, dtype)
+    nll, hits = implementation.row_pass(
+        logits,
+        targets,
+        rows=rows,
+        gradient=made if mode == "grads" else None,
+        row_scale=scale,
+        logit_scale=logit_scale,
+        softcap=softcap,
+    )
+    summed: Callable[..., RowStatistics] = getattr(
+        implementation, "row_statistics", statistics.row_statistics
+    )
+    sums = summed(nll, hits, targets, tasks, samples, row_weights, num_tasks, num_samples)
+    return nll, sums, statistics.divisor(sums.weight_sum, normalizer, reduction), made
+
+
+def gradient(
+    implementation: ModuleType,
+    logits: Tensor,
+    rows: Tensor,
+    targets: Tensor,
+    scale: Tensor,
+    logit_scale: float,
+    softcap: float | None,
+) -> Tensor:
+    """The gradient [M, V] from the logits and each row's scale."""
+    made = torch.zeros_like(logits, memory_format=torch.contiguous_format)
+    implementation.row_pass(
+        logits,
+        targets,
+        rows=rows,
+        gradient=made,
+        row_scale=scale,
+        logit_scale=logit_scale,
+        softcap=softcap,
+    )
+    return made

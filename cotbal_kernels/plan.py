@@ -1,0 +1,303 @@
+"""From labels, task ids and weights to the rows a loss has to compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+from cotbal_kernels import checks
+
+IGNORE_INDEX: Final = -100
+PADDING: Final = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The supervised tokens of a batch, with the target, task and sample of each; made by :func:`plan`.
+
+    A plan made on the CPU (by a collator, say) lets the loss run without reading anything back from the
+    device. Rows are in ascending order of position; a plan padded to a capacity ends in rows of target -1 that
+    all point at one unsupervised position.
+
+    Attributes:
+        rows: flat position of each row in the hidden states, i64 [R].
+        targets: class each row must predict, i64 [R]; -1 marks padding.
+        tasks: task of each row, i64 [R].
+        samples: sample of each row, i64 [R].
+        token_weights: factor of each row's weight, f32 or f64 [R]; ``None`` means ones.
+        task_weights: weight of each task, f32 or f64 [T], used where a call brings none; ``None`` means ones.
+        label_shape: shape of the labels the plan was made from.
+        num_supervised: number of supervised tokens; R where the plan is not padded.
+        num_tasks: T.
+        num_samples: number of samples.
+        max_target: the largest target, -1 where there is none; checked against the vocabulary at each call.
+        padded: whether the plan was padded to a capacity.
+    """
+
+    rows: Tensor
+    targets: Tensor
+    tasks: Tensor
+    samples: Tensor
+    token_weights: Tensor | None
+    task_weights: Tensor | None
+    label_shape: tuple[int, ...]
+    num_supervised: int
+    num_tasks: int
+    num_samples: int
+    max_target: int
+    padded: bool
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in values if isinstance(value, Tensor)}
+
+    def _with(self, moved: dict[str, Any]) -> Plan:
+        return replace(self, **moved)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Plan:
+        """The same plan with its tensors on ``device``; itself when they are there already."""
+        if self.rows.device == torch.device(device):
+            return self
+        tensors = self._tensors()
+        return self._with(
+            {name: each.to(device, non_blocking=non_blocking) for name, each in tensors.items()}
+        )
+
+    def pin_memory(self) -> Plan:
+        """The same plan in page-locked memory, so that ``.to(device, non_blocking=True)`` does not wait."""
+        return self._with({name: each.pin_memory() for name, each in self._tensors().items()})
+
+    @property
+    def task_tokens(self) -> Tensor:
+        """Number of supervised tokens of each task, i64 [T]."""
+        counts = torch.zeros(self.num_tasks, dtype=torch.int64, device=self.rows.device)
+        return counts.scatter_add_(0, self.tasks, (self.targets >= 0).to(torch.int64))
+
+    def row_weights(self, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:
+        """Weight of each row, ``task_weights[task] * token_weight``, f32 [R] (f64 for f64 weights); padding 0.
+
+        Args:
+            task_weights: [T]; the plan's own where ``None``.
+        """
+        table = self.task_weights
+        if task_weights is not None:
+            table = checks.task_table(task_weights, self.num_tasks, self.rows.device)
+        if table is None:
+            values = torch.ones(self.rows.shape, dtype=torch.float32, device=self.rows.device)
+        else:
+            values = table[self.tasks]
+        if self.token_weights is not None:
+            values = values * self.token_weights
+        return torch.where(self.targets >= 0, values, 0) if self.padded else values
+
+    def divisor(
+        self,
+        task_weights: Tensor | Sequence[float] | None = None,
+        normalize: Literal["weights", "tokens"] = "weights",
+    ) -> Tensor:
+        """What the summed weighted loss is divided by: the sum of the row weights, or the number of rows.
+
+        Sum it over the micro-batches and ranks of an optimizer step and pass it as ``normalizer=``.
+
+        Returns:
+            A scalar f64 tensor on the plan's device.
+        """
+        if normalize == "tokens":
+            return (self.targets >= 0).sum().to(torch.float64)
+        if normalize != "weights":
+            raise ValueError(f"normalize is {normalize!r}; accepted are 'weights' and 'tokens'")
+        return self.row_weights(task_weights).detach().to(torch.float64).sum()
+
+
+def plan(
+    labels: Tensor,
+    task_ids: Tensor | None = None,
+    task_weights: Tensor | Sequence[float] | None = None,
+    *,
+    num_tasks: int | None = None,
+    sample_ids: Tensor | None = None,
+    token_weights: Tensor | None = None,
+    shift: bool = False,
+    ignore_index: int = IGNORE_INDEX,
+    vocab_size: int | None = None,
+    capacity: int | None = None,
+) -> Plan:
+    """Find the supervised tokens of a batch, and the target, task and sample of each; check every value.
+
+    Labels on the CPU cost no synchronisation. Labels on an accelerator cost exactly one.
+
+    Args:
+        labels: classes, integer [..., L]; ``ignore_index`` where a position is not supervised.
+        task_ids: task of each sample, integer [...] (the labels' shape without its last dimension; with
+            ``sample_ids``, [S]), or of each token, integer [..., L]. 1-D labels take one task id per token.
+            ``None``: everything belongs to one task. Ids of unsupervised positions are not looked at.
+        task_weights: weight of each task, finite and not negative, [T].
+        num_tasks: T; needed when ``task_ids`` come without ``task_weights``.
+        sample_ids: sample of each token, integer [..., L], for rows that hold several samples; negative at
+            positions that belong to none. ``None``: each row of the labels is a sample.
+        token_weights: factor of each token's weight, finite and not negative, [..., L].
+        shift: the label of a position is the class of the *next* position's input, as in ``labels`` of a
+            causal language model: labels, task ids, sample ids and token weights move together by one
+            position inside each row, and the first label of a row is not used.
+        ignore_index: the label of unsupervised positions.
+        vocab_size: number of classes, to check the labels against now; each call checks them anyway.
+        capacity: pad the plan to this many rows, for shapes that must not change (CUDA graphs).
+
+    Raises:
+        TypeError: an argument is not a tensor of the kind accepted.
+        ValueError: shapes or devices do not fit, or a value is out of range; the message names the
+            argument, the position and the value.
+
+    >>> import torch, cotbal_kernels as ck
+    >>> labels = torch.tensor([[-100, 5, 7], [-100, -100, 3]])
+    >>> made = ck.plan(labels, torch.tensor([0, 1]), num_tasks=2, shift=True)
+    >>> made.rows.tolist(), made.targets.tolist(), made.tasks.tolist()
+    ([0, 1, 4], [5, 7, 3], [0, 0, 1])
+    """
+    checks.integer("labels", labels)
+    if labels.dim() == 0:
+        raise ValueError("labels is a scalar; at least one dimension is needed, [..., L]")
+    for name, companion in (("sample_ids", sample_ids), ("token_weights", token_weights)):
+        if companion is not None:
+            checks.same_shape_and_device(name, companion, "labels", labels)
+    if sample_ids is not None:
+        checks.integer("sample_ids", sample_ids)
+    if token_weights is not None:
+        checks.floating("token_weights", token_weights)
+    num_tasks = _count_tasks(task_ids, task_weights, num_tasks)
+    table = None if task_weights is None else checks.task_table(task_weights, num_tasks, labels.device)
+
+    length = max(labels.shape[-1], 1)
+    tasks = None if task_ids is None else _tasks_of_tokens(labels, task_ids, sample_ids)
+    samples = None if sample_ids is None else sample_ids.reshape(-1).to(torch.int64)
+    supervised = labels != ignore_index
+    if shift:
+        supervised[..., :1] = False
+    flat = supervised.reshape(-1)
+    classes = labels.reshape(-1).to(torch.int64)
+
+    bad_label = classes < 0 if vocab_size is None else (classes < 0) | (classes >= vocab_size)
+    nothing = torch.full((), -1, dtype=torch.int64, device=labels.device)
+    facts = torch.stack(
+        (
+            flat.sum(),
+            _largest(torch.where(flat, classes, PADDING)),
+            nothing if samples is None else _largest(samples),
+            _first(flat & bad_label),
+            nothing if tasks is None else _first(flat & ((tasks < 0) | (tasks >= num_tasks))),
+            nothing if samples is None else _first(flat & (samples < 0)),
+            nothing if token_weights is None else _first(flat & ~checks.is_weight(token_weights.reshape(-1))),
+            nothing if table is None else _first(~checks.is_weight(table)),
+        )
+    )
+    # The one place that waits for the device.
+    count, max_target, max_sample, label_at, task_at, sample_at, token_at, weight_at = facts.tolist()
+
+    if label_at >= 0:
+        limits = "negative" if vocab_size is None else f"outside [0, {vocab_size})"
+        checks.refuse("labels", labels, label_at, f"{limits} and not ignore_index ({ignore_index})")
+    if task_at >= 0 and tasks is not None:
+        checks.refuse("task_ids", tasks.reshape(labels.shape), task_at, f"outside [0, {num_tasks})")
+    if sample_at >= 0 and sample_ids is not None:
+        checks.refuse("sample_ids", sample_ids, sample_at, "negative at a supervised token")
+    if token_at >= 0 and token_weights is not None:
+        checks.refuse("token_weights", token_weights, token_at, "not a finite number >= 0")
+    if weight_at >= 0 and table is not None:
+        checks.refuse("task_weights", table, weight_at, "not a finite number >= 0")
+    if capacity is not None and not count <= capacity <= flat.numel():
+        raise ValueError(
+            f"capacity is {capacity} for {count} supervised tokens among {flat.numel()} positions; "
+            f"give one between the two"
+        )
+
+    padding = 0 if capacity is None else capacity - count
+    sources = torch.nonzero_static(flat, size=count).reshape(-1)
+    rows = sources - 1 if shift else sources
+    if padding:
+        unsupervised = torch.ones_like(flat).index_fill_(0, rows, False).to(torch.uint8).argmax()
+        rows = torch.cat((rows, unsupervised.expand(padding)))
+    factors = None if token_weights is None else checks.as_weights(token_weights).reshape(-1)[sources]
+    return Plan(
+        rows=rows,
+        targets=_padded(classes[sources], padding, PADDING),
+        tasks=_padded(torch.zeros_like(sources) if tasks is None else tasks[sources], padding, 0),
+        samples=_padded(
+            torch.div(sources, length, rounding_mode="floor") if samples is None else samples[sources],
+            padding,
+            0,
+        ),
+        token_weights=None if factors is None else _padded(factors, padding, 0),
+        task_weights=table,
+        label_shape=tuple(labels.shape),
+        num_supervised=count,
+        num_tasks=num_tasks,
+        num_samples=math.prod(labels.shape[:-1]) if samples is None else max_sample + 1,
+        max_target=max_target,
+        padded=capacity is not None,
+    )
+
+
+def _count_tasks(
+    task_ids: Tensor | None, task_weights: Tensor | Sequence[float] | None, num_tasks: int | None
+) -> int:
+    """T, from whichever of the arguments tells it."""
+    if num_tasks is not None and num_tasks < 1:
+        raise ValueError(f"num_tasks is {num_tasks}; at least one task is needed")
+    if task_weights is not None:
+        if len(task_weights) == 0:
+            raise ValueError("task_weights is empty; at least one task is needed")
+        if num_tasks is not None and num_tasks != len(task_weights):
+            raise ValueError(f"num_tasks is {num_tasks}, but task_weights has {len(task_weights)} entries")
+        num_tasks = len(task_weights)
+    if task_ids is None:
+        if num_tasks not in (None, 1):
+            raise ValueError(f"{num_tasks} tasks but no task_ids; pass the task of each sample or token")
+        return 1
+    if num_tasks is None:
+        raise ValueError("task_ids came without task_weights; pass num_tasks, the number of tasks")
+    return num_tasks
+
+
+def _tasks_of_tokens(labels: Tensor, task_ids: Tensor, sample_ids: Tensor | None) -> Tensor:
+    """Flat task id of each label, i64; whatever stands at unsupervised positions."""
+    checks.integer("task_ids", task_ids)
+    checks.same_device("task_ids", task_ids, "labels", labels)
+    if task_ids.shape == labels.shape:
+        return task_ids.reshape(-1).to(torch.int64)
+    if sample_ids is not None and task_ids.dim() == 1:
+        # A sample without an entry gets task -1, which is refused where it is supervised.
+        known = (sample_ids >= 0) & (sample_ids < task_ids.shape[0])
+        table = torch.nn.functional.pad(task_ids.to(torch.int64), (0, 1), value=PADDING)
+        return table[torch.where(known, sample_ids, task_ids.shape[0]).reshape(-1).to(torch.int64)]
+    if sample_ids is None and labels.dim() > 1 and task_ids.shape == labels.shape[:-1]:
+        return task_ids.unsqueeze(-1).expand(labels.shape).reshape(-1).to(torch.int64)
+    per_sample = "(number of samples,)" if sample_ids is not None else str(tuple(labels.shape[:-1]))
+    alternatives = f"{tuple(labels.shape)} (per token)" + (
+        f" or {per_sample} (per sample)" if labels.dim() > 1 or sample_ids is not None else ""
+    )
+    raise ValueError(
+        f"task_ids has shape {tuple(task_ids.shape)} for labels of shape {tuple(labels.shape)}; "
+        f"accepted: {alternatives}"
+    )
+
+
+def _largest(values: Tensor) -> Tensor:
+    if values.numel() == 0:
+        return torch.full((), -1, dtype=torch.int64, device=values.device)
+    return values.max()
+
+
+def _first(found: Tensor) -> Tensor:
+    """Index of the first true entry, -1 where there is none, as a 0-d tensor."""
+    if found.numel() == 0:
+        return torch.full((), -1, dtype=torch.int64, device=found.device)
+    return torch.where(found.any(), found.to(torch.uint8).argmax(), -1)
+
+
+def _padded(values: Tensor, padding: int, fill: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, padding), value=fill) if padding else values

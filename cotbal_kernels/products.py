@@ -1,0 +1,76 @@
+"""The three matrix products of an output head, in the dtype this machine multiplies well."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import torch
+from torch import Tensor
+
+# Classes in a block, where a product has to be made block by block: 8 MiB of f32 at 1024 columns.
+_BLOCK: Final = {"cpu": 2048}
+_DEVICE_BLOCK: Final = 16384
+
+
+@lru_cache(maxsize=1)
+def _cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for bf16 products; without, torch's are slower by two orders."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(
+        found.get("avx512_bf16") or found.get("amx_bf16") or found.get("arm_bf16") or found.get("bf16")
+    )
+
+
+def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype of the logits: the inputs', or f32 on a CPU that cannot multiply them as they are."""
+    if device.type != "cpu" or dtype in (torch.float32, torch.float64):
+        return dtype
+    if dtype == torch.bfloat16 and _cpu_multiplies_bf16():
+        return dtype
+    return torch.float32
+
+
+def _blocks(matrix: Tensor) -> list[slice]:
+    """The classes [V] of a matrix [V, H], block by block."""
+    classes = matrix.shape[0]
+    size = _BLOCK.get(matrix.device.type, _DEVICE_BLOCK)
+    return [slice(start, min(start + size, classes)) for start in range(0, classes, size)]
+
+
+def logits_(hidden: Tensor, weight: Tensor, out: Tensor) -> None:
+    """out = hidden @ weight.T; hidden [n, H] and out [n, V] of one dtype, weight [V, H] of any."""
+    if weight.dtype == out.dtype:
+        torch.mm(hidden, weight.t(), out=out)
+        return
+    for block in _blocks(weight):
+        torch.mm(hidden, weight[block].to(out.dtype).t(), out=out[:, block])
+
+
+def hidden_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
+    """gradient @ weight, [n, H] in the dtype of the gradient [n, V]; weight [V, H] of any dtype."""
+    if weight.dtype == gradient.dtype:
+        return torch.mm(gradient, weight)
+    total = gradient.new_zeros(gradient.shape[0], weight.shape[1])
+    for block in _blocks(weight):
+        total.addmm_(gradient[:, block], weight[block].to(gradient.dtype))
+    return total
+
+
+def weight_gradient_(gradient: Tensor, hidden: Tensor, out: Tensor, accumulate: bool) -> None:
+    """out (+)= gradient.T @ hidden; gradient [n, V] and hidden [n, H] of one dtype, out [V, H] of any.
+
+    With ``accumulate``, out is f32 or wider: sums over chunks are never rounded to a narrower dtype.
+    """
+    if out.dtype == gradient.dtype:
+        if accumulate:
+            out.addmm_(gradient.t(), hidden)
+        else:
+            torch.mm(gradient.t(), hidden, out=out)
+        return
+    for block in _blocks(out):
+        part = torch.mm(gradient[:, block].t(), hidden)
+        if accumulate:
+            out[block].add_(part)
+        else:
+            out[block].copy_(part)

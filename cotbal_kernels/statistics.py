@@ -1,0 +1,94 @@
+"""Sums over rows: the loss, its divisor, and every task's and sample's share; the same bits on every run."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Entries of the one-hot tile a device sum works on; bounds its memory to 128 MiB of f64.
+_TILE: Final = 2**24
+
+
+class RowStatistics(NamedTuple):
+    """Sums over the rows of a plan; the first two in f64, the loss sums in the dtype of the nll."""
+
+    weighted_loss: Tensor
+    weight_sum: Tensor
+    task_loss_sum: Tensor
+    task_tokens: Tensor
+    task_correct: Tensor
+    sample_loss_sum: Tensor
+    sample_tokens: Tensor
+
+
+def segment_sum(values: Tensor, segments: Tensor, count: int) -> Tensor:
+    """Sum of the values [R] of each segment, [count], in f64 inside; no float atomics."""
+    wide = values.to(torch.float64)
+    if values.device.type == "cpu":
+        sums = torch.zeros(count, dtype=torch.float64).index_add_(0, segments, wide)
+        return sums.to(values.dtype)
+    sums = torch.zeros(count, dtype=torch.float64, device=values.device)
+    tile = max(1, _TILE // max(1, values.shape[0]))
+    for start in range(0, count, tile):
+        ids = torch.arange(start, min(start + tile, count), device=values.device)
+        sums[start : start + tile] = torch.where(segments == ids.unsqueeze(1), wide, 0).sum(1)
+    return sums.to(values.dtype)
+
+
+def segment_count(counted: Tensor, segments: Tensor, count: int) -> Tensor:
+    """Number of true entries of each segment, i64 [count]."""
+    counts = torch.zeros(count, dtype=torch.int64, device=counted.device)
+    return counts.scatter_add_(0, segments, counted.to(torch.int64))
+
+
+def weight_sum(targets: Tensor, row_weights: Tensor | None) -> Tensor:
+    """Sum of the rows' weights, f64; their number where there are none."""
+    if row_weights is None:
+        return (targets >= 0).sum().to(torch.float64)
+    return row_weights.to(torch.float64).sum()
+
+
+def weighted_sum(nll: Tensor, row_weights: Tensor | None) -> Tensor:
+    """Sum of weight times nll over the rows, f64."""
+    wide = nll.to(torch.float64)
+    return wide.sum() if row_weights is None else (wide * row_weights.to(torch.float64)).sum()
+
+
+def divisor(total_weight: Tensor, normalizer: Tensor | None, reduction: str) -> Tensor:
+    """What the weighted loss is divided by, f64 and never 0 for want of tokens."""
+    if reduction != "mean":
+        return torch.ones_like(total_weight)
+    chosen = total_weight if normalizer is None else normalizer.to(torch.float64)
+    return torch.where((chosen == 0) & (total_weight == 0), 1.0, chosen)
+
+
+def row_statistics(
+    nll: Tensor,
+    hits: Tensor,
+    targets: Tensor,
+    tasks: Tensor,
+    samples: Tensor,
+    row_weights: Tensor | None,
+    num_tasks: int,
+    num_samples: int,
+) -> RowStatistics:
+    """All sums of one call. An implementation may supply a function of this name and signature instead.
+
+    Args:
+        nll: [R], 0 in padding rows.
+        hits: bool [R], whether the largest logit is the target's.
+        targets, tasks, samples: i64 [R], as in a plan.
+        row_weights: [R], 0 in padding rows; ``None`` means ones.
+    """
+    real = targets >= 0
+    return RowStatistics(
+        weighted_sum(nll, row_weights),
+        weight_sum(targets, row_weights),
+        segment_sum(nll, tasks, num_tasks),
+        segment_count(real, tasks, num_tasks),
+        segment_count(hits, tasks, num_tasks),
+        segment_sum(nll, samples, num_samples),
+        segment_count(real, samples, num_samples),
+    )

@@ -1,0 +1,125 @@
+"""The row pass in plain PyTorch: runs everywhere, and is the ground the compiled ones are held to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Logits in one block: 4 MiB of f32 stays in a CPU's last-level cache; a GPU wants larger launches.
+_BLOCK: Final = {"cpu": 2**20}
+_DEVICE_BLOCK: Final = 2**26
+
+
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why this implementation cannot run on a device and dtype; ``None`` when it can."""
+    return None if dtype in _DTYPES else f"it takes {', '.join(map(str, _DTYPES))}"
+
+
+def row_pass(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    rows: Tensor | None = None,
+    gradient: Tensor | None = None,
+    row_scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Loss of each row, whether its largest logit is the target's, and the gradient of the raw logits.
+
+    With z = logit_scale * (logits + bias), then z = softcap * tanh(z / softcap) where there is a softcap:
+
+        nll = logsumexp(z) - z[target]
+        gradient = row_scale * logit_scale * (1 - (z / softcap)^2) * (softmax(z) - onehot(target))
+
+    Args:
+        logits: raw logits [M, V], unit column stride.
+        targets: i64 [n]; -1 marks a padding row: nll 0, no hit, gradient 0.
+        rows: i64 [n], the rows of ``logits`` to visit; the first n where ``None``.
+        gradient: indexed like ``logits`` (and may be ``logits``); only the visited rows are written.
+        row_scale: [n]; ones where ``None``.
+        bias: [V].
+
+    Returns:
+        nll [n] in f32 (f64 for f64 logits), and hits, bool [n].
+    """
+    compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    count, classes = targets.shape[0], logits.shape[1]
+    nll = torch.empty(count, dtype=compute, device=logits.device)
+    hits = torch.empty(count, dtype=torch.bool, device=logits.device)
+    block = max(1, _BLOCK.get(logits.device.type, _DEVICE_BLOCK) // max(1, classes))
+    in_place = rows is None and logits.dtype == compute and gradient is not None and _same(gradient, logits)
+    scale = None if row_scale is None else row_scale.to(compute)
+    if logit_scale != 1.0:
+        scale = logit_scale * (torch.ones_like(nll) if scale is None else scale)
+    for start in range(0, count, block):
+        part = slice(start, min(start + block, count))
+        picked: slice | Tensor = part if rows is None else rows[part]
+        work = logits[picked] if in_place else logits[picked].to(compute, copy=rows is None)
+        slope = _transform_(work, bias, logit_scale, softcap, gradient is not None)
+        total, nll[part], hits[part] = _exponentials_(work, targets[part])
+        if gradient is not None:
+            _gradient_(work, total, targets[part], None if scale is None else scale[part], slope)
+            if not in_place:
+                gradient[picked] = work.to(gradient.dtype)
+    return nll, hits
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.stride() == other.stride() and one.dtype == other.dtype
+
+
+def _transform_(
+    logits: Tensor, bias: Tensor | None, logit_scale: float, softcap: float | None, wants_slope: bool
+) -> Tensor | None:
+    """Apply bias, scale and softcap in place; return the softcap's derivative where it is wanted."""
+    if bias is not None:
+        logits.add_(bias)
+    if logit_scale != 1.0:
+        logits.mul_(logit_scale)
+    if softcap is None:
+        return None
+    tanh = logits.div_(softcap).tanh_()
+    slope = 1 - tanh.square() if wants_slope else None
+    tanh.mul_(softcap)
+    return slope
+
+
+def _exponentials_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn logits into exp(logit - largest) in place; return each row's sum of them, nll and hit."""
+    real = targets >= 0
+    chosen = logits.gather(1, targets.clamp_min(0).unsqueeze(1))
+    largest = logits.amax(1, keepdim=True)
+    hits = _first_among_equals(logits, (chosen == largest).squeeze(1) & real, targets)
+    total = logits.sub_(largest).exp_().sum(1)
+    nll = (largest - chosen).squeeze(1) + total.log()
+    return total, torch.where(real, nll, 0), hits
+
+
+def _first_among_equals(logits: Tensor, candidates: Tensor, targets: Tensor) -> Tensor:
+    """Of the rows whose target has the largest logit, those where no earlier class has it too."""
+    if logits.device.type != "cpu":
+        return candidates & (logits.argmax(1) == targets)
+    # An argmax costs as much as the exponentials, so only the candidates get one.
+    which = candidates.nonzero().squeeze(1)
+    if which.numel():
+        candidates[which] = logits[which].argmax(1) == targets[which]
+    return candidates
+
+
+def _gradient_(
+    exponentials: Tensor, total: Tensor, targets: Tensor, row_scale: Tensor | None, slope: Tensor | None
+) -> None:
+    """Turn exponentials into row_scale * slope * (softmax - onehot) in place."""
+    real = targets >= 0
+    scale = torch.ones_like(total) if row_scale is None else row_scale
+    exponentials.mul_((scale / total).unsqueeze(1))
+    exponentials.scatter_add_(1, targets.clamp_min(0).unsqueeze(1), -scale.unsqueeze(1))
+    if slope is not None:
+        exponentials.mul_(slope)
+    if exponentials.device.type != "cpu" or not bool(real.all()):
+        exponentials.masked_fill_(~real.unsqueeze(1), 0)
