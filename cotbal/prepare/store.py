@@ -221,7 +221,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second process from working in this folder; a killed holder leaves nothing behind.
+        """Keep a second process from working in this folder, and clear away what a killed one was writing.
 
         Raises:
             ConfigError: another process holds the lock.
@@ -235,4 +235,6 @@ class RunFolder:
                     f"{self.path}: another cotbal process is working in this folder; wait for it, or give another "
                     "`output`"
                 ) from None
+            for unfinished in self.path.rglob(".*.tmp"):
+                unfinished.unlink()
             yield

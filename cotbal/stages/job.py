@@ -20,7 +20,7 @@ from cotbal.prepare.progress import PlanProgress
 from cotbal.prepare.run import Runner
 from cotbal.prepare.store import RunFolder
 from cotbal.scores import ScoreTable
-from cotbal.stages.results import measure_scores, report_input
+from cotbal.stages.results import measure_scores, report_input, task_values
 from cotbal.weigh import Provenance, TaskWeights, weigh
 
 __all__ = ["mixture_weights", "prepare", "run_all", "score_table", "tune", "weigh_run"]

@@ -58,7 +58,7 @@ def test_counts_and_tasks_of_every_unit(
 def test_units_are_found_by_name_and_others_refused() -> None:
     plan = make_plan(config(2))
     assert plan.unit("plus_m1").model == "plus_m1"
-    with pytest.raises(ConfigError, match="no unit 'plus_m9'.*plus_m0"):
+    with pytest.raises(ConfigError, match=r"no unit 'plus_m9'.*plus_m0"):
         plan.unit("plus_m9")
 
 

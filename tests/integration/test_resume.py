@@ -1,0 +1,110 @@
+"""`kill -9` at one point of `cotbal run` after another, then the same command: everything as if it had never happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_mixture
+
+from cotbal.prepare.store import RunFolder
+
+SUPPORT = Path(tiny_mixture.__file__).parent
+
+# Each is a process that works on what the one before left, and dies: (function, which call of it, when).
+POINTS = [
+    # in the middle of a checkpoint, with nothing to fall back on
+    ("cotbal.prepare.train:mark_complete", 1, "before"),
+    # the second checkpoint's optimizer state is half written; the first is whole
+    ("torch:save", 8, "torn"),
+    # between the last step and the saved model
+    ("cotbal.prepare.train:_save", 1, "before"),
+    # the model is saved, but the manifest does not say so yet
+    ("cotbal.prepare.train:_save", 1, "after"),
+    # one batch of answers is on disk
+    ("cotbal.prepare.evaluate:_Generation.__call__", 2, "before"),
+    # all answers are there, the scores are not
+    ("cotbal.prepare.store:UnitFolder.write_scores", 1, "before"),
+    # the scores are there, the manifest does not say so yet
+    ("cotbal.prepare.store:UnitFolder.write_scores", 1, "after"),
+    # one plus run on, between optimizer steps
+    ("cotbal.tune.trainer:begin_step", 5, "after"),
+    # the preparation is done, the weights are not saved
+    ("cotbal.weights:TaskWeights.save", 1, "before"),
+    # in the final runs: a whole checkpoint was made, then some steps more
+    ("cotbal.prepare.train:_Watch.on_step_end", 5, "after"),
+]
+
+
+def environment() -> dict[str, str]:
+    paths = [str(SUPPORT), *([os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else [])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def cotbal(*arguments: str, kill: tuple[str, int, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cotbal", *arguments]
+    if kill is not None:
+        target, count, when = kill
+        command = [sys.executable, str(SUPPORT / "killed_run.py"), target, str(count), when, "--", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment(), timeout=600
+    )
+
+
+def products(output: Path) -> dict[str, str]:
+    """Digests of everything a run is made for: models, per-sample scores, the score table, the weights."""
+    files = [output / "scores.csv", output / "weights.json"]
+    for folder, manifest in RunFolder(output).manifests():
+        assert manifest.state == "scored"
+        files += [folder.path / "scores.jsonl", folder.model / "model.safetensors"]
+    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def results(output: Path) -> dict[str, Any]:
+    """What the report says of the final runs."""
+    return json.loads((output / "report" / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_mixture.write_mixture(tmp_path_factory.mktemp("resume") / "mixture")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(mixture: Path) -> Path:
+    output = mixture.parent / "uninterrupted"
+    done = cotbal("run", str(mixture), "--output", str(output))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(mixture: Path, uninterrupted: Path) -> None:
+    output = mixture.parent / "killed"
+    for point in POINTS:
+        done = cotbal("run", str(mixture), "--output", str(output), kill=point)
+        assert done.returncode == -signal.SIGKILL, f"{point} was not reached:\n{done.stdout}{done.stderr}"
+    done = cotbal("run", str(mixture), "--output", str(output))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert products(output) == products(uninterrupted)
+    assert not list(output.rglob("*.tmp")), "nothing unfinished is left behind"
+
+
+@pytest.mark.slow
+def test_a_finished_run_does_nothing_when_called_again(mixture: Path, uninterrupted: Path) -> None:
+    before = {
+        path: path.stat().st_mtime_ns for path in (uninterrupted / "units").rglob("*") if path.is_file()
+    }
+    done = cotbal("run", str(mixture), "--output", str(uninterrupted))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {
+        path: path.stat().st_mtime_ns for path in (uninterrupted / "units").rglob("*") if path.is_file()
+    } == before
+    assert "trained" not in done.stdout
