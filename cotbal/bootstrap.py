@@ -149,6 +149,7 @@ def replicate_column(scores: ScoreTable, task: str, replicates: int, seed: int) 
     means = resampled_means(rows, labels, replicates, generator(seed, task))
     # |rounding of a sum of n terms| <= n eps sum |term|: below that, a gain of 0 cannot be told from 0.
     zero = np.abs(means[:, own]) <= mini.size * np.finfo(np.float64).eps * means[:, count + 1]
+    means[zero, own] = 0.0
     return ColumnReplicates(means[:, :count], means[:, count], zero, mini.size, groups)
 
 

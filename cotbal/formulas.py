@@ -158,7 +158,8 @@ def is_zero_gain(mini: FloatArray, plus: FloatArray) -> BoolArray:
 
 def contributions_where(mini: FloatArray, plus: FloatArray, is_undefined: BoolArray) -> FloatArray:
     """C with NaN on the diagonal and in the columns that `is_undefined` [N] marks."""
-    denominators = np.where(is_undefined, np.nan, np.diagonal(plus) - mini)
+    denominators = np.diagonal(plus) - mini
+    denominators[is_undefined | (denominators == 0)] = np.nan
     contributions = (plus - mini) / denominators
     np.fill_diagonal(contributions, np.nan)
     return contributions

@@ -177,8 +177,8 @@ def _resampled_terms(measurement: Measurement, resampled: Resampled, temperature
     ):
         defined = ~np.isnan(found)
         lacking = (np.isnan(replicates) & defined).any(axis=1)
-        term = _term(np.where(defined, sign * replicates, np.nan), temperature)
-        term[lacking] = np.nan
+        term = np.full_like(replicates, np.nan)
+        term[~lacking] = _term(np.where(defined, sign * replicates, np.nan)[~lacking], temperature)
         terms.append(term)
     return terms
 
