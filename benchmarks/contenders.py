@@ -52,9 +52,9 @@ def _needs_head(inputs: LossInputs) -> Tensor:
 
 def ours(impl: str, *, weighted: bool) -> Build:
     def build(inputs: LossInputs) -> Callable[[], Tensor]:
-        reasons = ck.implementations()
-        if impl != "auto" and reasons.get(impl) is not None:
-            raise Unavailable(str(reasons[impl]))
+        for entry in ck.implementations(inputs.hidden.device, inputs.hidden.dtype):
+            if entry.name == impl and not entry.available:
+                raise Unavailable(str(entry.reason))
         weights = inputs.task_weights if weighted else None
         options: dict[str, Any] = {"plan": inputs.plan, "impl": impl}
 

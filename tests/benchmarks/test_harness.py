@@ -1,0 +1,92 @@
+"""The harness measures what it says: wrong contenders are found, ratios and changes come out right."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import results
+from benchmarks.cases import LossCase
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.inputs import LossInputs, make
+from benchmarks.runner import FLOOR, _check, run_case
+from benchmarks.timing import peak_memory, summarise
+
+CPU = torch.device("cpu")
+CASE = LossCase("test", "tiny", tokens=64, hidden=16, vocab=50, supervised=0.25, tasks=3)
+
+
+def test_a_small_case_is_measured_and_every_contender_is_right_or_says_why() -> None:
+    entry = run_case(CASE, CPU, budget=0.1, minimum=2, names=["ours", "ours, torch", "stock", "Liger"])
+    assert set(entry["contenders"]) == {"ours", "ours, torch", "stock", "stock (compacted)", FLOOR}
+    assert entry["contenders"][FLOOR]["ratio_to_floor"] == 1
+    assert "Liger" in entry["absent"]
+    assert entry["rows"] == 16
+
+
+def test_the_logits_level_case_is_measured_too() -> None:
+    case = LossCase(
+        "test", "tiny", tokens=64, hidden=0, vocab=50, supervised=0.25, tasks=3, logits_level=True
+    )
+    entry = run_case(case, CPU, budget=0.1, minimum=2, names=["ours", "stock", "torch fused"])
+    assert {"ours", "stock", FLOOR} <= set(entry["contenders"])
+    assert "not for logits" in entry["absent"]["torch fused"]
+
+
+@pytest.mark.parametrize("bug", ["loss", "gradient"])
+def test_a_wrong_contender_is_reported_and_not_timed(bug: str) -> None:
+    def build(inputs: LossInputs) -> Any:
+        right = next(c for c in CONTENDERS if c.name == "stock").build(inputs)
+
+        def step() -> torch.Tensor:
+            loss = right()
+            if bug == "loss":
+                return loss * 1.01
+            assert inputs.hidden.grad is not None
+            inputs.hidden.grad[inputs.labels != -100] *= 1.01
+            return loss
+
+        return step
+
+    from benchmarks.inputs import truth
+
+    inputs = make(CASE, CPU)
+    outcome = _check(Contender("planted", build), inputs, truth(inputs, weighted=False))
+    assert isinstance(outcome, str)
+    assert outcome.startswith("wrong: ")
+    assert bug in outcome
+
+
+def test_peak_memory_sees_what_a_step_allocates() -> None:
+    peak = peak_memory(lambda: torch.ones(2**24), CPU)
+    if peak is None:
+        pytest.skip("no resettable high-water mark on this system")
+    assert 0.9 * 2**26 < peak < 1.5 * 2**26
+
+
+def test_quartiles() -> None:
+    timing = summarise([5.0, 1.0, 2.0, 3.0, 4.0], None)
+    assert (timing.lower, timing.median, timing.upper, timing.runs) == (2.0, 3.0, 4.0, 5)
+
+
+def _file(ratio: float, spread: float = 0.01) -> dict[str, Any]:
+    timing = {"median": 1.0, "lower": 1 - spread, "upper": 1 + spread, "ratio_to_floor": ratio}
+    return {"entries": [{"name": "case", "contenders": {"ours": timing}}]}
+
+
+@pytest.mark.parametrize(("after", "beyond"), [(1.0, False), (1.03, True), (0.9, True)])
+def test_comparison_tells_change_from_noise(after: float, beyond: bool) -> None:
+    (change,) = results.compare(_file(1.0), _file(after))
+    assert change.beyond_noise is beyond
+    (noisy,) = results.compare(_file(1.0, spread=0.2), _file(after, spread=0.2))
+    assert not noisy.beyond_noise
+
+
+def test_results_round_trip_and_refuse_another_schema(tmp_path: Path) -> None:
+    path = results.write("group", [{"name": "case"}], CPU, tmp_path)
+    assert results.read(path)["entries"] == [{"name": "case"}]
+    assert results.read(path)["machine"]["commit"]
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 0'))
+    with pytest.raises(ValueError, match="schema 0 found, 1 expected"):
+        results.read(path)

@@ -1,0 +1,30 @@
+"""Every number in the docs comes from a result file, and the pages are current."""
+
+from pathlib import Path
+
+from benchmarks import pages
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_page_is_what_the_result_files_make() -> None:
+    rendered = pages.render(pages.load())
+    assert (ROOT / pages.PAGE).read_text() == rendered[pages.PAGE], "run `make docs`"
+    for path in rendered:
+        assert (ROOT / path).is_file(), f"{path} is missing: run `make docs`"
+
+
+def test_the_figures_in_the_readme_are_what_the_result_files_make() -> None:
+    readme = (ROOT / pages.README).read_text()
+    block = pages.readme_block(pages.load())
+    assert block.count("\n") > 2, "no head-line result file"
+    assert pages.with_readme_block(readme, block) == readme, "run `make docs`"
+
+
+def test_seconds_have_three_digits() -> None:
+    assert [pages.seconds(s) for s in (12.345, 0.12345, 0.00123, 1e-6)] == [
+        "12.3 s",
+        "123 ms",
+        "1.23 ms",
+        "1 µs",
+    ]
