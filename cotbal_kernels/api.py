@@ -136,25 +136,25 @@ def linear_cross_entropy(
     )
     row_weights = _row_weights(made, task_weights)
     flat = hidden.reshape(-1, hidden.shape[-1])
+    logits_dtype = products.product_dtype(hidden.dtype, hidden.device)
+    _check_runs(impl, hidden.device, logits_dtype)
     recording = torch.is_grad_enabled()
     wants = [recording and value is not None and value.requires_grad for value in (hidden, weight, bias)]
     mode = "value"
     if any(wants):
         budget = _budget(memory_budget, hidden.device)
-        itemsize = products.product_dtype(hidden.dtype, hidden.device).itemsize
-        if made.rows.shape[0] * weight.shape[0] * itemsize <= budget:
+        if made.rows.shape[0] * weight.shape[0] * logits_dtype.itemsize <= budget:
             mode = "keep"
         # Scaled gradients of f16 logits would vanish before a loss scale could lift them.
-        elif reduction == "none" or (hidden.dtype == torch.float16 and itemsize == 2):
+        elif reduction == "none" or logits_dtype == torch.float16:
             mode = "recompute"
         else:
             mode = "grads"
-    made_on = _check_runs(impl, hidden)
     loss, _, _, *sums = torch.ops.cotbal_kernels.linear_cross_entropy(
         *(flat, weight, bias, made.rows, made.targets, made.tasks, made.samples),
         *(row_weights, _scalar(normalizer, hidden.device), made.num_tasks, made.num_samples, made.padded),
         *(float(logit_scale), None if softcap is None else float(softcap), reduction, mode, *wants),
-        *(_budget(memory_budget, hidden.device), made_on),
+        *(_budget(memory_budget, hidden.device), impl),
     )[:8]
     return LossOutput(loss.reshape(made.label_shape) if reduction == "none" else loss, *sums)
 
@@ -197,6 +197,7 @@ def cross_entropy(
         *(plan, labels, task_ids, task_weights, num_tasks, sample_ids, token_weights, shift, ignore_index),
         *("logits", logits, logits.shape[-1]),
     )
+    _check_runs(impl, logits.device, logits.dtype)
     row_weights = _row_weights(made, task_weights)
     flat = logits.reshape(-1, logits.shape[-1])
     if flat.stride(-1) != 1:
@@ -208,7 +209,7 @@ def cross_entropy(
         *(flat, made.rows, made.targets, made.tasks, made.samples, row_weights),
         *(_scalar(normalizer, logits.device), made.num_tasks, made.num_samples),
         *(float(logit_scale), None if softcap is None else float(softcap), reduction, mode),
-        _check_runs(impl, logits),
+        impl,
     )[:8]
     return LossOutput(loss.reshape(made.label_shape) if reduction == "none" else loss, *sums)
 
@@ -224,9 +225,10 @@ def _check_options(
     check_name(impl)
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; accepted are {', '.join(map(repr, _REDUCTIONS))}")
-    if not math.isfinite(logit_scale):
+    # Comparisons, not math.isfinite: torch.compile traces these floats.
+    if not -math.inf < logit_scale < math.inf:
         raise ValueError(f"logit_scale is {logit_scale}; a finite number is needed")
-    if softcap is not None and not (math.isfinite(softcap) and softcap > 0):
+    if softcap is not None and not 0 < softcap < math.inf:
         raise ValueError(f"softcap is {softcap}; a finite number > 0 is needed, or None for no softcap")
     if memory_budget is not None and memory_budget < 0:
         raise ValueError(f"memory_budget is {memory_budget}; a number of bytes >= 0 is needed")
@@ -349,8 +351,7 @@ def _budget(given: int | None, device: torch.device) -> int:
     return _CPU_BUDGET if device.type == "cpu" else _DEVICE_BUDGET
 
 
-def _check_runs(impl: str, scores: Tensor) -> str:
-    """The name to hand to the operator; raise early where it cannot run."""
+def _check_runs(impl: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise where the implementation named cannot run; the operator would, but only later."""
     if impl != AUTO and not torch.compiler.is_compiling():
-        resolve(impl, scores.device, scores.dtype)
-    return impl
+        resolve(impl, device, dtype)

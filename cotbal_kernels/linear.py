@@ -61,18 +61,20 @@ class Head:
     def compute_dtype(self) -> torch.dtype:
         return torch.float64 if self.hidden.dtype == torch.float64 else torch.float32
 
+    @property
+    def logits_dtype(self) -> torch.dtype:
+        return products.product_dtype(self.hidden.dtype, self.hidden.device)
+
     def gathered(self, part: slice) -> Tensor:
         """The hidden states of some rows, in the dtype of the products."""
-        dtype = products.product_dtype(self.hidden.dtype, self.hidden.device)
         found = self.hidden.index_select(0, self.rows[part])
         if self.padded:
             # Padding points at some unsupervised position; an infinity there must not reach the products.
             found.masked_fill_((self.targets[part] < 0).unsqueeze(1), 0)
-        return found.to(dtype)
+        return found.to(self.logits_dtype)
 
     def empty_logits(self, count: int) -> Tensor:
-        dtype = products.product_dtype(self.hidden.dtype, self.hidden.device)
-        return empty_rows(self.hidden, count, self.weight.shape[0], dtype)
+        return empty_rows(self.hidden, count, self.weight.shape[0], self.logits_dtype)
 
     def row_pass(
         self, logits: Tensor, part: slice, gradient: Tensor | None, row_scale: Tensor | None
@@ -82,7 +84,7 @@ class Head:
             self.targets[part],
             gradient=gradient,
             row_scale=None if row_scale is None else row_scale[part],
-            bias=self.bias,
+            bias=None if self.bias is None else self.bias.to(self.compute_dtype),
             logit_scale=self.logit_scale,
             softcap=self.softcap,
         )
@@ -181,7 +183,7 @@ def no_gradients(head: Head) -> Gradients:
 def _chunks(head: Head, memory_budget: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows chunk by chunk: which, their hidden states, their logits (one buffer, used again)."""
     count, classes = head.targets.shape[0], head.weight.shape[0]
-    itemsize = products.product_dtype(head.hidden.dtype, head.hidden.device).itemsize
+    itemsize = head.logits_dtype.itemsize
     least = _LEAST_CHUNK.get(head.hidden.device.type, _LEAST_DEVICE_CHUNK)
     size = max(least, memory_budget // max(1, classes * itemsize))
     # Equal chunks: a short last one would be a slow product.

@@ -79,7 +79,7 @@ def _linear(
     impl: str,
 ) -> tuple[Tensor, ...]:
     head = Head(
-        resolve(impl, hidden.device, hidden.dtype),
+        resolve(impl, hidden.device, products.product_dtype(hidden.dtype, hidden.device)),
         *(hidden, weight, bias, rows, targets, padded, logit_scale, softcap),
         *(wants_hidden, wants_weight, wants_bias),
     )
@@ -92,7 +92,7 @@ def _linear(
     return (loss, made.divisor, made.nll, *made.sums[2:], made.logits_gradient, *made.gradients)
 
 
-@torch.library.register_fake(LINEAR)
+@torch.library.register_fake(LINEAR)  # type: ignore[untyped-decorator]
 def _linear_fake(
     hidden: Tensor,
     weight: Tensor,
@@ -187,7 +187,7 @@ def _linear_backward(
     impl: str,
 ) -> Gradients:
     head = Head(
-        resolve(impl, hidden.device, hidden.dtype),
+        resolve(impl, hidden.device, products.product_dtype(hidden.dtype, hidden.device)),
         *(hidden, weight, bias, rows, targets, padded, logit_scale, softcap),
         *(wants_hidden, wants_weight, wants_bias),
     )
@@ -197,7 +197,7 @@ def _linear_backward(
     return linear.recomputed_gradients(head, scale, memory_budget)
 
 
-@torch.library.register_fake(LINEAR_BACKWARD)
+@torch.library.register_fake(LINEAR_BACKWARD)  # type: ignore[untyped-decorator]
 def _linear_backward_fake(
     upstream: Tensor,
     hidden: Tensor,
@@ -248,7 +248,7 @@ def _logits(
     return (loss, divisor, nll, *sums[2:], gradient)
 
 
-@torch.library.register_fake(LOGITS)
+@torch.library.register_fake(LOGITS)  # type: ignore[untyped-decorator]
 def _logits_fake(
     raw: Tensor,
     rows: Tensor,
@@ -287,7 +287,7 @@ def _logits_backward(
     return logits.gradient(implementation, raw, rows, targets, scale, logit_scale, softcap)
 
 
-@torch.library.register_fake(LOGITS_BACKWARD)
+@torch.library.register_fake(LOGITS_BACKWARD)  # type: ignore[untyped-decorator]
 def _logits_backward_fake(
     upstream: Tensor,
     raw: Tensor,
