@@ -1,0 +1,231 @@
+"""What a report is made from: values only, so that one can be made without a run folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from cotbal.arrays import directions
+from cotbal.data.records import Problem
+from cotbal.measure import Measurement
+from cotbal.scores import ScoreTable
+from cotbal.tasks import Task, check_task_names
+from cotbal.weigh import TaskWeights
+
+SINGLE = "single"
+
+
+@dataclass(frozen=True)
+class StrategyRun:
+    """Test scores of one tuning.
+
+    Attributes:
+        strategy: `"ew"`, `"cotbal"`, ...; `"single"` for the models tuned on one task each, taken together.
+        seed: of the tuning.
+        scores: task -> mean test score, raw (as its metric gives it). Tasks not scored are absent.
+
+    Raises:
+        ValueError: a score that is NaN or infinite.
+    """
+
+    strategy: str
+    seed: int
+    scores: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        for task, score in self.scores.items():
+            if not math.isfinite(score):
+                raise ValueError(
+                    f"test score of {self.strategy!r}, seed {self.seed}, on task {task!r} is {score}; a finite "
+                    "number is needed. Leave out tasks that were not scored"
+                )
+        object.__setattr__(self, "scores", MappingProxyType(dict(self.scores)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Test scores of all final runs.
+
+    Attributes:
+        tasks: names of the tasks with a test set.
+        higher_is_better: direction of each task's metric.
+        runs: one per strategy and seed.
+        samples: task -> size of its test set, where known.
+
+    Raises:
+        ValueError: a run given twice, or one with a score of an unknown task.
+    """
+
+    tasks: tuple[str, ...]
+    higher_is_better: tuple[bool, ...]
+    runs: tuple[StrategyRun, ...]
+    samples: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", check_task_names(self.tasks))
+        object.__setattr__(self, "higher_is_better", directions(self.higher_is_better, self.tasks))
+        object.__setattr__(self, "samples", MappingProxyType(dict(self.samples)))
+        seen: set[tuple[str, int]] = set()
+        for run in self.runs:
+            if (run.strategy, run.seed) in seen:
+                raise ValueError(
+                    f"runs holds {run.strategy!r} with seed {run.seed} twice; give each run once"
+                )
+            seen.add((run.strategy, run.seed))
+            unknown = [task for task in run.scores if task not in self.tasks]
+            if unknown:
+                raise ValueError(
+                    f"run {run.strategy!r} with seed {run.seed} has a score of {unknown[0]!r}; the tasks are "
+                    f"{list(self.tasks)}"
+                )
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Strategies in order of appearance, single-task tuning left out."""
+        return tuple(dict.fromkeys(run.strategy for run in self.runs if run.strategy != SINGLE))
+
+    def of(self, strategy: str) -> tuple[StrategyRun, ...]:
+        """The runs of one strategy, by seed."""
+        return tuple(sorted((r for r in self.runs if r.strategy == strategy), key=lambda r: r.seed))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training loss of one task in one run.
+
+    Attributes:
+        run: name of the run, unique.
+        model: `"mini"`, `"plus_<task>"`, `"single"`, or a strategy.
+        seed: of the run.
+        task: whose loss.
+        steps: optimizer steps, ascending.
+        losses: mean loss per supervised token since the last entry; NaN where the task had no token.
+
+    Raises:
+        ValueError: unequal lengths, or steps that do not ascend.
+    """
+
+    run: str
+    model: str
+    seed: int
+    task: str
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        where = f"curve of task {self.task!r} in run {self.run!r}"
+        if len(self.steps) != len(self.losses):
+            raise ValueError(f"{where} has {len(self.steps)} steps and {len(self.losses)} losses")
+        if any(b <= a for a, b in zip(self.steps[:-1], self.steps[1:], strict=True)):
+            raise ValueError(f"{where}: its steps must ascend")
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """One run, for the record.
+
+    Attributes:
+        name: of the run and its folder.
+        state: `planned`, `trained` or `scored`.
+        seed: of its data order and dropout.
+        steps: optimizer steps.
+        samples: samples trained on, over all epochs.
+        seconds: phase (`train`, `score`) -> time it took.
+    """
+
+    name: str
+    state: str
+    seed: int
+    steps: int = 0
+    samples: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def total_seconds(self) -> float:
+        """Time of all phases."""
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
+class ReportProvenance:
+    """Where the results come from; shown as it is, and nothing is added to it.
+
+    Attributes:
+        versions: package -> version.
+        seeds: purpose -> seed(s), in words or numbers.
+        config: the config as YAML text; may be empty.
+        model: the model everything was tuned from.
+        date: when the work was finished; may be empty. Reports with the same date and results are equal.
+        units: every run.
+    """
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seeds: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    model: str = ""
+    date: str = ""
+    units: tuple[UnitRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Everything a report says, in values. Parts that do not exist yet are None or empty, and the report says so.
+
+    Attributes:
+        title: heading, the mixture's name usually.
+        tasks: all tasks of the mixture, measured or not, in the order of every table.
+        scores: validation scores of the preparation models.
+        measurement: contributions and difficulties.
+        weights: of the tasks.
+        comparison: test scores.
+        curves: training losses.
+        problems: broken records that were left out of training or evaluation.
+        warnings: sentences for the reader, besides those the report finds itself.
+        provenance: versions, seeds, config.
+
+    Raises:
+        ValueError: no task, a task given twice, or a task in one of the parts that is not among them.
+    """
+
+    title: str
+    tasks: tuple[Task, ...]
+    scores: ScoreTable | None = None
+    measurement: Measurement | None = None
+    weights: TaskWeights | None = None
+    comparison: Comparison | None = None
+    curves: tuple[Curve, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    provenance: ReportProvenance = field(default_factory=ReportProvenance)
+
+    def __post_init__(self) -> None:
+        names = check_task_names(task.name for task in self.tasks)
+        parts: dict[str, tuple[str, ...]] = {
+            "scores": self.scores.tasks if self.scores else (),
+            "measurement": self.measurement.tasks if self.measurement else (),
+            "weights": self.weights.tasks if self.weights else (),
+            "comparison": self.comparison.tasks if self.comparison else (),
+            "curves": tuple(curve.task for curve in self.curves),
+        }
+        for part, found in parts.items():
+            unknown = [task for task in found if task not in names]
+            if unknown:
+                raise ValueError(
+                    f"{part} has a task {unknown[0]!r}; the tasks of the report are {list(names)}"
+                )
+
+    @property
+    def all_weights(self) -> TaskWeights | None:
+        """The weights of all tasks that have one, in the order of `tasks`: measured, or given in the config."""
+        if self.weights is None:
+            return None
+        known = self.weights.tasks
+        given = {t.name: t.weight for t in self.tasks if t.weight is not None and t.name not in known}
+        weights = self.weights.with_explicit(given) if given else self.weights
+        return weights.for_tasks(task.name for task in self.tasks if task.name in weights.tasks)
+
+    def task(self, name: str) -> Task:
+        """The task of that name."""
+        return next(task for task in self.tasks if task.name == name)
