@@ -1,0 +1,335 @@
+"""The task-weighted fused loss inside a model's own forward: `balance`.
+
+While the model trains, its output head computes the weighted loss from the hidden states inside its own forward
+and returns that scalar in place of logits; the model's loss function then hands back that very tensor. No model
+family is patched, logits never exist, and since the work is done inside the head's forward, engines that gather
+a sharded head around it keep working. Evaluation and generation run the stock code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import cotbal_kernels as ck
+from cotbal.tune.divisor import StepSums, batch_plan, check_normalization, plan_counts
+from cotbal.tune.effective_weight import head_product
+from cotbal.tune.install import EXTRA_INPUTS, STATE, install, stock_forward, uninstall
+from cotbal.tune.override import BYPASSES, local_precision, replaced_head_and_loss, replaced_loss
+from cotbal.tune.probe import find_transform
+from cotbal.tune.transform import LogitTransform
+
+if TYPE_CHECKING:
+    from cotbal.tune.verification import Verification
+
+
+def balance(
+    model: nn.Module, weights: Sequence[float] | Tensor | Any, *, normalize: str = "weights"
+) -> BalanceHandle:
+    """Install the task-weighted fused loss on a Hugging Face causal language model or multimodal model.
+
+    In training mode with labels, the model's loss becomes ``sum_t w[task(t)] nll_t / D`` over the supervised
+    tokens t. D is `handle.normalizer`, which covers a whole optimizer step when `begin_step` or
+    `TaskBalancedTrainer` sets it; without one, the sum of the weights (or, with ``normalize="tokens"``, the number
+    of tokens) of the forward's own batch. Batches carry `loss_task_index`, int64 [B] or [B, L], and optionally
+    `loss_plan` (made by the collator: no wait for the device) and `loss_token_weights` [B, L], which multiply in.
+    Evaluation, generation, copies and saved checkpoints are those of the stock model.
+
+    Args:
+        model: the model, or a peft, DistributedDataParallel or compiled wrapper of it.
+        weights: one per task: a `cotbal.TaskWeights`, a mapping in that order, or [T] numbers of at
+            least 0; in the order of `loss_task_index`.
+        normalize: "weights" or "tokens", see `StepCounts.divisor`.
+
+    Returns:
+        The handle, with `.weights`, `.normalizer`, `.statistics()`, `.verify(batch)` and `.remove()`.
+
+    Raises:
+        ValueError: weights that are negative or not finite, a model without an output head, an encoder-decoder,
+            a model under nn.DataParallel or with prompt tuning, or one that is balanced already. At the first
+            training forward: a quantised or tensor-parallel head, an adapter other than LoRA and DoRA on it, or
+            logits changed between head and loss in an unknown way.
+    """
+    base = _base_model(model)
+    if STATE in base.__dict__:
+        raise ValueError(
+            f"this {type(base).__name__} is balanced already; set handle.weights (cotbal.tune.handle_of(model) "
+            "finds the handle), or call handle.remove() first"
+        )
+    head = getattr(base, "get_output_embeddings", lambda: None)()
+    if head is None:
+        raise ValueError(
+            f"{type(base).__name__} has no output head (get_output_embeddings() gives None); a causal language "
+            "model or a multimodal model with a language-model head is needed"
+        )
+    if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
+        raise ValueError(
+            f"{type(base).__name__} is an encoder-decoder model, whose labels are not shifted; a causal model is "
+            "needed"
+        )
+    handle = BalanceHandle(base, weights, normalize)
+    install(base, handle)
+    return handle
+
+
+def handle_of(model: nn.Module) -> BalanceHandle | None:
+    """The handle of a balanced model (or of a wrapper or a copy of one), None if it is not balanced."""
+    handle: BalanceHandle | None = _base_model(model).__dict__.get(STATE)
+    return handle
+
+
+class BalanceHandle:
+    """What `balance` returns: the weights of a balanced model, its divisor, and its statistics.
+
+    Attributes:
+        model: the balanced model.
+        normalize: "weights" or "tokens".
+        normalizer: 0-d tensor the loss is divided by; None: each forward's own batch gives it.
+        last: the last training pass's `cotbal_kernels.LossOutput`, detached; None before the first.
+        passes: how many training passes went through the fused head.
+        transform: what the model does to its logits; None until the first training pass has found out.
+    """
+
+    def __init__(self, model: nn.Module, weights: Any, normalize: str = "weights") -> None:
+        self.model = model
+        self.normalize = check_normalization(normalize)
+        self.normalizer: Tensor | None = None
+        self.last: ck.LossOutput | None = None
+        self.passes = 0
+        self.transform: LogitTransform | None = None
+        self.keep_evaluation_sums = False
+        self._previous: Callable[..., Any] | None = model.__dict__.get("forward")
+        self._weights = _checked_weights(weights)
+        self._sums: StepSums | None = None
+        self._evaluation: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @property
+    def weights(self) -> Tensor:
+        """Float64 [T], one weight per task. Settable, with as many entries."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, value: Any) -> None:
+        # A strategy's tensor may be on a GPU: looking at its values would wait for the device at every step.
+        on_device = isinstance(value, Tensor) and value.device.type != "cpu"
+        weights = value.detach().double() if on_device else _checked_weights(value)
+        if weights.shape != self._weights.shape:
+            raise ValueError(
+                f"weights has shape {tuple(weights.shape)}; {self.num_tasks} weights are needed, one per task"
+            )
+        self._weights = weights
+
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+        return int(self._weights.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's parameters."""
+        return next(self.model.parameters()).device
+
+    def statistics(self) -> StepSums:
+        """Per-task sums of this process's training passes since the last reset; detached."""
+        if self._sums is None:
+            zeros = torch.zeros(self.num_tasks, dtype=torch.float64)
+            zeros = zeros.to(self.device, torch.float32 if self.device.type == "mps" else None)
+            return StepSums(zeros, zeros.long(), zeros.long())
+        return self._sums
+
+    def reset_statistics(self) -> None:
+        """Start the sums of `statistics` anew."""
+        self._sums = None
+
+    def take_evaluation_sums(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Loss sums, tokens and hits, each [rows of the batch, T], of the last evaluation forward; then None.
+
+        Kept only while `keep_evaluation_sums` is set, and for batches with labels and tasks.
+        """
+        taken, self._evaluation = self._evaluation, None
+        return taken
+
+    def verify(self, batch: Mapping[str, Any], **options: Any) -> Verification:
+        """Prove on the user's own model and batch that the weights act; see `cotbal.tune.verify`."""
+        from cotbal.tune.verification import verify
+
+        return verify(self, batch, **options)
+
+    def remove(self) -> None:
+        """Take the fused loss off the model, which is then as it was.
+
+        Raises:
+            ValueError: `model.forward` was wrapped by someone since; unwrap it first.
+        """
+        uninstall(self.model, self._previous)
+
+    def run(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """The balanced forward: the stock one, with the fused loss inside when it trains on labels."""
+        forward = stock_forward(model, self._previous)
+        extra = {name: inputs.pop(name, None) for name in EXTRA_INPUTS}
+        if inputs.get("labels") is None:
+            return forward(**inputs)
+        if not model.training:
+            return self._evaluate(model, forward, inputs, extra)
+        inputs.pop("num_items_in_batch", None)
+        if self.transform is None:
+            self.transform = find_transform(model, forward, inputs)
+        plan = batch_plan({**inputs, **extra}, self.num_tasks)
+        _check_shape(plan, inputs)
+        passed: list[ck.LossOutput] = []
+        handed: list[Tensor] = []
+
+        def fused(head: nn.Module, hidden: Tensor) -> Tensor:
+            passed.append(self._fused_loss(head, hidden, plan))
+            return passed[-1].loss
+
+        def captured(*args: Any, **kwargs: Any) -> Tensor:
+            # Not the argument: some families have scaled or capped the head's scalar on its way here.
+            handed.append(passed[-1].loss.clone() if passed else torch.zeros(()))
+            return handed[-1]
+
+        with replaced_head_and_loss(model, fused, captured):
+            outputs = forward(**inputs)
+        if len(passed) != 1 or len(handed) != 1:
+            raise ValueError(
+                f"a training forward of {type(model).__name__} passed its output head {len(passed)} times and its "
+                f"loss function {len(handed)} times, and each must happen exactly once for the task weights to be "
+                f"right. Something goes past them: {BYPASSES}"
+            )
+        self._note(passed[0])
+        return _without_logits(outputs)
+
+    def _fused_loss(self, head: nn.Module, hidden: Tensor, plan: ck.Plan) -> ck.LossOutput:
+        transform = self.transform
+        if transform is None:  # pragma: no cover - run() has found it
+            raise RuntimeError("the logit transform is not known yet")
+        with local_precision(hidden) as dtype:
+            product = head_product(head, hidden.to(dtype))
+            weight = product.weight.to(dtype)
+            bias = None if product.bias is None else product.bias.to(dtype)
+            device = weight.device
+            plan = plan if plan.rows.device == device else plan.to(device, non_blocking=True)
+            weights = self._weights = self._weights.to(device)
+            normalizer = self.normalizer
+            if normalizer is None:
+                normalizer = plan_counts(plan).divisor(weights, self.normalize)
+            return ck.linear_cross_entropy(
+                product.hidden.to(device),
+                weight,
+                None,
+                None,
+                weights.to(torch.float64 if dtype == torch.float64 else torch.float32),
+                bias=bias,
+                logit_scale=transform.logit_scale,
+                softcap=transform.softcap,
+                normalizer=normalizer.to(device),
+                plan=plan,
+            )
+
+    def _note(self, out: ck.LossOutput) -> None:
+        self.passes += 1
+        self.last = out._replace(loss=out.loss.detach())
+        wide = torch.float32 if out.task_loss_sum.device.type == "mps" else torch.float64
+        new = StepSums(out.task_loss_sum.to(wide), out.task_tokens, out.task_correct)
+        old = self._sums
+        if old is not None:
+            new = StepSums(old.loss + new.loss, old.tokens + new.tokens, old.correct + new.correct)
+        self._sums = new
+
+    def _evaluate(
+        self,
+        model: Any,
+        forward: Callable[..., Any],
+        inputs: dict[str, Any],
+        extra: Mapping[str, Any],
+    ) -> Any:
+        """The stock forward; on its way to the stock loss, the logits are looked at for the tasks' own losses."""
+        known = extra["loss_plan"] is not None or extra["loss_task_index"] is not None or self.num_tasks == 1
+        if not (self.keep_evaluation_sums and known):
+            return forward(**inputs)
+        stock_loss = model.loss_function
+        plan = batch_plan({**inputs, **extra}, self.num_tasks)
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            logits = kwargs["logits"] if "logits" in kwargs else args[0]
+            self._evaluation = _row_sums(logits.detach(), plan)
+            return stock_loss(*args, **kwargs)
+
+        with replaced_loss(model, measured):
+            return forward(**inputs)
+
+
+def _base_model(model: Any) -> Any:
+    """The Hugging Face model inside the wrappers that `balance` knows."""
+    if isinstance(model, nn.DataParallel):
+        raise ValueError(
+            "the model is wrapped in torch.nn.DataParallel, which cannot train a balanced model; launch one process "
+            "per device (torchrun or accelerate launch)"
+        )
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return _base_model(model.module)
+    if "_orig_mod" in model._modules:
+        return _base_model(model._modules["_orig_mod"])
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        kinds = [
+            config for config in model.peft_config.values() if getattr(config, "is_prompt_learning", False)
+        ]
+        if kinds:
+            raise ValueError(
+                f"the peft adapter {type(kinds[0]).__name__} puts virtual tokens before the labels, which a plan "
+                "made from the labels cannot know; use LoRA, DoRA or modules_to_save"
+            )
+        return _base_model(model.get_base_model())
+    return model
+
+
+def _checked_weights(weights: Any) -> Tensor:
+    if isinstance(weights, Mapping):
+        weights = list(weights.values())
+    elif not isinstance(weights, Tensor):
+        weights = getattr(weights, "values", weights)  # of a TaskWeights
+    tensor = torch.as_tensor(weights, dtype=torch.float64).detach().cpu().clone()
+    if tensor.dim() != 1 or tensor.numel() == 0:
+        raise ValueError(
+            f"weights has shape {tuple(tensor.shape)}; one number per task is needed, [T] with T > 0"
+        )
+    bad = ~(torch.isfinite(tensor) & (tensor >= 0))
+    if bad.any():
+        place = int(bad.nonzero()[0])
+        raise ValueError(
+            f"weights[{place}] is {float(tensor[place])}; a finite number of at least 0 is needed"
+        )
+    return tensor
+
+
+def _check_shape(plan: ck.Plan, inputs: Mapping[str, Any]) -> None:
+    labels = inputs.get("shift_labels")
+    shape = tuple((inputs["labels"] if labels is None else labels).shape)
+    if tuple(plan.label_shape) != shape:
+        raise ValueError(
+            f"loss_plan was made from labels of shape {tuple(plan.label_shape)}, but the labels have shape {shape}; "
+            "make it from the labels that the model gets (prompt tuning and padding after collation change them)"
+        )
+
+
+def _row_sums(logits: Tensor, plan: ck.Plan) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss sums, tokens and hits of each row and task, each [B, T]: each pair counts as a task of its own."""
+    plan = plan if plan.rows.device == logits.device else plan.to(logits.device)
+    rows, length = plan.label_shape[0], plan.label_shape[-1]
+    pairs = dataclasses.replace(
+        plan, tasks=plan.rows // length * plan.num_tasks + plan.tasks, num_tasks=rows * plan.num_tasks
+    )
+    out = ck.cross_entropy(logits, None, plan=pairs, reduction="sum")
+    shape = (rows, plan.num_tasks)
+    return out.task_loss_sum.view(shape), out.task_tokens.view(shape), out.task_correct.view(shape)
+
+
+def _without_logits(outputs: Any) -> Any:
+    """The model's outputs without what stands in the place of logits (the scalar, scaled or capped)."""
+    if isinstance(outputs, tuple):
+        return (outputs[0], *outputs[2:])
+    return dataclasses.replace(outputs, logits=None)

@@ -1,0 +1,75 @@
+"""Training settings that would pass the task weights by in silence; each is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def check_settings(args: Any, compute_loss_func: Any = None) -> None:
+    """Refuse settings of the Trainer under which the fused head would not see the loss.
+
+    Args:
+        args: transformers' TrainingArguments.
+        compute_loss_func: the Trainer's argument of that name.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if args.label_smoothing_factor != 0:
+        raise ValueError(
+            f"label_smoothing_factor is {args.label_smoothing_factor}: the Trainer would then compute its own loss "
+            "from logits, without the task weights. Set label_smoothing_factor=0"
+        )
+    if compute_loss_func is not None:
+        raise ValueError(
+            "compute_loss_func is given: it would replace the task-weighted loss. Leave it out; per-token weights "
+            "go into the batch as loss_token_weights"
+        )
+    if args.use_liger_kernel:
+        raise ValueError(
+            "use_liger_kernel=True patches the model's forward so that it goes past the task-weighted head. Set "
+            "use_liger_kernel=False; the fused loss does not make logits either"
+        )
+
+
+def check_ranks(args: Any, accelerator: Any) -> None:
+    """Refuse ways of spreading a step over devices for which the divisor would be wrong.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs are visible to one process, so the Trainer would use torch.nn.DataParallel, which "
+            "cannot train a balanced model. Launch one process per GPU (torchrun or accelerate launch), or set "
+            "CUDA_VISIBLE_DEVICES to one"
+        )
+    if args.world_size > 1 and not args.average_tokens_across_devices:
+        raise ValueError(
+            f"average_tokens_across_devices=False with {args.world_size} processes: each would divide by its own "
+            "tokens, and the task weights would be wrong. Set average_tokens_across_devices=True"
+        )
+    layout = getattr(accelerator, "parallelism_config", None)
+    for name in ("tp_size", "cp_size", "sp_size"):
+        size = getattr(layout, name, 1) or 1
+        if size > 1:
+            raise ValueError(
+                f"parallelism_config has {name}={size}: ranks that share one batch would count its tokens more than "
+                f"once. Set {name}=1; data parallelism (DDP, FSDP, ZeRO) is supported"
+            )
+
+
+def check_not_patched(model: nn.Module) -> None:
+    """Refuse a model whose class's forward was replaced by Liger's.
+
+    Raises:
+        ValueError: naming the patch.
+    """
+    module = getattr(type(model).forward, "__module__", "") or ""
+    if module.startswith("liger_kernel"):
+        raise ValueError(
+            f"the forward of {type(model).__name__} was patched by Liger ({module}), which goes past the "
+            "task-weighted head. Do not call apply_liger_kernel_to_*, or pass fused_linear_cross_entropy=False"
+        )

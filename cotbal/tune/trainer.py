@@ -1,0 +1,282 @@
+"""The Hugging Face Trainer with task weights that are exact over accumulation and ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from cotbal.strategies import Fixed, Strategy
+from cotbal.tasks import check_task_names
+from cotbal.tune.divisor import begin_step, check_normalization, end_step, reduce_over_ranks
+from cotbal.tune.head import BalanceHandle, balance, handle_of
+from cotbal.tune.settings import check_not_patched, check_ranks, check_settings
+from cotbal.tune.window import LogWindow
+
+STATE_FILE = "task_balance.pt"
+
+
+class TaskBalancedTrainer(Trainer):
+    """`transformers.Trainer` minimising ``sum_t w[task(t)] nll_t / sum_t w[task(t)]`` over each optimizer step.
+
+    Both sums run over the supervised tokens t of the step: all accumulated micro-batches, all ranks. The divisor is
+    known before the first forward of the step, since it depends on labels and on weights that are fixed by then.
+    Everything else is the stock Trainer, with stock `TrainingArguments`. "Equal to stock" with equal weights holds
+    to rounding; under accumulation too, where the stock loss is right.
+
+    Logged with each training log, summed exactly over ranks and accumulated micro-batches since the last one:
+    `loss/<task>` (unweighted mean over tokens), `accuracy/<task>` (share of tokens ranked first), `tokens/<task>`,
+    and `weight/<task>` (mean over the steps). A task without tokens logs no loss and no accuracy. Evaluation adds
+    `eval_loss/<task>`, `eval_accuracy/<task>` and `eval_tokens/<task>` to the stock `eval_loss`.
+
+    Args:
+        model: see `cotbal.balance`; balanced here unless it is already, and left balanced (`self.balance_handle`).
+        args: transformers' `TrainingArguments`.
+        task_weights: a `cotbal.TaskWeights` (put into the order of `tasks`), a mapping from task to weight, or one
+            number per task.
+        strategy: in place of `task_weights`: a `cotbal.strategies.Strategy`, or the name of one without options.
+            Its state is saved with the checkpoints and resumed.
+        tasks: names, in the order of `loss_task_index`.
+        normalize: "weights", or "tokens" to divide by the number of supervised tokens.
+        **trainer_options: of `transformers.Trainer` (train_dataset, eval_dataset, data_collator, callbacks, ...).
+
+    Raises:
+        ValueError: neither or both of task_weights and strategy, weights that do not fit `tasks`, a setting under
+            which weights would be wrong or ignored (label_smoothing_factor, compute_loss_func, use_liger_kernel,
+            average_tokens_across_devices=False or DataParallel beyond one rank, tensor, context or sequence
+            parallelism). While training: a step that did not pass the fused head exactly once.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: Any = None,
+        *,
+        tasks: Sequence[str],
+        task_weights: Any = None,
+        strategy: Strategy | str | None = None,
+        normalize: str = "weights",
+        **trainer_options: Any,
+    ) -> None:
+        self.tasks = check_task_names(tasks)
+        chosen = choose_strategy(self.tasks, task_weights, strategy)
+        check_normalization(normalize)
+        if args is not None:
+            check_settings(args, trainer_options.get("compute_loss_func"))
+        check_not_patched(model)
+        super().__init__(model, args, **trainer_options)
+        check_ranks(self.args, self.accelerator)
+        self.strategy = chosen.to(self.args.device)
+        self.balance_handle = self._balanced(normalize)
+        # The stock value decides how evaluation computes its loss. In training every family gets True, or the
+        # Trainer would divide the loss by the number of micro-batches once more.
+        self._stock_accepts_loss_kwargs = self.model_accepts_loss_kwargs
+        self.model_accepts_loss_kwargs = True
+        self._window = LogWindow(self.tasks)
+        self.add_callback(_StepEnd(self))
+
+    def _balanced(self, normalize: str) -> BalanceHandle:
+        base = self.accelerator.unwrap_model(self.model)
+        handle = handle_of(base)
+        weights = self.strategy.weights.tolist()
+        if handle is None:
+            return balance(base, weights, normalize=normalize)
+        if handle.num_tasks != len(self.tasks):
+            raise ValueError(
+                f"the model was balanced for {handle.num_tasks} tasks, but tasks names {len(self.tasks)}; call "
+                "handle.remove() and let the trainer balance it"
+            )
+        handle.weights, handle.normalize = weights, normalize
+        return handle
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The micro-batches of the next step; their weights and divisor are fixed here."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            handle = self.balance_handle
+            # compute_loss undoes the mean over ranks, and the Trainer does not divide by the accumulation.
+            self._counts = begin_step(handle, batches, strategy=self.strategy, averaged_over=1)
+            if num_items is None:
+                num_items = self._counts.tokens.sum()
+        return batches, num_items
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The task-weighted loss in training, the stock loss in evaluation."""
+        if not model.training:
+            self.model_accepts_loss_kwargs = self._stock_accepts_loss_kwargs
+            try:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            finally:
+                self.model_accepts_loss_kwargs = True
+        before = self.balance_handle.passes
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        passes = self.balance_handle.passes - before
+        if passes != 1:
+            raise ValueError(
+                f"a training step went through the task-weighted head {passes} times instead of once, so the task "
+                "weights would be ignored or counted twice. Settings that do this: label_smoothing_factor, "
+                "compute_loss_func, use_liger_kernel, loss_type='chunked_nll' of TRL, or a batch without labels "
+                f"(this one has {', '.join(map(str, inputs))})"
+            )
+        return result
+
+    def finish_step(self) -> None:
+        """Sum the statistics of a finished optimizer step and hand them to the strategy; all ranks call it."""
+        sums = end_step(self.balance_handle, strategy=self.strategy)
+        self._window.add(sums, self.balance_handle.weights)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Stock logging, with the per-task figures added to training logs."""
+        if self.is_in_train and "loss" in logs:
+            logs = {**logs, **self._window.take()}
+        super().log(logs, start_time)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The stock loop, with the unweighted loss, accuracy and tokens of every task among its metrics."""
+        handle = self.balance_handle
+        handle.keep_evaluation_sums = True
+        self._evaluation_sums = torch.zeros(3, len(self.tasks), dtype=torch.float64)
+        try:
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        finally:
+            handle.keep_evaluation_sums = False
+        totals = self._evaluation_sums.to(self.args.device)
+        reduce_over_ranks(totals)
+        metrics: dict[str, float] = output.metrics  # type: ignore[assignment]  # never None here
+        for task, loss, tokens, correct in zip(self.tasks, *totals.tolist(), strict=True):
+            if tokens > 0:
+                metrics[f"{metric_key_prefix}_loss/{task}"] = loss / tokens
+                metrics[f"{metric_key_prefix}_accuracy/{task}"] = correct / tokens
+                metrics[f"{metric_key_prefix}_tokens/{task}"] = int(tokens)
+        return output
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The stock step; the tasks' sums are taken on the way."""
+        result: tuple[Tensor | None, Tensor | None, Tensor | None] = super().prediction_step(
+            model, inputs, *args, **kwargs
+        )
+        sums = self.balance_handle.take_evaluation_sums()
+        if sums is not None:
+            rows = self._own_rows(sums[0].shape[0])
+            added = torch.stack([part[:rows].sum(dim=0).double() for part in sums])
+            self._evaluation_sums = self._evaluation_sums.to(added.device) + added
+        return result
+
+    def _own_rows(self, rows: int) -> int:
+        """How many rows of an evaluation batch are not repetitions that fill up the ranks' last batches."""
+        state = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return rows
+        before = int(self.args.process_index * self.args.per_device_eval_batch_size)
+        return max(0, min(rows, int(state.remainder) - before))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # Before the stock files: a checkpoint that has trainer_state.json then has the strategy's state too.
+        if self.args.should_save and not self.args.save_only_model:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            state = {
+                "tasks": list(self.tasks),
+                "normalize": self.balance_handle.normalize,
+                "strategy": type(self.strategy).name,
+                "state": {name: value.cpu() for name, value in self.strategy.state_dict().items()},
+            }
+            temporary = folder / f"{STATE_FILE}.tmp"
+            torch.save(state, temporary)
+            os.replace(temporary, folder / STATE_FILE)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._load_strategy(Path(checkpoint) / STATE_FILE)
+
+    def _load_strategy(self, path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(
+                f"{path} is missing: the checkpoint was not written by TaskBalancedTrainer (or with "
+                "save_only_model=True), so the strategy cannot go on where it was. Start from the model's weights "
+                "instead of resume_from_checkpoint"
+            )
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        found = (tuple(saved["tasks"]), saved["normalize"], saved["strategy"])
+        wanted = (self.tasks, self.balance_handle.normalize, type(self.strategy).name)
+        for what, old, new in zip(("tasks", "normalize", "strategy"), found, wanted, strict=True):
+            if old != new:
+                raise ValueError(
+                    f"{path} was saved with {what} {old!r}, but this trainer has {new!r}; use the same"
+                )
+        self.strategy.load_state_dict(saved["state"])
+
+
+class _StepEnd(TrainerCallback):
+    """Tells the trainer that an optimizer step is over, before anything is logged or saved."""
+
+    def __init__(self, trainer: TaskBalancedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.finish_step()
+
+
+def choose_strategy(
+    tasks: Sequence[str], task_weights: Any = None, strategy: Strategy | str | None = None
+) -> Strategy:
+    """The strategy that a trainer's two arguments ask for.
+
+    Raises:
+        ValueError: neither or both given, or a number of weights that is not the number of tasks.
+
+    >>> choose_strategy(["caption", "vqa"], {"vqa": 1.5, "caption": 0.5}).weights
+    tensor([0.5000, 1.5000], dtype=torch.float64)
+    """
+    from cotbal import strategies
+
+    if (task_weights is None) == (strategy is None):
+        given = "neither" if strategy is None else "both"
+        raise ValueError(
+            f"{given} of task_weights and strategy given; give exactly one (strategy='ew' for equal)"
+        )
+    if isinstance(strategy, str):
+        strategy = strategies.get(strategy, len(tasks))
+    if strategy is not None:
+        if strategy.num_tasks != len(tasks):
+            raise ValueError(f"strategy is made for {strategy.num_tasks} tasks, but tasks names {len(tasks)}")
+        return strategy
+    if hasattr(task_weights, "for_tasks"):
+        task_weights = task_weights.for_tasks(tasks).values
+    elif isinstance(task_weights, Mapping):
+        unknown, missing = set(task_weights) - set(tasks), set(tasks) - set(task_weights)
+        if unknown or missing:
+            raise ValueError(
+                f"task_weights must name each of the tasks {list(tasks)} once; missing: {sorted(missing)}, "
+                f"unknown: {sorted(unknown)}"
+            )
+        task_weights = [task_weights[task] for task in tasks]
+    return Fixed(len(tasks), task_weights)

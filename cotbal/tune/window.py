@@ -1,0 +1,59 @@
+"""What is logged about each task between two logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from cotbal.tune.divisor import StepSums
+
+
+class LogWindow:
+    """Adds up the sums of several optimizer steps on their device, and turns them into figures to log.
+
+    >>> import torch
+    >>> window = LogWindow(["caption", "vqa"])
+    >>> sums = StepSums(torch.tensor([6.0, 0.0]), torch.tensor([3, 0]), torch.tensor([1, 0]))
+    >>> window.add(sums, torch.tensor([0.5, 1.5]))
+    >>> sorted(window.take().items())[:3]
+    [('accuracy/caption', 0.3333333333333333), ('loss/caption', 2.0), ('tokens/caption', 3)]
+    >>> window.take()
+    {}
+    """
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.tasks = tuple(tasks)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the steps so far."""
+        self._steps = 0
+        self._sums: StepSums | None = None
+        self._weights: Tensor | None = None
+
+    def add(self, sums: StepSums, weights: Tensor) -> None:
+        """One more step, with the weights [T] it had. Waits for no device."""
+        self._steps += 1
+        if self._sums is None or self._weights is None:
+            self._sums, self._weights = sums, weights.clone()
+            return
+        old = self._sums
+        self._sums = StepSums(old.loss + sums.loss, old.tokens + sums.tokens, old.correct + sums.correct)
+        self._weights = self._weights + weights
+
+    def take(self) -> dict[str, float]:
+        """`loss/<task>`, `accuracy/<task>`, `tokens/<task>`, `weight/<task>`; and start anew."""
+        if self._sums is None or self._weights is None:
+            return {}
+        columns = [part.tolist() for part in (self._sums.loss, self._sums.tokens, self._sums.correct)]
+        weights = (self._weights / self._steps).tolist()
+        self.clear()
+        logs: dict[str, float] = {}
+        for task, loss, tokens, correct, weight in zip(self.tasks, *columns, weights, strict=True):
+            logs[f"tokens/{task}"] = tokens
+            logs[f"weight/{task}"] = weight
+            if tokens:
+                logs[f"loss/{task}"] = loss / tokens
+                logs[f"accuracy/{task}"] = correct / tokens
+        return logs
