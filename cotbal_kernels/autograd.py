@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from cotbal_kernels import ops
+from cotbal_kernels.implementations import resolve
 from cotbal_kernels.reduction import row_weight_gradient
 
 
@@ -19,14 +21,20 @@ def _refuse_second_order() -> None:
         )
 
 
-def _scaled(saved: Tensor, upstream: Tensor) -> Tensor:
-    """``saved * upstream``, without a pass over it where that can be helped."""
+def _scaled(saved: Tensor, upstream: Tensor, impl: str) -> Tensor:
+    """``saved * upstream``, without a pass over it where that can be helped.
+
+    An implementation may supply ``rescale_(saved, upstream)`` that finds out on the device.
+    """
     # Only a plain tensor can be asked what it holds, and only a graph that is not kept gives its tensors away.
     if type(upstream) is not Tensor or torch._C._autograd._get_current_graph_task_keep_graph():
         return saved * upstream
     if upstream.device.type == "cpu" and upstream.item() == 1.0:
         return saved
-    return saved.mul_(upstream)
+    own: Callable[[Tensor, Tensor], Tensor] | None = None
+    if saved.device.type != "cpu":
+        own = getattr(resolve(impl, saved.device, saved.dtype), "rescale_", None)
+    return saved.mul_(upstream) if own is None else own(saved, upstream)
 
 
 def _weights_gradient(ctx: Any, upstream: Tensor) -> Tensor:
@@ -101,7 +109,8 @@ def _linear_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tu
     if ctx.mode == "grads":
         wanted = (ctx.wants_hidden, ctx.wants_weight, ctx.wants_bias)
         gradients = tuple(
-            _scaled(each, upstream) if wants else each for each, wants in zip(made, wanted, strict=True)
+            _scaled(each, upstream, ctx.impl) if wants else each
+            for each, wants in zip(made, wanted, strict=True)
         )
     elif ctx.mode in ("keep", "recompute"):
         gradients = torch.ops.cotbal_kernels.linear_cross_entropy_backward(
@@ -135,7 +144,7 @@ def _logits_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tu
     rows, targets, row_weights, _, _, divisor, logits, made = ctx.saved_tensors
     gradient: Tensor | None = None
     if ctx.mode == "grads":
-        gradient = _scaled(made, upstream)
+        gradient = _scaled(made, upstream, ctx.impl)
     elif ctx.mode == "recompute":
         gradient = torch.ops.cotbal_kernels.cross_entropy_backward(
             *(upstream, logits, rows, targets, row_weights, divisor),

@@ -50,6 +50,11 @@ def _unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | N
     return reason
 
 
+def _is_automatic(name: str, device: torch.device) -> bool:
+    """Whether "auto" may choose an implementation that can run; one says so by a function ``automatic``."""
+    return bool(getattr(load(name), "automatic", lambda device: True)(device))
+
+
 def implementations(
     device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[Implementation, ...]:
@@ -86,7 +91,7 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
     check_name(name)
     if name == AUTO:
         for candidate in _MODULES:
-            if _unavailable(candidate, device, dtype) is None:
+            if _unavailable(candidate, device, dtype) is None and _is_automatic(candidate, device):
                 return load(candidate)
         raise RuntimeError(f"no implementation can run on {device} with {dtype}")
     reason = _unavailable(name, device, dtype)

@@ -65,13 +65,12 @@ class Head:
     def logits_dtype(self) -> torch.dtype:
         return products.product_dtype(self.hidden.dtype, self.hidden.device)
 
-    def gathered(self, part: slice) -> Tensor:
-        """The hidden states of some rows, in the dtype of the products."""
-        found = self.hidden.index_select(0, self.rows[part])
-        if self.padded:
-            # Padding points at some unsupervised position; an infinity there must not reach the products.
-            found.masked_fill_((self.targets[part] < 0).unsqueeze(1), 0)
-        return found.to(self.logits_dtype)
+    def gathered(self, part: slice, row_scale: Tensor | None = None) -> Tensor:
+        """The hidden states of some rows, times their scale, in the dtype of the products."""
+        own: Callable[..., Tensor] = getattr(self.implementation, "gather_rows", gather_rows)
+        return own(
+            self.hidden, self.rows[part], self.targets[part], row_scale, self.logits_dtype, self.padded
+        )
 
     def empty_logits(self, count: int) -> Tensor:
         return empty_rows(self.hidden, count, self.weight.shape[0], self.logits_dtype)
@@ -100,6 +99,21 @@ def empty_rows(like: Tensor, count: int, classes: int, dtype: torch.dtype) -> Te
     """An uninitialised matrix [count, classes] whose rows start aligned."""
     stride = -(-classes // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
     return like.new_empty_strided((count, classes), (stride, 1), dtype=dtype)
+
+
+def gather_rows(
+    source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, dtype: torch.dtype, padded: bool
+) -> Tensor:
+    """``row_scale * source[rows]`` in ``dtype``; zeros in padding rows (target -1).
+
+    An implementation may supply a function of this name and signature instead.
+    """
+    found = source.index_select(0, rows)
+    if padded:
+        # Padding points at some unsupervised position; an infinity there must not reach the products.
+        found.masked_fill_((targets < 0).unsqueeze(1), 0)
+    found = found.to(dtype)
+    return found if row_scale is None else found.mul_(row_scale.unsqueeze(1))
 
 
 def scatter_rows(
@@ -162,7 +176,7 @@ def gradients_from_kept(head: Head, kept: Tensor, scale: Tensor) -> Gradients:
     if head.wants_hidden:
         hidden = head.scattered(products.hidden_gradient(kept, head.weight), scale)
     if head.wants_weight:
-        scaled = head.gathered(slice(None)).mul_(scale.unsqueeze(1))
+        scaled = head.gathered(slice(None), scale)
         weight = torch.empty_like(head.weight, memory_format=torch.contiguous_format)
         products.weight_gradient_(kept, scaled, weight, accumulate=False)
     if head.wants_bias and head.bias is not None:

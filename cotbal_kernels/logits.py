@@ -32,21 +32,15 @@ def compute(
 ) -> tuple[Tensor, RowStatistics, Tensor, Tensor]:
     """nll of every row, their sums, the divisor and, in mode grads, the gradient [M, V] (else empty)."""
     made = logits.new_empty(0)
-    scale: Tensor | None = None
     if mode == "grads":
-        made = torch.zeros_like(logits, memory_format=torch.contiguous_format)
         divisor = statistics.divisor(statistics.weight_sum(targets, row_weights), normalizer, reduction)
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         scale = row_scale(None, rows, row_weights, divisor, reduction, dtype)
-    nll, hits = implementation.row_pass(
-        logits,
-        targets,
-        rows=rows,
-        gradient=made if mode == "grads" else None,
-        row_scale=scale,
-        logit_scale=logit_scale,
-        softcap=softcap,
-    )
+        nll, hits, made = _full_pass(implementation, logits, rows, targets, scale, logit_scale, softcap)
+    else:
+        nll, hits = implementation.row_pass(
+            logits, targets, rows=rows, logit_scale=logit_scale, softcap=softcap
+        )
     summed: Callable[..., RowStatistics] = getattr(
         implementation, "row_statistics", statistics.row_statistics
     )
@@ -64,14 +58,26 @@ def gradient(
     softcap: float | None,
 ) -> Tensor:
     """The gradient [M, V] from the logits and each row's scale."""
+    return _full_pass(implementation, logits, rows, targets, scale, logit_scale, softcap)[2]
+
+
+def _full_pass(
+    implementation: ModuleType,
+    logits: Tensor,
+    rows: Tensor,
+    targets: Tensor,
+    scale: Tensor,
+    logit_scale: float,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """nll and hits of each row, and the gradient [M, V], 0 where no row is.
+
+    An implementation may supply ``full_row_pass`` to write the zeros in the same pass.
+    """
+    own: Callable[..., tuple[Tensor, Tensor]] | None = getattr(implementation, "full_row_pass", None)
+    options = {"row_scale": scale, "logit_scale": logit_scale, "softcap": softcap}
+    if own is not None:
+        made = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        return *own(logits, rows, targets, made, **options), made
     made = torch.zeros_like(logits, memory_format=torch.contiguous_format)
-    implementation.row_pass(
-        logits,
-        targets,
-        rows=rows,
-        gradient=made,
-        row_scale=scale,
-        logit_scale=logit_scale,
-        softcap=softcap,
-    )
-    return made
+    return *implementation.row_pass(logits, targets, rows=rows, gradient=made, **options), made

@@ -223,9 +223,10 @@ def row_statistics(
 
 
 def gather_rows(
-    source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, dtype: torch.dtype
+    source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, dtype: torch.dtype, padded: bool
 ) -> Tensor:
     """``row_scale * source[rows]`` [R, H] in `dtype`, rounded once; padding rows (target -1) are 0."""
+    del padded  # the kernel asks the targets
     out = torch.empty((rows.shape[0], source.shape[1]), dtype=dtype, device=source.device)
     _scale_rows(_rows_contiguous(source), rows, out, None, row_scale, targets)
     return out

@@ -285,7 +285,8 @@ def row_kernel(
     if EDGES:
         row_total += tl.sum(tl.exp2(tl.fma(edge_z, LOG2_E, -shift)), axis=0)
 
-    loss = tl.log(row_total) - tl.fma(target_z, LOG2_E, -shift) * LN_2
+    # The sums are relative to `shift`, which is the peak up to one rounding: take that rounding back out.
+    loss = tl.log(row_total) - tl.fma(row_peak, LOG2_E, -shift) * LN_2 + (row_peak - target_z)
     # Rounding can leave -1e-7 for a perfectly predicted token; a NaN must stay.
     loss = tl.where(loss < 0.0, 0.0, loss)
     outside = (label >= columns) | (label < -1)

@@ -59,7 +59,7 @@ def _round_to_bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 def pytest_configure() -> None:
-    """Mend two things in Triton 3.6's interpreter: f32 -> bf16 truncates there; NumPy 2.4 refuses its loop bounds."""
+    """Mend Triton 3.6's interpreter: f32 -> bf16 truncates, fma rounds twice, and NumPy 2.4 refuses its loop bounds."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return
     import triton.language as tl
@@ -76,5 +76,10 @@ def pytest_configure() -> None:
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
+    def create_fma(_: Any, x: Any, y: Any, z: Any) -> Any:
+        exact = x.data.astype(np.float64) * y.data + z.data
+        return interpreter.TensorHandle(exact.astype(x.data.dtype), z.dtype.scalar)
+
     interpreter._convert_float = convert_float
+    interpreter.InterpreterBuilder.create_fma = create_fma
     interpreter._patch_lang_tensor = patch_lang_tensor
