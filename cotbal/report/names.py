@@ -84,7 +84,7 @@ def duration(seconds: float) -> str:
     >>> duration(4.2), duration(75), duration(6000), duration(100000)
     ('4.2 s', '1 min 15 s', '1 h 40 min', '27 h 47 min')
     """
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

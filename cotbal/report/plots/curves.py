@@ -19,6 +19,7 @@ from cotbal.report.plots.svg import MUTED, Picture, drawing, picture
 
 _POINTS = 160  # drawn per line at most; neighbours are averaged beyond
 _TREND_FROM = 40  # points: from here on a running mean is drawn over the faint raw line
+_LEFT, _TOP, _BOTTOM, _GAP, _PANEL_HEIGHT = 0.75, 0.65, 0.52, 0.5, 1.2  # inches
 _LOG_FROM = 15.0  # ratio of the largest to the smallest loss in a panel
 
 
@@ -49,30 +50,53 @@ def curves_plot(
     """Panels in rows of at most four, each with its own loss axis (logarithmic where the losses span far)."""
     columns = min(len(tasks), 4 if len(tasks) > 6 else 3)
     depth = ceil(len(tasks) / columns)
-    width = {1: 5.2, 2: 7.6, 3: 9.0, 4: 10.0}[columns]
+    names = short(tasks, 30 if columns < 4 else 26)
+    panel = {1: 4.2, 2: 3.1, 3: 2.4, 4: 1.95}[columns]
+    width = _LEFT + columns * panel + (columns - 1) * _GAP + 0.15
+    height = _TOP + depth * _PANEL_HEIGHT + (depth - 1) * _GAP + _BOTTOM
     with drawing(name):
-        figure = Figure(figsize=(width, 0.45 + 1.75 * depth), layout="constrained")
-        grid = figure.subplots(depth, columns, sharex=True, squeeze=False)
+        # Placed by hand: letting matplotlib find room for twenty panels takes it as long as drawing them.
+        figure = Figure(figsize=(width, height))
         smoothed = False
-        names = short(tasks, 30 if columns < 4 else 26)
-        for place, axes in enumerate(grid.flat):
-            if place >= len(tasks):
-                axes.set_visible(False)
-                continue
-            mine = [line for line in lines if line.task == tasks[place]]
+        first: Axes | None = None
+        for place, task in enumerate(tasks):
+            row, column = divmod(place, columns)
+            left = _LEFT + column * (panel + _GAP)
+            bottom = height - _TOP - row * (_PANEL_HEIGHT + _GAP) - _PANEL_HEIGHT
+            box = (left / width, bottom / height, panel / width, _PANEL_HEIGHT / height)
+            axes = figure.add_axes(box, sharex=first)
+            first = first or axes
+            mine = [line for line in lines if line.task == task]
             for line in sorted(mine, key=lambda line: -list(looks).index(line.look)):
                 smoothed |= _draw(axes, line, looks[line.look])
             _axes(axes, mine)
-            axes.set_title(names[place], loc="left")
+            axes.text(0, 1.05, names[place], transform=axes.transAxes, fontsize=9.5)
             axes.tick_params(labelbottom=place + columns >= len(tasks))
-        figure.supxlabel("optimizer step", fontsize=9, color=MUTED)
-        figure.supylabel("loss per supervised token", fontsize=9, color=MUTED)
+        middle = (_LEFT + width - 0.15) / 2 / width
+        figure.text(middle, 0.1 / height, "optimizer step", ha="center", color=MUTED)
+        figure.text(
+            0.1 / width,
+            (height - _TOP + _BOTTOM) / 2 / height,
+            "loss per supervised token",
+            rotation=90,
+            rotation_mode="anchor",
+            ha="center",
+            va="top",
+            color=MUTED,
+        )
         shown = [look for key, look in looks.items() if any(line.look == key for line in lines)]
         handles = [
             Line2D([], [], color=look.colour, linestyle=look.line, linewidth=1.8, label=look.label)
             for look in shown
         ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 6), handlelength=2.6)
+        figure.legend(
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(0, 1),
+            ncols=min(len(handles), 6),
+            handlelength=2.6,
+            borderaxespad=0.3,
+        )
         note = " Faint lines are the logged values, strong ones their running mean." if smoothed else ""
         return picture(
             figure, name=name, title=title, alt=_alt(title, tasks, lines, looks), caption=caption + note

@@ -163,7 +163,7 @@ def _colour_bar(
     less, more = ("≤ ", "≥ ") if largest > reach else ("", "")
     bar.set_xticks(
         [-reach, -reach / 2, 0, reach / 2, reach],
-        [f"{less}−{reach:.2g}", f"−{reach / 2:.2g}", "0", f"{reach / 2:.2g}", f"{more}{reach:.2g}"],
+        [f"{less}−{reach:g}", f"−{reach / 2:g}", "0", f"{reach / 2:g}", f"{more}{reach:g}"],
     )
     bar.tick_params(length=2, labelsize=8)
     for spine in bar.spines.values():
