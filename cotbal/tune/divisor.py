@@ -157,6 +157,7 @@ def step_counts(
 
     Args:
         batches: this rank's micro-batches of the step, see `batch_plan`. May be empty; every rank must call.
+            Give them a `loss_plan` where they are on a GPU: without one, this and each forward make their own.
         num_tasks: T.
         device: where the counts are added up; that of the first batch by default. NCCL needs a GPU's.
         group: the ranks that share the step; all of them by default, if torch.distributed is initialised.

@@ -9,7 +9,8 @@ a sharded head around it keep working. Evaluation and generation run the stock c
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -92,6 +93,8 @@ class BalanceHandle:
         last: the last training pass's `cotbal_kernels.LossOutput`, detached; None before the first.
         passes: how many training passes went through the fused head.
         transform: what the model does to its logits; None until the first training pass has found out.
+        head_dtype: the precision of the last training pass's logits; None before the first.
+        keep_evaluation_sums: whether evaluation forwards also note each task's loss; see `take_evaluation_sums`.
     """
 
     def __init__(self, model: nn.Module, weights: Any, normalize: str = "weights") -> None:
@@ -101,7 +104,9 @@ class BalanceHandle:
         self.last: ck.LossOutput | None = None
         self.passes = 0
         self.transform: LogitTransform | None = None
+        self.head_dtype: torch.dtype | None = None
         self.keep_evaluation_sums = False
+        self._stock_only = False
         self._previous: Callable[..., Any] | None = model.__dict__.get("forward")
         self._weights = _checked_weights(weights)
         self._sums: StepSums | None = None
@@ -153,6 +158,15 @@ class BalanceHandle:
         taken, self._evaluation = self._evaluation, None
         return taken
 
+    @contextmanager
+    def stock(self) -> Iterator[None]:
+        """The model computes its stock loss, from full logits, while this is open."""
+        self._stock_only = True
+        try:
+            yield
+        finally:
+            self._stock_only = False
+
     def verify(self, batch: Mapping[str, Any], **options: Any) -> Verification:
         """Prove on the user's own model and batch that the weights act; see `cotbal.tune.verify`."""
         from cotbal.tune.verification import verify
@@ -171,7 +185,7 @@ class BalanceHandle:
         """The balanced forward: the stock one, with the fused loss inside when it trains on labels."""
         forward = stock_forward(model, self._previous)
         extra = {name: inputs.pop(name, None) for name in EXTRA_INPUTS}
-        if inputs.get("labels") is None:
+        if inputs.get("labels") is None or self._stock_only:
             return forward(**inputs)
         if not model.training:
             return self._evaluate(model, forward, inputs, extra)
@@ -208,6 +222,7 @@ class BalanceHandle:
         if transform is None:  # pragma: no cover - run() has found it
             raise RuntimeError("the logit transform is not known yet")
         with local_precision(hidden) as dtype:
+            self.head_dtype = dtype
             product = head_product(head, hidden.to(dtype))
             weight = product.weight.to(dtype)
             bias = None if product.bias is None else product.bias.to(dtype)

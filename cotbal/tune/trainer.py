@@ -15,7 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from cotbal.strategies import Fixed, Strategy
 from cotbal.tasks import check_task_names
-from cotbal.tune.divisor import begin_step, check_normalization, end_step, reduce_over_ranks
+from cotbal.tune.divisor import batch_plan, begin_step, check_normalization, end_step, reduce_over_ranks
 from cotbal.tune.head import BalanceHandle, balance, handle_of
 from cotbal.tune.settings import check_not_patched, check_ranks, check_settings
 from cotbal.tune.window import LogWindow
@@ -103,6 +103,9 @@ class TaskBalancedTrainer(Trainer):
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             handle = self.balance_handle
+            for batch in batches:
+                # One plan for the count here and the forward later; making it waits for the device.
+                batch["loss_plan"] = batch_plan(batch, handle.num_tasks)
             # compute_loss undoes the mean over ranks, and the Trainer does not divide by the accumulation.
             self._counts = begin_step(handle, batches, strategy=self.strategy, averaged_over=1)
             if num_items is None:
