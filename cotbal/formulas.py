@@ -17,14 +17,18 @@ from cotbal.arrays import BoolArray, FloatArray, directions, float_array, same_l
 _ROUNDING = 64 * np.finfo(np.float64).eps
 
 
-def inter_task_contributions(mini: npt.ArrayLike, plus: npt.ArrayLike) -> FloatArray:
+def inter_task_contributions(
+    mini: npt.ArrayLike, plus: npt.ArrayLike, higher_is_better: bool | Sequence[bool] = True
+) -> FloatArray:
     """C[i, j] = (V[plus_i, j] - V[mini, j]) / (V[plus_j, j] - V[mini, j]), by the plain formula.
 
-    The direction of a metric cancels. A column whose denominator is 0 (to rounding) is NaN.
+    A column whose denominator is 0 (to rounding) is NaN.
 
     Args:
         mini: V[mini, j], [N].
         plus: V[plus_i, j], [N, N], one row per trained task i.
+        higher_is_better: one bool, or one per task, as the other functions take it. It cancels here: the sign
+            of a metric is in the numerator and in the denominator.
 
     Returns:
         float64 [N, N] with NaN on the diagonal.
@@ -40,6 +44,7 @@ def inter_task_contributions(mini: npt.ArrayLike, plus: npt.ArrayLike) -> FloatA
     mini_scores = float_array("mini", mini, ndim=1)
     plus_scores = float_array("plus", plus, ndim=2)
     same_length(mini_scores.size, plus=plus_scores)
+    directions(higher_is_better, mini_scores.size)
     return contributions_where(mini_scores, plus_scores, is_zero_gain(mini_scores, plus_scores))
 
 

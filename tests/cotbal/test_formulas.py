@@ -131,6 +131,7 @@ def test_the_sign_turns_where_lower_is_better() -> None:
         (lambda: inter_task_contributions([[0.5]], [[1]]), r"mini must have 1 dimension"),
         (lambda: inter_task_contributions([], []), "mini is empty"),
         (lambda: inter_task_contributions([np.nan], [[1]]), r"mini\[0\] is nan"),
+        (lambda: inter_task_contributions([0.5], [[1]], [True, False]), "higher_is_better has 2 entries"),
         (lambda: intra_task_difficulty([0.5, 0.2], [1.0]), r"plus has shape \(1,\)"),
         (lambda: intra_task_difficulty([0.5], [1.0], [True, False]), "higher_is_better has 2 entries"),
         (lambda: improvement_and_error([0.5, 1.0], [0.5]), "single_task_scores has shape"),
