@@ -157,9 +157,8 @@ class Gathered:
     """Replicates of out, in and D of all tasks, gathered column by column so that C is never held R times."""
 
     def __init__(self, count: int, replicates: int) -> None:
-        self._replicates = replicates
         self._outward_sum = np.zeros((replicates, count))
-        self._outward_count = np.zeros((replicates, count))
+        self._kept = np.zeros((replicates, count), dtype=np.bool_)
         self._outward_known = True
         self._inward = np.full((replicates, count), np.nan)
         self._difficulty = np.full((replicates, count), np.nan)
@@ -176,12 +175,15 @@ class Gathered:
         if contributions is None:
             return
         self.dropped[own] = column.zero.sum()
-        others = np.arange(contributions.shape[1]) != own
-        if others.any():
-            self._inward[:, own] = contributions[:, others].mean(axis=1)
-        finite = np.isfinite(contributions)
-        self._outward_sum += np.where(finite, contributions, 0.0)
-        self._outward_count += finite
+        self._kept[:, own] = ~column.zero
+        others = contributions.shape[1] - 1
+        if others == 0:
+            return
+        counted = contributions.copy()
+        counted[:, own] = 0.0
+        self._inward[:, own] = counted.sum(axis=1) / others
+        counted[column.zero] = 0.0
+        self._outward_sum += counted
 
     def lose_outward(self) -> None:
         """A defined column has no replicates: outward contributions depend on it and have none either."""
@@ -189,7 +191,8 @@ class Gathered:
 
     def result(self) -> Resampled:
         """All replicates; a replicate of `outward` is the mean over the entries that were not dropped in it."""
-        known = (self._outward_count > 0) & self._outward_known
+        columns = self._kept.sum(axis=1, keepdims=True) - self._kept
+        known = (columns > 0) & self._outward_known
         outward = np.full(known.shape, np.nan)
-        np.divide(self._outward_sum, self._outward_count, out=outward, where=known)
+        np.divide(self._outward_sum, columns, out=outward, where=known)
         return Resampled(outward, self._inward, self._difficulty)

@@ -137,7 +137,8 @@ class ScoreTable:
     def mean(self, model: str, task: str) -> float:
         """V[model, task]: mean score over the validation samples."""
         entry = self._find(model, task)
-        return entry if isinstance(entry, float) else float(entry.mean())
+        # What entry.mean() does, without its overhead: a table of 512 tasks has 262,656 means.
+        return entry if isinstance(entry, float) else float(np.add.reduce(entry)) / entry.size
 
     def samples(self, model: str, task: str) -> FloatArray | None:
         """Per-sample scores [n], read-only; None where only the mean is known."""
@@ -174,15 +175,17 @@ class ScoreTable:
         return digest.hexdigest()
 
     def _find(self, model: str, task: str) -> float | FloatArray:
+        try:
+            return self.entries[model][task]
+        except KeyError:
+            raise ValueError(self._missing(model, task)) from None
+
+    def _missing(self, model: str, task: str) -> str:
         if task not in self.tasks:
-            raise ValueError(f"there is no task {task!r}; the tasks are {list(self.tasks)}")
+            return f"there is no task {task!r}; the tasks are {list(self.tasks)}"
         if model not in self.entries:
-            raise ValueError(f"there are no scores of model {model!r}; scored are {list(self.entries)}")
-        if task not in self.entries[model]:
-            raise ValueError(
-                f"model {model!r} has no score on task {task!r}; evaluate it there, or leave the task out"
-            )
-        return self.entries[model][task]
+            return f"there are no scores of model {model!r}; scored are {list(self.entries)}"
+        return f"model {model!r} has no score on task {task!r}; evaluate it there, or leave the task out"
 
 
 def _check_model(model: str) -> None:
