@@ -142,6 +142,7 @@ def _strip(svg: str, name: str) -> tuple[str, float, float]:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"; font-family: [^;\"]*", "", body)
+    body = re.sub(r"\bfont: ([^'\";]*?)([\d.]+px)[^;\"]*", _longhand, body)
     body = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", body)
     body = body.replace("xlink:href", "href")
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
@@ -153,6 +154,14 @@ def _strip(svg: str, name: str) -> tuple[str, float, float]:
     body = re.sub(r"\s*\n\s*", "\n", body)
     body = re.sub(r"<defs>\s*</defs>\s*", "", body)
     return body.strip(), float(head[1]), float(head[2])
+
+
+def _longhand(shorthand: re.Match[str]) -> str:
+    """matplotlib before 3.11 writes style, weight, size and families of a font as one property."""
+    parts = [
+        f"font-weight: {word}" if word.isdigit() else f"font-style: {word}" for word in shorthand[1].split()
+    ]
+    return "; ".join([*parts, f"font-size: {shorthand[2]}"])
 
 
 def _hundredths(attribute: re.Match[str]) -> str:
