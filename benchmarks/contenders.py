@@ -60,12 +60,10 @@ def ours(impl: str, *, weighted: bool) -> Build:
 
         def step() -> Tensor:
             if inputs.weight is None:
-                loss = ck.cross_entropy(
-                    inputs.hidden, inputs.labels, inputs.task_ids, weights, **options
-                ).loss
+                loss = ck.cross_entropy(inputs.hidden, inputs.labels, None, weights, **options).loss
             else:
                 loss = ck.linear_cross_entropy(
-                    inputs.hidden, inputs.weight, inputs.labels, inputs.task_ids, weights, **options
+                    inputs.hidden, inputs.weight, inputs.labels, None, weights, **options
                 ).loss
             loss.backward()
             return loss
