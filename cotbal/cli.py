@@ -6,7 +6,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -256,11 +256,12 @@ def _working(config: Config, *, lock: bool = True) -> Iterator[PlanProgress]:
     console = Console()
     progress = RichProgress(console) if console.is_terminal else LineProgress(console)
     with _plain_warnings():
-        if not lock:
-            yield progress
-            return
-        with RunFolder(config.output).locked():
-            yield progress
+        try:
+            with RunFolder(config.output).locked() if lock else nullcontext():
+                yield progress
+        except KeyboardInterrupt:
+            _say("stopped; the same command goes on from here")
+            raise typer.Exit(130) from None
 
 
 def _quiet() -> None:

@@ -55,7 +55,7 @@ def answer(
         one_batch = _Generation(model, processor, max_new_tokens)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream, torch.inference_mode():
-        model.eval()
+        model.train(False)
         for batch in _batches(records[len(done) :], batch_size):
             found = one_batch(batch)
             first = len(answers)
@@ -69,7 +69,7 @@ def answer(
 class _Generation:
     """Greedy generation for one batch."""
 
-    def __init__(self, model: PreTrainedModel, processor: Any, max_new_tokens: int) -> None:
+    def __init__(self, model: Any, processor: Any, max_new_tokens: int) -> None:
         self.model = model
         self.pad = getattr(processor, "tokenizer", processor).pad_token_id
         self.collate = PromptCollator(processor)
@@ -114,7 +114,11 @@ def teacher_forced_loss(model: PreTrainedModel, batch: dict[str, Any]) -> list[f
 
 
 def score_samples(
-    records: Sequence[Record], answers: Sequence[Answer], metric: Metric, task: str
+    records: Sequence[Record],
+    answers: Sequence[Answer],
+    metric: Metric,
+    task: str,
+    image_root: Path | None = None,
 ) -> list[SampleScore]:
     """The metric's score of every answer, with what it was given for.
 
@@ -131,7 +135,7 @@ def score_samples(
             task=task,
             index=index,
             id=record.id,
-            group=group_of(record),
+            group=group_of(record, image_root),
             prediction=value if isinstance(value, str) else None,
             references=tuple(record.references),
             score=score,
@@ -156,9 +160,15 @@ def check_references(records: Sequence[Record], metric: Metric, task: str) -> No
         raise ConfigError(f"task '{task}', metric {metric.name}, references of {files}: {error}") from error
 
 
-def group_of(record: Record) -> str:
-    """What samples of one picture have in common: its path, or the record's place where it has none."""
-    return str(record.images[0]) if record.images else f"{record.source.name}:{record.index}"
+def group_of(record: Record, image_root: Path | None = None) -> str:
+    """What samples of one picture have in common: its path below the images' folder, so that data can be moved.
+
+    A record without a picture is a group of its own.
+    """
+    if not record.images:
+        return f"{record.source.name}:{record.index}"
+    picture, root = record.images[0], image_root or record.source.parent
+    return (picture.relative_to(root) if picture.is_relative_to(root) else picture).as_posix()
 
 
 def _batches(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:

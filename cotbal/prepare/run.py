@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,12 @@ class Runner:
     """
 
     def __init__(self, config: Config, progress: PlanProgress, *, redo: bool = False) -> None:
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if processes > 1:
+            raise ConfigError(
+                f"WORLD_SIZE is {processes}: a unit cannot be spread over several processes by this version; start "
+                "cotbal itself, without torchrun or accelerate launch"
+            )
         self.config = config
         self.plan: Plan = make_plan(config)
         self.folder = RunFolder(config.output)
@@ -297,7 +304,7 @@ class Runner:
             path=folder.predictions / f"{task}.jsonl",
             advance=self.progress.advance,
         )
-        return score_samples(records, answers, metric, task)
+        return score_samples(records, answers, metric, task, self.mixture.task(task).images)
 
     def _device(self, unit: Unit) -> Any:
         from cotbal.prepare.arguments import training_arguments
@@ -309,10 +316,12 @@ class Runner:
     def _training_samples(self, unit: Unit) -> int:
         """Samples the whole training of a unit sees, over all epochs."""
         settings = self.settings[unit.stage]
+        # Read even where the number of steps is given: a broken record should be met now, not hours later.
+        records = self.mixture.training_set(unit)
         if settings.get("max_steps", -1) > 0:
             accumulated = settings.get("gradient_accumulation_steps", 1)
             return int(settings["max_steps"] * settings.get("per_device_train_batch_size", 8) * accumulated)
-        return math.ceil(settings["num_train_epochs"] * len(self.mixture.training_set(unit)))
+        return math.ceil(float(settings["num_train_epochs"]) * len(records))
 
     def _scored_samples(self, unit: Unit) -> int:
         for task in unit.scored_tasks:

@@ -90,7 +90,9 @@ def train(
     discard_incomplete(folder.checkpoints)
     checkpoint = last_complete(folder.checkpoints)
     arguments = training_arguments(settings, folder.checkpoints, unit.seed)
-    model = load_model(config.model)
+    # From the checkpoint by our own loader: the Trainer's matches the names in the file with the model's own, and
+    # families whose files use other names (LLaVA's) would go on from the weights they started with, in silence.
+    model = load_model(config.model, checkpoint)
     watch = _Watch(advance, samples)
     trainer = TaskBalancedTrainer(
         model=model,
@@ -119,8 +121,6 @@ def train(
         else:
             # The Trainer would take one step too many from a checkpoint of the last step in mid-epoch.
             trainer.state = state
-            model = load_model(config.model, checkpoint)
-            trainer.model = model
     _save(trainer.model, processor, folder)
     folder.write_log(trainer.state.log_history)
     return Trained(trainer.state.global_step, samples, time.monotonic() - started)

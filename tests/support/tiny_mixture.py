@@ -17,8 +17,18 @@ from PIL import Image, ImageDraw
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 40), "blue": (40, 60, 220)}
 
 
-def write_mixture(folder: Path, *, samples: int = 24, text_only: bool = True, **changes: Any) -> Path:
-    """Write images, LLaVA JSON files, a model and `mixture.yaml`; `changes` are top-level keys of the config."""
+def write_mixture(
+    folder: Path,
+    *,
+    samples: int = 24,
+    text_only: bool = True,
+    metrics: tuple[str, str] = ("loss", "exact_match"),
+    **changes: Any,
+) -> Path:
+    """Write images, LLaVA JSON files, a model and `mixture.yaml`; `changes` are top-level keys of the config.
+
+    `metrics` are those of the two measured tasks; an untrained model scores 0 by `exact_match`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "images").mkdir()
     draw = random.Random(0)
@@ -29,7 +39,7 @@ def write_mixture(folder: Path, *, samples: int = 24, text_only: bool = True, **
         "test": scenes[samples + samples // 2 :],
     }
     tasks: list[dict[str, Any]] = []
-    for name, metric in (("colour", "loss"), ("count", "exact_match")):
+    for name, metric in zip(("colour", "count"), metrics, strict=True):
         for part, chosen in parts.items():
             _write(folder / f"{name}_{part}.json", [_record(name, scene) for scene in chosen])
         files = {part: f"{name}_{part}.json" for part in parts}

@@ -105,6 +105,10 @@ def test_scores_keep_what_they_were_given_for() -> None:
 def test_questions_on_one_picture_are_one_group() -> None:
     seen = Record("1", "t", (Path("a.png"),), RECORDS[0].turns, ("x",), Path("v.json"), 0)
     assert group_of(seen) == "a.png"
+    moved = Record("1", "t", (Path("/data/new/b/a.png"),), RECORDS[0].turns, ("x",), Path("/data/v.json"), 0)
+    assert group_of(moved) == "new/b/a.png"
+    assert group_of(moved, Path("/data/new")) == "b/a.png"
+    assert group_of(moved, Path("/elsewhere")) == "/data/new/b/a.png"
     assert group_of(RECORDS[0]) != group_of(RECORDS[1])
 
 
