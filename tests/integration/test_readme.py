@@ -95,6 +95,15 @@ def test_every_python_block_of_the_readme_runs(workplace: Path) -> None:
             assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.parametrize("page", ["docs/loss.md"])
+def test_python_blocks_of_the_docs_run(page: str, tmp_path: Path) -> None:
+    python = [block.text for block in blocks(page) if block.language == "python"]
+    assert python
+    for text in python:
+        done = call([sys.executable, "-c", text], tmp_path)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_every_make_target_named_exists(page: str) -> None:
     text = (ROOT / page).read_text()
