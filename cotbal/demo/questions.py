@@ -1,0 +1,107 @@
+"""The demo's tasks: what is asked about a scene, and what is answered.
+
+They share knowledge on purpose: which digit it is (all), where it is (caption, grounding, place, reading), its colour
+(caption, counting), and how digits compare (order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cotbal.demo.scenes import COLOURS, PlacedDigit, Scene
+
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+ROW_WORDS = ("top", "middle", "bottom")
+COLUMN_WORDS = ("left", "center", "right")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A question about a scene and the answers accepted for it; the first one is trained on."""
+
+    question: str
+    answers: tuple[str, ...]
+
+
+def place_words(digit: PlacedDigit) -> str:
+    """Such as "top left"."""
+    return f"{ROW_WORDS[digit.row]} {COLUMN_WORDS[digit.column]}"
+
+
+def alignment_text(scene: Scene, generator: np.random.Generator) -> str:
+    """The description that the vision part is aligned on, before any task is seen.
+
+    One fact a digit, in random order, from place to digit or from digit to place: "top left red four; seven blue bottom
+    center".
+    """
+
+    def fact(digit: PlacedDigit) -> str:
+        words = [place_words(digit), digit.colour, DIGIT_WORDS[digit.value]]
+        return " ".join(words if generator.integers(2) else reversed(words))
+
+    order = generator.permutation(len(scene.digits))
+    return "; ".join(fact(scene.digits[position]) for position in order)
+
+
+def _caption(scene: Scene, generator: np.random.Generator) -> Dialogue:
+    def phrase(digit: PlacedDigit) -> str:
+        return f"a {digit.colour} {DIGIT_WORDS[digit.value]} at the {place_words(digit)}"
+
+    def sentence(digits: list[PlacedDigit]) -> str:
+        *others, last = (phrase(digit) for digit in digits)
+        return ", ".join(others) + f" and {last}"
+
+    in_order = list(scene.digits)
+    by_value = sorted(in_order, key=lambda digit: digit.value)
+    return Dialogue("Describe the picture.", tuple(dict.fromkeys((sentence(in_order), sentence(by_value)))))
+
+
+def _grounding(scene: Scene, generator: np.random.Generator) -> Dialogue:
+    digit = _pick(scene, generator)
+    return Dialogue(f"Give the box of the {DIGIT_WORDS[digit.value]}.", (str(list(digit.box)),))
+
+
+def _reading(scene: Scene, generator: np.random.Generator) -> Dialogue:
+    return Dialogue("Read all digits in order.", (" ".join(str(digit.value) for digit in scene.digits),))
+
+
+def _counting(scene: Scene, generator: np.random.Generator) -> Dialogue:
+    colour = list(COLOURS)[int(generator.integers(len(COLOURS)))]
+    count = sum(digit.colour == colour for digit in scene.digits)
+    return Dialogue(f"How many digits are {colour}?", (DIGIT_WORDS[count],))
+
+
+def _place(scene: Scene, generator: np.random.Generator) -> Dialogue:
+    digit = _pick(scene, generator)
+    return Dialogue(f"Which digit is at the {place_words(digit)}?", (DIGIT_WORDS[digit.value],))
+
+
+def _order(scene: Scene, generator: np.random.Generator) -> Dialogue:
+    largest = bool(generator.integers(2))
+    value = (max if largest else min)(digit.value for digit in scene.digits)
+    return Dialogue(f"Which digit is the {'largest' if largest else 'smallest'}?", (DIGIT_WORDS[value],))
+
+
+def _pick(scene: Scene, generator: np.random.Generator) -> PlacedDigit:
+    return scene.digits[int(generator.integers(len(scene.digits)))]
+
+
+QUESTIONS: Mapping[str, Callable[[Scene, np.random.Generator], Dialogue]] = {
+    "caption": _caption,
+    "grounding": _grounding,
+    "reading": _reading,
+    "counting": _counting,
+    "place": _place,
+    "order": _order,
+}
+METRICS: Mapping[str, str] = {
+    "caption": "cider",
+    "grounding": "iou@0.5",
+    "reading": "exact_match",
+    "counting": "exact_match",
+    "place": "exact_match",
+    "order": "exact_match",
+}
