@@ -219,6 +219,35 @@ def test_replicates_with_a_denominator_of_zero_are_dropped_and_counted() -> None
     np.testing.assert_allclose(found.outward_intervals[1], np.quantile(scores, [0.1, 0.9]), rtol=1e-12)
 
 
+def test_a_dropped_entry_leaves_the_outward_mean_of_its_replicate() -> None:
+    random = np.random.default_rng(0)
+    gained = np.array([1.0] * 3 + [0.0] * 5)  # Some replicates of "a" draw none of the three.
+    samples = {model: {"a": random.random(8)} for model in ("mini", "plus_a", "plus_b", "plus_c")}
+    samples["plus_a"]["a"] = samples["mini"]["a"] + gained
+    for task in "bc":
+        for model in samples:
+            samples[model][task] = random.random(40) + (model == f"plus_{task}")
+    table = ScoreTable.from_samples(samples)  # type: ignore[arg-type]
+    found = measure(table, confidence=0.8, replicates=2000)
+    assert found.undefined == ()
+    assert found.resampled is not None
+    columns = [_replicated_contributions(table, task, 2000) for task in "abc"]
+    assert 0 < found.dropped[0] == np.isnan(columns[0][1]).sum()
+    for i in range(3):
+        entries = np.array([columns[j][i] for j in range(3) if j != i])
+        np.testing.assert_allclose(found.resampled.outward[:, i], np.nanmean(entries, axis=0), rtol=1e-9)
+
+
+def _replicated_contributions(table: ScoreTable, task: str, replicates: int) -> list[np.ndarray]:
+    """C[i, task] in every replicate, [N][R]; NaN where its denominator is 0."""
+    mini = table.samples("mini", task)
+    drawn = generator(0, task).integers(0, mini.size, size=(replicates, mini.size))  # type: ignore[union-attr]
+    gains = [(table.samples(plus_model(i), task) - mini)[drawn].sum(axis=1) for i in table.tasks]  # type: ignore[operator]
+    own = gains[table.tasks.index(task)]
+    own = np.where(np.abs(own) < 1e-9, np.nan, own)
+    return [gain / own for gain in gains]
+
+
 def test_a_score_of_zero_after_full_training_is_named() -> None:
     table = ScoreTable.from_means([0.5, 0.0], [[0.7, 0.0], [0.6, 0.0]], tasks=["a", "b"])
     with pytest.raises(ValueError, match="difficulty of task 'b' is undefined"):

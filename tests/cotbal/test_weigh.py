@@ -1,6 +1,7 @@
 """The weights: the published case, their properties, and what uncertainty does to them."""
 
 import warnings
+from dataclasses import replace
 
 import method_oracle as oracle
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from measured import Terms, sampled_tables, terms
 
+from cotbal.bootstrap import Resampled
 from cotbal.measure import Measurement, UndefinedContributionsWarning, measure
 from cotbal.scores import ScoreTable
 from cotbal.weigh import TaskWeights, task_weights, weigh
@@ -219,6 +221,22 @@ def test_intervals_are_those_of_the_weights_of_the_replicates() -> None:
     )
     assert (weights.intervals[:, 0] < weights.values).all()
     assert (weights.values < weights.intervals[:, 1]).all()
+
+
+def test_replicates_without_a_value_that_is_needed_are_left_out_of_the_intervals() -> None:
+    found = measure(_mixture(200), replicates=150)
+    assert found.resampled is not None
+    inward = found.resampled.inward.copy()
+    inward[::3, 1] = np.nan
+    gappy = replace(found, resampled=replace(found.resampled, inward=inward))
+    kept = np.arange(150) % 3 != 0
+    whole = replace(
+        found,
+        resampled=Resampled(
+            *(getattr(found.resampled, f)[kept] for f in ("outward", "inward", "difficulty"))
+        ),
+    )
+    np.testing.assert_array_equal(weigh(gappy).intervals, weigh(whole).intervals)  # type: ignore[arg-type]
 
 
 def test_more_samples_make_narrower_intervals() -> None:
