@@ -19,6 +19,7 @@ from cotbal import __version__
 if TYPE_CHECKING:
     from cotbal.config import Config
     from cotbal.prepare.progress import PlanProgress
+    from cotbal.report.inputs import ReportInput
     from cotbal.weights import TaskWeights
 
 __all__ = ["app", "main"]
@@ -86,11 +87,9 @@ def run(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -> No
 
     settings = _load(config, output)
     with _working(settings) as progress:
-        weights = stages.run_all(settings, progress, redo=redo)
-        page = stages.write_report(settings)
-    if weights is not None:
-        _show_weights(weights)
-    _say(f"report: {page}")
+        stages.run_all(settings, progress, redo=redo)
+        values, page = stages.write_report(settings)
+    _summarise(values, page)
 
 
 @app.command()
@@ -186,7 +185,8 @@ def report(config: ConfigPath, output: OutputPath = None) -> None:
 
     settings = _load(config, output)
     with _plain_warnings():
-        _say(f"report: {stages.write_report(settings)}")
+        values, page = stages.write_report(settings)
+    _summarise(values, page)
 
 
 @app.command()
@@ -290,6 +290,14 @@ def _plain_warnings() -> Iterator[None]:
         warnings.simplefilter("always")
         warnings.showwarning = show
         yield
+
+
+def _summarise(values: ReportInput, page: Path) -> None:
+    """The path of the report, a table, and who was ahead as the last line."""
+    from cotbal.report.console import summary
+
+    _say(f"\nreport: {page}\n")
+    Console().print(summary(values))
 
 
 def _show_weights(weights: TaskWeights) -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import torch
 from rich.console import Group, RenderableType
@@ -13,11 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+import cotbal
 import cotbal_kernels as ck
+from cotbal import __version__
 
 __all__ = ["Package", "devices", "examine", "packages"]
 
-_NEEDED = ("cotbal", "torch", "transformers", "accelerate", "numpy", "pillow", "pydantic")
+_NEEDED = ("torch", "transformers", "accelerate", "numpy", "pillow", "pydantic")
 _OPTIONAL = {
     "triton": "kernels on GPUs",
     "torchvision": "the image processors of some models",
@@ -41,8 +44,9 @@ class Package:
 
 def packages() -> tuple[Package, ...]:
     """The packages that cotbal needs or can use."""
+    own = Package("cotbal", __version__, f"at {Path(cotbal.__file__).parent}")
     needed = [Package(name, _version(name), "needed") for name in _NEEDED]
-    return (*needed, *(Package(name, _version(name), f"for {what}") for name, what in _OPTIONAL.items()))
+    return (own, *needed, *(Package(name, _version(name), f"for {what}") for name, what in _OPTIONAL.items()))
 
 
 def devices() -> tuple[torch.device, ...]:

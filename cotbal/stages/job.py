@@ -19,6 +19,7 @@ from cotbal.prepare.plan import Unit
 from cotbal.prepare.progress import PlanProgress
 from cotbal.prepare.run import Runner
 from cotbal.prepare.store import RunFolder
+from cotbal.report import ReportInput
 from cotbal.scores import ScoreTable
 from cotbal.stages.results import measure_scores, report_input, task_values
 from cotbal.weigh import Provenance, TaskWeights, weigh
@@ -171,11 +172,12 @@ def run_all(config: Config, progress: PlanProgress, *, redo: bool = False) -> Ta
     return weights
 
 
-def write_report(config: Config) -> Path:
-    """Write the report of what has been done so far; returns the path of its page."""
+def write_report(config: Config) -> tuple[ReportInput, Path]:
+    """Write the report of what has been done so far; returns what is in it and the path of its page."""
     from cotbal.report import write_report as write
 
-    return write(report_input(config), RunFolder(config.output).report)
+    values = report_input(config)
+    return values, write(values, RunFolder(config.output).report)
 
 
 def run_unit(config: Config, name: str, progress: PlanProgress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 import tiny_mixture
 
 from cotbal.prepare.store import RunFolder
+from cotbal.scores import ScoreTable
+from cotbal.weights import TaskWeights
 
 SUPPORT = Path(tiny_mixture.__file__).parent
 
@@ -89,6 +92,35 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(mixture: Path, uni
     assert done.returncode == 0, done.stdout + done.stderr
     assert products(output) == products(uninterrupted)
     assert not list(output.rglob("*.tmp")), "nothing unfinished is left behind"
+
+
+@pytest.mark.slow
+def test_a_run_leaves_weights_models_scores_and_a_report(mixture: Path, uninterrupted: Path) -> None:
+    weights = TaskWeights.load(uninterrupted / "weights.json").as_dict()
+    assert list(weights) == ["colour", "count", "text"]
+    assert weights["text"] == 1.0, "given in the config"
+    assert weights["colour"] + weights["count"] == pytest.approx(2.0)
+    table = ScoreTable.from_csv(uninterrupted / "scores.csv")
+    assert table.models == ("mini", "plus_colour", "plus_count")
+    assert table.higher_is_better == (False, True)
+    assert set(table.groups) == {"colour", "count"}
+    for folder, manifest in RunFolder(uninterrupted).manifests():
+        assert sorted(path.name for path in folder.path.iterdir()) == [
+            "log.jsonl",
+            "manifest.json",
+            "model",
+            "scores.jsonl",
+        ]
+        tasks = {entry.split("/")[1] for line in folder.log() for entry in line if entry.startswith("loss/")}
+        assert tasks == set(manifest.training["data"]), "every task's loss is logged"
+    trained = RunFolder(uninterrupted).unit("cotbal-seed0").manifest()
+    assert trained is not None
+    assert trained.training["weights"] == weights
+    report = json.loads((uninterrupted / "report" / "report.json").read_text())
+    assert report
+    page = (uninterrupted / "report" / "report.html").read_text()
+    for word in ("colour", "count", "text", "CoTBal", "EW"):
+        assert word in page
 
 
 @pytest.mark.slow
