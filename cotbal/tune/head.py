@@ -203,10 +203,10 @@ class BalanceHandle:
 
         def captured(*args: Any, **kwargs: Any) -> Tensor:
             # Not the argument: some families have scaled or capped the head's scalar on its way here.
-            handed.append(passed[-1].loss.clone() if passed else torch.zeros(()))
+            handed.append(returned[-1].clone() if returned else torch.zeros(()))
             return handed[-1]
 
-        with replaced_head_and_loss(model, fused, captured):
+        with replaced_head_and_loss(model, fused, captured) as returned:
             outputs = forward(**inputs)
         if len(passed) != 1 or len(handed) != 1:
             raise ValueError(

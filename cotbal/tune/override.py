@@ -21,19 +21,26 @@ BYPASSES = (
 @contextmanager
 def replaced_head_and_loss(
     model: Any, on_head: Callable[[nn.Module, Tensor], Tensor], on_loss: Callable[..., Any]
-) -> Iterator[None]:
+) -> Iterator[list[Tensor]]:
     """`on_head` in place of the head's forward and `on_loss` in place of the loss function, for one forward.
 
     The head is looked up at every call: peft may have wrapped or copied it since the last one.
+
+    Yields:
+        What the head's calls returned, after all hooks on it: DeepSpeed's put a function around the output whose
+        backward gathers the head again, so the loss must be taken from there.
     """
     head = leaf_head(model.get_output_embeddings())
     check_untouched(head)
     earlier = head.__dict__.get("forward")
+    returned: list[Tensor] = []
     head.forward = MethodType(on_head, head)
+    hook = head.register_forward_hook(lambda module, inputs, output: returned.append(output))
     try:
         with replaced_loss(model, on_loss):
-            yield
+            yield returned
     finally:
+        hook.remove()
         del head.forward
         if earlier is not None:
             head.forward = earlier

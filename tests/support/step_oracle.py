@@ -6,7 +6,7 @@ Shares no code with cotbal: the logits are the stock model's own, everything aft
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -64,26 +64,53 @@ def oracle_step(
         normalize: D is the weights' sum ("weights") or the number of supervised tokens ("tokens").
     """
     double = to_double(copy.deepcopy(model)).train()
-    double.zero_grad(set_to_none=True)
+    return _step(double, batches, weights, normalize, _double)
+
+
+def plain_step(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    weights: Sequence[float] | Tensor,
+    *,
+    dtype: torch.dtype,
+) -> tuple[float, Gradients]:
+    """The same formula on the stock model under autocast: what rounding alone does to it."""
+    twin = copy.deepcopy(model).train()
+    with torch.autocast("cpu", dtype):
+        return _step(twin, batches, weights, "weights", lambda value: value)
+
+
+def _step(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    weights: Sequence[float] | Tensor,
+    normalize: str,
+    convert: Callable[[Any], Any],
+) -> tuple[float, Gradients]:
+    model.zero_grad(set_to_none=True)
     weights = torch.as_tensor(weights, dtype=torch.float64)
     total = torch.zeros((), dtype=torch.float64)
     divisor = 0.0
     for batch in batches:
-        numerator, denominator = _weighted(double, batch, weights, normalize)
+        numerator, denominator = _weighted(model, batch, weights, normalize, convert)
         total = total + numerator
         divisor += denominator
     loss = total / divisor if divisor > 0 else total
     loss.backward()
-    gradients = {name: p.grad for name, p in double.named_parameters() if p.grad is not None}
-    return float(loss.detach()), gradients
+    return float(loss.detach()), gradients_of(model)
 
 
 def _weighted(
-    model: nn.Module, batch: Mapping[str, Any], weights: Tensor, normalize: str
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    weights: Tensor,
+    normalize: str,
+    convert: Callable[[Any], Any],
 ) -> tuple[Tensor, float]:
     ours = ("labels", "shift_labels", "loss_plan", "loss_task_index", "loss_token_weights")
-    inputs = {name: _double(value) for name, value in batch.items() if name not in ours}
-    logits = model(**inputs).logits.double()
+    inputs = {name: convert(value) for name, value in batch.items() if name not in ours}
+    # As the Trainer has it; with a cache, transformers would not see that a row is packed.
+    logits = model(**inputs, use_cache=False).logits.double()
     labels, rows, length = batch["labels"], *batch["labels"].shape
     tasks = batch.get("loss_task_index", torch.zeros(rows, dtype=torch.int64))
     tasks = tasks[:, None].expand(rows, length) if tasks.dim() == 1 else tasks

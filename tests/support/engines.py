@@ -1,0 +1,201 @@
+"""Loops that train the steps of a set-up: the Trainer's, accelerate's, and a bare one under DDP, FSDP2 or none.
+
+Each returns, for every optimizer step, its loss and the gradients that the optimizer would get. No engine changes a
+parameter, so that every step can be compared with the same stock model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from recorded_steps import MicroBatches, Recorder, single, training_arguments
+from stand_in_zero3 import StandInZero3
+from step_oracle import Gradients, gradients_of
+from torch import Tensor, nn
+
+from cotbal.tune import TaskBalancedTrainer, balance, begin_step, end_step, handle_of
+
+if TYPE_CHECKING:
+    from setups import SetUp
+
+Steps = list[tuple[float, Gradients]]
+Build = Callable[..., Any]
+TASKS = ("first", "second", "third")
+
+
+def _grouped(batches: Sequence[Any], size: int) -> list[list[Any]]:
+    return [list(batches[first : first + size]) for first in range(0, len(batches), size)]
+
+
+def _over_ranks(value: Tensor, ranks: int) -> float:
+    value = value.detach().double().clone()
+    if ranks > 1:
+        dist.all_reduce(value)
+    return float(value)
+
+
+class _LossRecorder(TaskBalancedTrainer):
+    """Keeps each micro-batch's loss in its own precision; the stock logs are in float32."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self.__dict__.setdefault("micro_losses", []).append(loss)
+        return loss
+
+
+def with_trainer(
+    setup: SetUp, build: Build, own: Sequence[Any], weights: Sequence[float], folder: Path
+) -> Steps:
+    """`TaskBalancedTrainer`; under several ranks it wraps the model in DDP."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # the precision may differ from the last set-up's
+    model = build(setup, balance=lambda model: balance(model, weights) if setup.balanced_first else None)
+    arguments = training_arguments(
+        folder,
+        learning_rate=0.0,
+        gradient_accumulation_steps=setup.accumulation,
+        bf16=setup.precision == "bf16",
+        **({"ddp_backend": "gloo"} if setup.ranks > 1 else {}),
+    )
+    # The Trainer deals the micro-batches out to the ranks in turn.
+    dealt = _dealt(own, setup.ranks)
+    recorder = Recorder()
+    trainer = _LossRecorder(
+        model,
+        arguments,
+        tasks=TASKS,
+        task_weights=weights,
+        normalize=setup.normalize,
+        train_dataset=MicroBatches(dealt),
+        data_collator=single,
+        callbacks=[recorder],
+    )
+    trainer.train()
+    losses = [
+        _over_ranks(torch.stack(group).sum(), setup.ranks) / setup.ranks
+        for group in _grouped(trainer.micro_losses, setup.accumulation)
+    ]
+    return list(zip(losses, recorder.gradients, strict=True))
+
+
+def _dealt(own: Sequence[Any], ranks: int) -> list[Any]:
+    """All ranks' micro-batches in the order in which the Trainer's data loader deals them out."""
+    if ranks == 1:
+        return list(own)
+    gathered: list[Any] = [None] * ranks
+    dist.all_gather_object(gathered, list(own))
+    return [batch for row in zip(*gathered, strict=True) for batch in row]
+
+
+def with_accelerate(
+    setup: SetUp, build: Build, own: Sequence[Any], weights: Sequence[float], folder: Path
+) -> Steps:
+    """accelerate's own loop: `accelerator.backward` divides by the accumulation, DDP by the ranks."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=True,
+        gradient_accumulation_steps=setup.accumulation,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    bare = build(setup)
+    handle = balance(bare, weights, normalize=setup.normalize)
+    model = accelerator.prepare(bare)
+    averaged_over = accelerator.num_processes * accelerator.gradient_accumulation_steps
+    steps: Steps = []
+    for group in _grouped(own, setup.accumulation):
+        begin_step(handle, group, averaged_over=averaged_over)
+        total = torch.zeros((), dtype=torch.float64)
+        for number, batch in enumerate(group):
+            last = number == len(group) - 1
+            with contextlib.nullcontext() if last else accelerator.no_sync(model):
+                loss = model(**batch).loss
+                accelerator.backward(loss)
+            total += loss.detach()
+        end_step(handle)
+        steps.append((_over_ranks(total, setup.ranks) / averaged_over, gradients_of(bare)))
+        bare.zero_grad(set_to_none=True)
+    return steps
+
+
+def with_torch(
+    setup: SetUp, build: Build, own: Sequence[Any], weights: Sequence[float], folder: Path
+) -> Steps:
+    """A bare loop: nothing else, DDP, FSDP2, or the stand-in for ZeRO-3."""
+    bare = build(setup)
+    handle = balance(bare, weights, normalize=setup.normalize)
+    model, engine = bare, contextlib.nullcontext()
+    if setup.sharding == "ddp":
+        model = nn.parallel.DistributedDataParallel(bare, find_unused_parameters=True)
+    elif setup.sharding.startswith("fsdp2"):
+        _shard(bare, head_apart="apart" in setup.sharding, low=setup.precision == "bf16")
+    elif setup.sharding == "zero3 stand-in":
+        engine = StandInZero3(bare)
+    steps: Steps = []
+    with engine:
+        for group in _grouped(own, setup.accumulation):
+            begin_step(handle, group)
+            total = torch.zeros((), dtype=torch.float64)
+            for number, batch in enumerate(group):
+                with _sync_only(model, number == len(group) - 1):
+                    loss = model(**batch).loss
+                    loss.backward()
+                total += loss.detach()
+            end_step(handle)
+            steps.append((_over_ranks(total, setup.ranks) / setup.ranks, _whole_gradients(bare)))
+            bare.zero_grad(set_to_none=True)
+    assert handle_of(bare) is handle
+    return steps
+
+
+def _shard(model: Any, *, head_apart: bool, low: bool) -> None:
+    """FSDP2 as people lay it out: every block a group, the rest in the root's, the head perhaps in one of its own."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if low else None
+    options = {"mesh": dist.device_mesh.init_device_mesh("cpu", (dist.get_world_size(),))}
+    if policy is not None:
+        options["mp_policy"] = policy
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for module in base.modules():
+        if type(module).__name__.endswith(("DecoderLayer", "EncoderLayer", "VisionBlock")):
+            fully_shard(module, **options)
+    if head_apart:
+        fully_shard(base.get_output_embeddings(), **options)
+    fully_shard(model, **options)
+
+
+@contextlib.contextmanager
+def _sync_only(model: Any, last: bool) -> Any:
+    """Gradients go round the ranks with the last micro-batch only."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        with contextlib.nullcontext() if last else model.no_sync():
+            yield
+    else:
+        if hasattr(model, "set_requires_gradient_sync"):
+            model.set_requires_gradient_sync(last)
+        yield
+
+
+def _whole_gradients(model: nn.Module) -> Gradients:
+    found = {}
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad
+        if gradient is not None:
+            found[name] = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
+    return found
+
+
+ENGINES: dict[str, Callable[..., Steps]] = {
+    "trainer": with_trainer,
+    "accelerate": with_accelerate,
+    "torch": with_torch,
+}
