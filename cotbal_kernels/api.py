@@ -92,7 +92,8 @@ def linear_cross_entropy(
         weight: [V, H], of the dtype of ``hidden``.
         labels: [...], the shape of ``hidden`` without its last dimension; may be left out with a ``plan``.
         task_ids, task_weights, num_tasks, sample_ids, token_weights, ignore_index, shift: see :func:`plan`.
-            Task weights may require gradients.
+            Task weights may require gradients. With a ``plan``, negative ones that live on an accelerator make
+            the loss NaN instead of raising.
         bias: [V], added to the logits.
         logit_scale: multiplies the logits.
         softcap: limit of the logits, > 0.
@@ -134,7 +135,7 @@ def linear_cross_entropy(
         *(plan, labels, task_ids, task_weights, num_tasks, sample_ids, token_weights, shift, ignore_index),
         *("hidden", hidden, weight.shape[0]),
     )
-    row_weights = _row_weights(made, task_weights)
+    row_weights = _row_weights(made, task_weights, plan is None)
     flat = hidden.reshape(-1, hidden.shape[-1])
     logits_dtype = products.product_dtype(hidden.dtype, hidden.device)
     _check_runs(impl, hidden.device, logits_dtype)
@@ -198,7 +199,7 @@ def cross_entropy(
         *("logits", logits, logits.shape[-1]),
     )
     _check_runs(impl, logits.device, logits.dtype)
-    row_weights = _row_weights(made, task_weights)
+    row_weights = _row_weights(made, task_weights, plan is None)
     flat = logits.reshape(-1, logits.shape[-1])
     if flat.stride(-1) != 1:
         flat = flat.contiguous()
@@ -290,6 +291,7 @@ def _planned(
     if given is None:
         if labels is None:
             raise ValueError("labels are missing; pass labels or a plan made from them")
+        checks.integer("labels", labels)
         _check_positions("labels", tuple(labels.shape), name, scores)
         made = plan(
             *(labels, task_ids, task_weights),
@@ -330,11 +332,15 @@ def _check_positions(name: str, shape: tuple[int, ...], scores_name: str, scores
         )
 
 
-def _row_weights(made: Plan, task_weights: Tensor | Sequence[float] | None) -> Tensor | None:
+def _row_weights(
+    made: Plan, task_weights: Tensor | Sequence[float] | None, planned_here: bool
+) -> Tensor | None:
     """Weight of each row; ``None`` where all are 1."""
     if task_weights is None and made.task_weights is None and made.token_weights is None:
         return None
-    return made.row_weights(task_weights)
+    if task_weights is None or planned_here:
+        return made.row_weights()
+    return made.row_weights(checks.legal_weights("task_weights", checks.task_table(task_weights, made.num_tasks)))
 
 
 def _scalar(value: Tensor | float | None, device: torch.device) -> Tensor | None:

@@ -37,8 +37,11 @@ def _scaled(saved: Tensor, upstream: Tensor, impl: str) -> Tensor:
     return saved.mul_(upstream) if own is None else own(saved, upstream)
 
 
-def _weights_gradient(ctx: Any, upstream: Tensor) -> Tensor:
-    rows, targets, row_weights, nll, loss, divisor = ctx.saved_tensors[:6]
+def _weights_gradient(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor) -> Tensor | None:
+    """Gradient of the row weights, from the first tensors saved; ``None`` where they are not trained."""
+    if not ctx.trains_weights:
+        return None
+    rows, targets, row_weights, nll, loss, divisor = saved[:6]
     return row_weight_gradient(
         *(upstream, rows, targets, row_weights, nll, loss, divisor, ctx.reduction, ctx.divided_by_weights)
     )
@@ -105,7 +108,8 @@ def _linear_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tu
     if upstream is None:
         return nothing
     _refuse_second_order()
-    rows, targets, row_weights, _, _, divisor, hidden, weight, bias, kept, *made = ctx.saved_tensors
+    saved = ctx.saved_tensors
+    rows, targets, row_weights, _, _, divisor, hidden, weight, bias, kept, *made = saved
     if ctx.mode == "grads":
         wanted = (ctx.wants_hidden, ctx.wants_weight, ctx.wants_bias)
         gradients = tuple(
@@ -125,7 +129,7 @@ def _linear_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tu
         gradients[1] if ctx.wants_weight else None,
         gradients[2] if ctx.wants_bias else None,
         *nothing[3:7],
-        _weights_gradient(ctx, upstream) if ctx.trains_weights else None,
+        _weights_gradient(ctx, saved, upstream),
         *nothing[8:],
     )
 
@@ -141,7 +145,8 @@ def _logits_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tu
     if upstream is None:
         return nothing
     _refuse_second_order()
-    rows, targets, row_weights, _, _, divisor, logits, made = ctx.saved_tensors
+    saved = ctx.saved_tensors
+    rows, targets, row_weights, _, _, divisor, logits, made = saved
     gradient: Tensor | None = None
     if ctx.mode == "grads":
         gradient = _scaled(made, upstream, ctx.impl)
@@ -150,7 +155,7 @@ def _logits_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tu
             *(upstream, logits, rows, targets, row_weights, divisor),
             *(ctx.logit_scale, ctx.softcap, ctx.reduction, ctx.impl),
         )
-    weights = _weights_gradient(ctx, upstream) if ctx.trains_weights else None
+    weights = _weights_gradient(ctx, saved, upstream)
     return (gradient, *nothing[1:5], weights, *nothing[6:])
 
 

@@ -57,8 +57,24 @@ def as_weights(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.to(torch.float32)
 
 
-def task_table(weights: Tensor | Sequence[float], num_tasks: int, device: torch.device) -> Tensor:
-    """Task weights as a tensor [T] on ``device``; its values are not looked at."""
+def legal_weights(name: str, values: Tensor) -> Tensor:
+    """The weights given, checked without waiting for a device.
+
+    On the CPU an illegal value is refused. On a device, and in a compiled graph, a negative one becomes NaN
+    (as the loss then does) by one small kernel; infinities make it NaN by themselves.
+    """
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.nn.functional.threshold(values, -torch.finfo(values.dtype).tiny, float("nan"))
+    legal = is_weight(values.detach())
+    if not legal.all():
+        refuse(name, values, int(legal.to(torch.uint8).argmin()), "not a finite number >= 0")
+    return values
+
+
+def task_table(
+    weights: Tensor | Sequence[float], num_tasks: int, device: torch.device | None = None
+) -> Tensor:
+    """Task weights as a tensor [T] on ``device`` (where they are if ``None``); values are not looked at."""
     table = torch.as_tensor(weights)
     if table.is_complex() or table.dtype == torch.bool:
         raise TypeError(f"task_weights has dtype {table.dtype}; real numbers are needed")
@@ -66,7 +82,7 @@ def task_table(weights: Tensor | Sequence[float], num_tasks: int, device: torch.
         raise ValueError(
             f"task_weights has shape {tuple(table.shape)} for {num_tasks} tasks; accepted: ({num_tasks},)"
         )
-    return as_weights(table).to(device)
+    return as_weights(table) if device is None else as_weights(table).to(device)
 
 
 def position(shape: Sequence[int], flat: int) -> str:
@@ -80,5 +96,5 @@ def position(shape: Sequence[int], flat: int) -> str:
 
 def refuse(name: str, values: Tensor, flat: int, why: str) -> NoReturn:
     """Raise for the value at a flat position of ``values``."""
-    found = values.reshape(-1)[flat].item()
+    found = values.detach().reshape(-1)[flat].item()
     raise ValueError(f"{name}{position(values.shape, flat)} is {found}: {why}")

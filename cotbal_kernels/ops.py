@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, cast
 
 import torch
@@ -50,6 +51,15 @@ torch.library.define(
 )
 
 
+def _own_dtypes(device: torch.device) -> AbstractContextManager[None]:
+    """Inside an operator the inputs have the dtypes they shall have: autocast must not change them again."""
+    return (
+        torch.autocast(device.type, enabled=False)
+        if torch.is_autocast_enabled(device.type)
+        else nullcontext()
+    )
+
+
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -83,11 +93,12 @@ def _linear(
         *(hidden, weight, bias, rows, targets, padded, logit_scale, softcap),
         *(wants_hidden, wants_weight, wants_bias),
     )
-    made = linear.compute(
-        head,
-        *(tasks, samples, row_weights, normalizer, num_tasks, num_samples),
-        *(reduction, cast(Mode, mode), memory_budget),
-    )
+    with _own_dtypes(hidden.device):
+        made = linear.compute(
+            head,
+            *(tasks, samples, row_weights, normalizer, num_tasks, num_samples),
+            *(reduction, cast(Mode, mode), memory_budget),
+        )
     loss = reduced_loss(made.nll, made.sums, made.divisor, rows, row_weights, reduction, hidden.shape[0])
     return (loss, made.divisor, made.nll, *made.sums[2:], made.logits_gradient, *made.gradients)
 
@@ -192,9 +203,10 @@ def _linear_backward(
         *(wants_hidden, wants_weight, wants_bias),
     )
     scale = row_scale(upstream, rows, row_weights, divisor, reduction, head.compute_dtype)
-    if mode == "keep":
-        return linear.gradients_from_kept(head, kept, scale)
-    return linear.recomputed_gradients(head, scale, memory_budget)
+    with _own_dtypes(hidden.device):
+        if mode == "keep":
+            return linear.gradients_from_kept(head, kept, scale)
+        return linear.recomputed_gradients(head, scale, memory_budget)
 
 
 @torch.library.register_fake(LINEAR_BACKWARD)  # type: ignore[untyped-decorator]
@@ -239,11 +251,12 @@ def _logits(
     mode: str,
     impl: str,
 ) -> tuple[Tensor, ...]:
-    nll, sums, divisor, gradient = logits.compute(
-        resolve(impl, raw.device, raw.dtype),
-        *(raw, rows, targets, tasks, samples, row_weights, normalizer, num_tasks, num_samples),
-        *(logit_scale, softcap, reduction, cast(Mode, mode)),
-    )
+    with _own_dtypes(raw.device):
+        nll, sums, divisor, gradient = logits.compute(
+            resolve(impl, raw.device, raw.dtype),
+            *(raw, rows, targets, tasks, samples, row_weights, normalizer, num_tasks, num_samples),
+            *(logit_scale, softcap, reduction, cast(Mode, mode)),
+        )
     loss = reduced_loss(nll, sums, divisor, rows, row_weights, reduction, raw.shape[0])
     return (loss, divisor, nll, *sums[2:], gradient)
 
@@ -284,7 +297,8 @@ def _logits_backward(
 ) -> Tensor:
     scale = row_scale(upstream, rows, row_weights, divisor, reduction, _compute_dtype(raw.dtype))
     implementation = resolve(impl, raw.device, raw.dtype)
-    return logits.gradient(implementation, raw, rows, targets, scale, logit_scale, softcap)
+    with _own_dtypes(raw.device):
+        return logits.gradient(implementation, raw, rows, targets, scale, logit_scale, softcap)
 
 
 @torch.library.register_fake(LOGITS_BACKWARD)  # type: ignore[untyped-decorator]

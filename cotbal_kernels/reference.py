@@ -41,7 +41,7 @@ class ReferenceLoss:
 
 
 @dataclass(frozen=True)
-class _Token:
+class Token:
     """One supervised token: where its hidden state is, what it must predict, what it counts."""
 
     index: tuple[int, ...]
@@ -121,7 +121,9 @@ def cross_entropy(
     samples = int(np.prod(classes.shape[:-1]))
     if sample_ids is not None:
         samples = int(np.max(np.asarray(sample_ids), initial=-1)) + 1
-    tokens = list(_supervised(classes, task_ids, weights, sample_ids, token_weights, ignore_index, shift))
+    tokens = list(
+        supervised_tokens(classes, task_ids, weights, sample_ids, token_weights, ignore_index, shift)
+    )
 
     total = sum(token.weight for token in tokens)
     divisor = 1.0
@@ -136,7 +138,7 @@ def cross_entropy(
     slopes = np.zeros_like(scores)
     incoming = np.broadcast_to(np.asarray(upstream, np.float64), classes.shape if reduction == "none" else ())
     for token in tokens:
-        nll, hit, slope = _token_loss(scores[token.index], token.target, logit_scale, softcap)
+        nll, hit, slope = token_loss(scores[token.index], token.target, logit_scale, softcap)
         losses[token.index] = token.weight * nll
         task_loss_sum[token.task] += nll
         task_tokens[token.task] += 1
@@ -151,7 +153,7 @@ def cross_entropy(
     )
 
 
-def _supervised(
+def supervised_tokens(
     labels: npt.NDArray[np.int64],
     task_ids: npt.ArrayLike | None,
     task_weights: Array | None,
@@ -159,7 +161,7 @@ def _supervised(
     token_weights: npt.ArrayLike | None,
     ignore_index: int,
     shift: bool,
-) -> Iterator[_Token]:
+) -> Iterator[Token]:
     """The supervised tokens in order of position."""
     rows = list(np.ndindex(labels.shape[:-1]))
     for number, row in enumerate(rows):
@@ -181,10 +183,10 @@ def _supervised(
             if token_weights is not None:
                 weight *= float(np.asarray(token_weights, np.float64)[here])
             index = (*row, place - 1) if shift else here
-            yield _Token(index, int(labels[here]), task, sample, weight)
+            yield Token(index, int(labels[here]), task, sample, weight)
 
 
-def _token_loss(
+def token_loss(
     raw: Array, target: int, logit_scale: float, softcap: float | None
 ) -> tuple[float, bool, Array]:
     """nll, whether the first largest logit is the target's, and the gradient of the raw logits."""

@@ -1,0 +1,118 @@
+"""The plan: supervised rows with target, task, sample and weight, against a loop in plain Python."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from loss_contract import tokens_of
+from loss_strategies import loss_cases, made_case
+
+import cotbal_kernels as ck
+
+
+@given(case=loss_cases("logits", torch.float32))
+def test_rows_are_the_supervised_tokens(case: object) -> None:
+    plan = ck.plan(case.labels, **case.plan_options, vocab_size=case.classes, capacity=case.capacity)
+    tokens = tokens_of(case)
+    count = len(tokens)
+    assert plan.num_supervised == count
+    assert plan.rows.shape == (count if case.capacity is None else case.capacity,)
+    assert plan.rows[:count].tolist() == [
+        int(np.ravel_multi_index(token.index, case.labels.shape)) for token in tokens
+    ]
+    assert plan.targets[:count].tolist() == [token.target for token in tokens]
+    assert plan.tasks[:count].tolist() == [token.task for token in tokens]
+    assert plan.samples[:count].tolist() == [token.sample for token in tokens]
+    assert plan.max_target == max((token.target for token in tokens), default=-1)
+    weights = plan.row_weights()
+    assert weights[:count].double().tolist() == pytest.approx([token.weight for token in tokens])
+    assert plan.divisor().item() == pytest.approx(sum(token.weight for token in tokens))
+    assert plan.divisor().dtype == torch.float64
+    assert plan.divisor(normalize="tokens").item() == count
+    assert sum(plan.task_tokens.tolist()) == count
+    for name in ("rows", "targets", "tasks", "samples"):
+        assert getattr(plan, name).dtype == torch.int64
+
+
+@given(case=loss_cases("logits", torch.float32))
+def test_padding_points_at_one_unsupervised_position_and_weighs_nothing(case: object) -> None:
+    plan = ck.plan(case.labels, **case.plan_options, capacity=case.labels.numel())
+    padding = slice(plan.num_supervised, None)
+    assert plan.padded
+    assert (plan.targets[padding] == -1).all()
+    assert (plan.row_weights()[padding] == 0).all()
+    assert len(set(plan.rows[padding].tolist())) <= 1
+    assert not set(plan.rows[padding].tolist()) & set(plan.rows[: plan.num_supervised].tolist())
+    assert plan.divisor(normalize="tokens").item() == plan.num_supervised
+
+
+def test_tasks_per_sample_of_packed_rows() -> None:
+    labels = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    samples = torch.tensor([[0, 0, 1, 1], [2, 2, 2, -1]])
+    labels[1, 3] = -100
+    plan = ck.plan(labels, torch.tensor([1, 0, 2]), num_tasks=3, sample_ids=samples)
+    assert plan.tasks.tolist() == [1, 1, 0, 0, 2, 2, 2]
+    assert plan.num_samples == 3
+
+
+def test_shift_stays_inside_each_row() -> None:
+    labels = torch.tensor([[9, 1, 2], [9, 3, 4]])
+    plan = ck.plan(labels, torch.tensor([[5, 0, 1], [5, 1, 0]]), num_tasks=2, shift=True)
+    assert plan.rows.tolist() == [0, 1, 3, 4]
+    assert plan.targets.tolist() == [1, 2, 3, 4]
+    assert plan.tasks.tolist() == [0, 1, 1, 0]
+
+
+def test_shifted_labels_equal_labels_with_shift() -> None:
+    case = made_case("logits", torch.float32, 3, shape=(4, 7), tasks=3, per_token_tasks=True)
+    moved = torch.full_like(case.labels, -100)
+    moved[:, :-1] = case.labels[:, 1:]
+    tasks = torch.zeros_like(case.task_ids)
+    tasks[:, :-1] = case.task_ids[:, 1:]
+    one = ck.plan(case.labels, case.task_ids, case.task_weights, shift=True)
+    other = ck.plan(moved, tasks, case.task_weights)
+    for name in ("rows", "targets", "tasks", "samples"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_moving_a_plan() -> None:
+    plan = ck.plan(
+        torch.tensor([[1, -100]]), torch.tensor([0]), [2.0], token_weights=torch.tensor([[0.5, 1.0]])
+    )
+    assert plan.to("cpu") is plan
+    moved = plan.to("meta")
+    tensors = [moved.rows, moved.targets, moved.tasks, moved.samples, moved.token_weights, moved.task_weights]
+    assert all(tensor.device.type == "meta" for tensor in tensors)
+    assert (moved.num_supervised, moved.label_shape, moved.padded) == (1, (1, 2), False)
+
+
+@pytest.mark.gpu
+def test_pinned_plan_moves_without_waiting() -> None:
+    plan = ck.plan(torch.tensor([[1, -100]]), torch.tensor([0]), [2.0]).pin_memory()
+    assert plan.rows.is_pinned()
+    assert plan.to("cuda", non_blocking=True).rows.tolist() == [0]
+
+
+def test_task_weights_at_the_call_replace_those_of_the_plan() -> None:
+    plan = ck.plan(torch.tensor([[1, 2], [3, -100]]), torch.tensor([0, 1]), [1.0, 10.0])
+    assert plan.row_weights().tolist() == [1.0, 1.0, 10.0]
+    assert plan.row_weights([2.0, 3.0]).tolist() == [2.0, 2.0, 3.0]
+    assert plan.divisor([2.0, 3.0]).item() == 7.0
+    assert ck.plan(torch.tensor([1, 2])).row_weights().tolist() == [1.0, 1.0]
+
+
+@given(seed=st.integers(0, 2**31))
+def test_divisors_of_parts_add_up(seed: int) -> None:
+    case = made_case("logits", torch.float32, seed, shape=(4, 5), tasks=3, weighted_tokens=True, shift=True)
+    whole = ck.plan(case.labels, **case.plan_options).divisor().item()
+    parts = 0.0
+    for row in range(4):
+        options = case.plan_options | {
+            "task_ids": case.task_ids[row : row + 1],
+            "token_weights": case.token_weights[row : row + 1],
+        }
+        parts += ck.plan(case.labels[row : row + 1], **options).divisor().item()
+    assert parts == pytest.approx(whole, rel=1e-12)

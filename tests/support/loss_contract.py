@@ -1,0 +1,370 @@
+"""What every implementation owes for every call: values, statistics and gradients within their budgets.
+
+The exact values come from the NumPy oracle in float64, on the very numbers the implementation gets. The plain
+computation is what a careful user would write in PyTorch in the same precision. See ``budgets``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+# cuBLAS wants it before the first product, or refuses to be deterministic.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from budgets import TINY, UNIT, Array, assert_within_budget, exact
+from loss_strategies import LossCase
+from torch import Tensor
+
+import cotbal_kernels as ck
+from cotbal_kernels import reference
+
+IMPLEMENTATIONS = ("torch", "native", "triton")
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+LAYOUTS = ("contiguous", "transposed", "sliced")
+
+
+def skip_unless_runnable(impl: str, device: str, dtype: torch.dtype, function: str = "linear") -> None:
+    """Skip, with its reason, where an implementation cannot run."""
+    if function == "linear" and device == "cpu" and dtype in (torch.float16, torch.bfloat16):
+        dtype = torch.float32  # logits are f32 on a CPU without such products
+    for entry in ck.implementations(device, dtype):
+        if entry.name == impl and not entry.available:
+            pytest.skip(f"impl={impl!r} on {device} with {dtype}: {entry.reason}")
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Every uninitialised tensor is filled with NaN (or the largest integer): an unwritten slot shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filling
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one call gave: the output, and the gradients of what went in."""
+
+    output: ck.LossOutput
+    grad_scores: Tensor
+    grad_weight: Tensor | None
+    grad_bias: Tensor | None
+
+
+def laid_out(value: Tensor, layout: str) -> Tensor:
+    """The same values in another memory layout."""
+    if layout == "transposed" and value.dim() > 1:
+        return value.transpose(0, -1).contiguous().transpose(0, -1)
+    if layout == "sliced":
+        # One element in: misaligned rows with something else behind each.
+        outer = torch.full(
+            (*value.shape[:-1], value.shape[-1] + 3), 77, dtype=value.dtype, device=value.device
+        )
+        outer[..., 1:-2] = value
+        return outer[..., 1:-2]
+    return value
+
+
+def run(
+    case: LossCase, impl: str, device: str = "cpu", layout: str = "contiguous", with_gradients: bool = True
+) -> Outcome:
+    """Call the loss as the case says, and its backward pass."""
+
+    def placed(value: Tensor | None) -> Any:
+        return None if value is None else laid_out(value.to(device), layout)
+
+    def leaf(value: Tensor | None) -> Any:
+        return None if value is None else placed(value).detach().requires_grad_(with_gradients)
+
+    scores, weight, bias = leaf(case.scores), leaf(case.weight), leaf(case.bias)
+    labels = placed(case.labels)
+    options = {
+        name: placed(value) if isinstance(value, Tensor) else value
+        for name, value in case.plan_options.items()
+    }
+    if case.planned:
+        options = {"plan": ck.plan(labels, **options, capacity=case.capacity)}
+    options |= case.loss_options | {"impl": impl}
+    if case.function == "linear":
+        if case.memory_budget is not None:
+            options["memory_budget"] = case.memory_budget
+        output = ck.linear_cross_entropy(scores, weight, labels, bias=bias, **options)
+    else:
+        output = ck.cross_entropy(scores, labels, **options)
+    if with_gradients:
+        output.loss.backward(case.upstream.to(device, output.loss.dtype))
+    return Outcome(
+        output, scores.grad, None if weight is None else weight.grad, None if bias is None else bias.grad
+    )
+
+
+def truth(case: LossCase) -> reference.ReferenceLoss:
+    """The exact answer."""
+
+    def array(value: Any) -> Any:
+        return value.to(torch.float64).numpy() if isinstance(value, Tensor) else value
+
+    options: dict[str, Any] = {name: array(value) for name, value in case.plan_options.items()}
+    options |= case.loss_options
+    upstream = case.upstream.to(_loss_dtype(case.dtype)).to(torch.float64).numpy()
+    if case.function == "logits":
+        return reference.cross_entropy(array(case.scores), array(case.labels), **options, upstream=upstream)
+    return reference.linear_cross_entropy(
+        array(case.scores),
+        array(case.weight),
+        array(case.labels),
+        bias=array(case.bias),
+        **options,
+        upstream=upstream,
+    )
+
+
+def tokens_of(case: LossCase) -> list[reference.Token]:
+    def array(value: Tensor | None) -> Any:
+        return None if value is None else value.numpy()
+
+    return list(
+        reference.supervised_tokens(
+            *(case.labels.numpy(), array(case.task_ids), array(case.task_weights), array(case.sample_ids)),
+            *(array(case.token_weights), case.ignore_index, case.shift),
+        )
+    )
+
+
+def _loss_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """The plain computation's row losses, loss and gradients."""
+
+    nll: Tensor
+    loss: Tensor
+    grad_scores: Tensor
+    grad_weight: Tensor | None
+    grad_bias: Tensor | None
+
+
+def plain(case: LossCase, device: str = "cpu") -> Plain:
+    """What a careful user would write: a linear layer in the inputs' dtype, the loss in f32 (f64)."""
+    dtype = _loss_dtype(case.dtype)
+
+    def leaf(value: Tensor | None) -> Any:
+        return None if value is None else value.to(device).clone().requires_grad_()
+
+    scores, weight, bias = leaf(case.scores), leaf(case.weight), leaf(case.bias)
+    tokens = tokens_of(case)
+    lengths = case.labels.shape
+    rows = torch.tensor(
+        [int(np.ravel_multi_index(token.index, lengths)) for token in tokens], dtype=torch.int64
+    )
+    rows = rows.to(device)
+    targets = torch.tensor([token.target for token in tokens], dtype=torch.int64, device=device)
+    weights = torch.tensor([token.weight for token in tokens], dtype=torch.float64).to(device, dtype)
+    raw = scores if weight is None else F.linear(scores, weight, bias)
+    z = raw.reshape(-1, case.classes)[rows].to(dtype) * case.logit_scale
+    if case.softcap is not None:
+        z = case.softcap * torch.tanh(z / case.softcap)
+    nll = F.cross_entropy(z, targets, reduction="none")
+    weighted = weights * nll
+    if case.reduction == "none":
+        loss = weighted.new_zeros(case.labels.numel()).index_put((rows,), weighted).reshape(lengths)
+    else:
+        loss = weighted.sum()
+    if case.reduction == "mean":
+        divisor = weights.sum() if case.normalizer is None else torch.tensor(case.normalizer, dtype=dtype)
+        loss = loss / (divisor if divisor != 0 else 1.0)
+    loss.backward(case.upstream.to(device, dtype))
+    # Where a tensor has no part in the loss, its gradient is 0.
+    grads = [
+        None if each is None else torch.zeros_like(each) if each.grad is None else each.grad
+        for each in (scores, weight, bias)
+    ]
+    return Plain(nll.detach(), loss.detach(), *grads)
+
+
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """What one rounding in the inputs' dtype, and the working precision, may change in each result."""
+
+    nll: Array
+    loss: Array
+    scores: Array
+    weight: Array
+    bias: Array
+    near_ties: list[bool]
+
+
+def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: bool) -> Bands:
+    """A priori error bounds; ``rounded_logits``: an output head's logits are rounded to the inputs' dtype."""
+    u, unit, tiny = UNIT[_loss_dtype(case.dtype)], UNIT[case.dtype], TINY[case.dtype]
+    tokens = tokens_of(case)
+    classes = case.classes
+    scores = exact(case.scores)
+    weight = None if case.weight is None else exact(case.weight)
+    count, positions = len(tokens), case.labels.shape
+    total = sum(token.weight for token in tokens)
+    divisor = 1.0
+    if case.reduction == "mean":
+        divisor = total if case.normalizer is None else case.normalizer
+    upstream = exact(case.upstream.to(_loss_dtype(case.dtype)))
+    nll_band, near_ties = np.zeros(count), []
+    loss_band = np.zeros(positions if case.reduction == "none" else ())
+    score_band = np.zeros(scores.shape)
+    weight_band = np.zeros(0) if weight is None else np.zeros(weight.shape)
+    bias_band = np.zeros(classes)
+    for number, token in enumerate(tokens):
+        state = scores[token.index]
+        if weight is None:
+            raw, raw_error = state, np.zeros(classes)
+        else:
+            offset = np.zeros(classes) if case.bias is None else exact(case.bias)
+            raw = weight @ state + offset
+            raw_error = (state.size + 2) * u * (np.abs(weight) @ np.abs(state) + np.abs(offset))
+        z = case.logit_scale * raw
+        error = abs(case.logit_scale) * raw_error
+        transformed = case.logit_scale != 1.0 or case.softcap is not None or weight is not None
+        slope = abs(case.logit_scale) * np.ones(classes)
+        if case.softcap is not None:
+            bent = np.tanh(z / case.softcap)
+            z, slope = case.softcap * bent, slope * (1 - bent**2)
+        with np.errstate(invalid="ignore"):
+            error = np.where(np.isfinite(z), error + (6 * u * np.abs(z) if transformed else 0.0), 0.0)
+        delta = float(error.max(initial=0.0))
+        nll, _, slopes = reference.token_loss(raw, token.target, case.logit_scale, case.softcap)
+        others = np.delete(z, token.target)
+        doubt = 2 * delta + (2 * unit * float(np.max(np.abs(raw), initial=0.0)) if rounded_logits else 0.0)
+        near_ties.append(bool(others.size and doubt > 0 and abs(others.max() - z[token.target]) <= 2 * doubt))
+        nll_band[number] = 2 * delta + (classes + 16) * u + 4 * u * (abs(nll) + abs(float(z[token.target])))
+        arriving = float(upstream[token.index] if case.reduction == "none" else upstream)
+        scale = abs(arriving * token.weight / divisor) if divisor else 0.0
+        probability = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+        onto = np.zeros(classes)
+        onto[token.target] = 1.0
+        relative = 2 * delta + (classes + 24) * u
+        cap_error = (
+            0.0 if case.softcap is None else (2 * delta / case.softcap + 8 * u) * abs(case.logit_scale)
+        )
+        dz = scale * np.abs(slopes)
+        dz_error = scale * (probability + onto) * (slope * relative + cap_error) + (count + 16) * u * dz
+        rounding = unit * dz + dz_error + tiny * max(1.0, scale)
+        if weight is None:
+            score_band[token.index] += rounding
+        else:
+            summed = rounding + (classes + count + 8) * u * dz
+            grad = np.abs(expected.grad_scores[token.index])
+            score_band[token.index] += summed @ np.abs(weight) + unit * grad + tiny
+            weight_band += np.outer(summed, np.abs(state) + tiny)
+            bias_band += summed
+        size = token.weight * (nll_band[number] + 4 * u * abs(nll))
+        if case.reduction == "none":
+            loss_band[token.index] += size
+        elif divisor:
+            loss_band = loss_band + (size + (count + 8) * u * token.weight * abs(nll)) / abs(divisor)
+    if weight is not None and expected.grad_weight is not None and expected.grad_bias is not None:
+        weight_band += unit * np.abs(expected.grad_weight) + tiny
+        bias_band += unit * np.abs(expected.grad_bias) + tiny
+    return Bands(nll_band, loss_band, score_band, weight_band, bias_band, near_ties)
+
+
+def rounds_logits(case: LossCase, device: str) -> bool:
+    """Whether an output head's logits exist in a dtype narrower than f32."""
+    from cotbal_kernels.products import product_dtype
+
+    return case.function == "linear" and product_dtype(case.dtype, torch.device(device)).itemsize < 4
+
+
+def check(case: LossCase, impl: str, device: str = "cpu", layout: str = "contiguous") -> Outcome:
+    """Run a case with every output poisoned beforehand, and hold all of it to the contract."""
+    with poisoned_memory():
+        made = run(case, impl, device, layout)
+    assert_contract(case, made, device)
+    return made
+
+
+def assert_contract(case: LossCase, made: Outcome, device: str = "cpu") -> None:
+    expected, beside = truth(case), plain(case, device)
+    allowed = bands(case, expected, rounds_logits(case, device))
+    output, tokens = made.output, tokens_of(case)
+    dtype = _loss_dtype(case.dtype)
+    for name, kind in (
+        *(
+            ("loss", dtype),
+            ("task_loss_sum", dtype),
+            ("task_tokens", torch.int64),
+            ("task_correct", torch.int64),
+        ),
+        *(("sample_loss_sum", dtype), ("sample_tokens", torch.int64)),
+    ):
+        value = getattr(output, name)
+        assert value.dtype == kind, f"{name} has dtype {value.dtype}, expected {kind}"
+        assert value.device.type == device, f"{name} is on {value.device}"
+        assert value.requires_grad == (name == "loss"), f"{name}.requires_grad is {value.requires_grad}"
+
+    assert output.task_tokens.tolist() == expected.task_tokens.tolist()
+    assert output.sample_tokens.tolist() == expected.sample_tokens.tolist()
+    doubtful = np.zeros(len(expected.task_correct), np.int64)
+    np.add.at(doubtful, [token.task for token in tokens], allowed.near_ties)
+    missed = np.abs(output.task_correct.cpu().numpy() - expected.task_correct)
+    assert (missed <= doubtful).all(), (
+        f"task_correct is {output.task_correct.tolist()}, exact {expected.task_correct.tolist()}, "
+        f"{doubtful.tolist()} rows have a near tie"
+    )
+    truth_nll = np.array(
+        [
+            reference.token_loss(_raw(case, token), token.target, case.logit_scale, case.softcap)[0]
+            for token in tokens
+        ]
+    )
+    u = UNIT[dtype]
+    nll_error = (
+        np.abs(exact(beside.nll) - truth_nll) + allowed.nll + (len(tokens) + 4) * u * np.abs(truth_nll)
+    )
+    for name, segments, sums in (
+        ("task_loss_sum", [token.task for token in tokens], expected.task_loss_sum),
+        ("sample_loss_sum", [token.sample for token in tokens], expected.sample_loss_sum),
+    ):
+        band = np.zeros(sums.shape)
+        np.add.at(band, segments, np.nan_to_num(nll_error, posinf=0.0, nan=0.0))
+        value = getattr(output, name)
+        assert_within_budget(name, value, torch.from_numpy(sums), sums, band)
+
+    assert_within_budget("loss", output.loss, beside.loss, expected.loss, allowed.loss)
+    rows = (-1,) if case.function == "logits" else None
+    assert_within_budget(
+        "grad_scores", made.grad_scores, beside.grad_scores, expected.grad_scores, allowed.scores, rows
+    )
+    supervised = np.zeros(case.labels.shape, bool)
+    for token in tokens:
+        supervised[token.index] = True
+    assert (exact(made.grad_scores)[~supervised] == 0).all(), "an unsupervised position has a gradient"
+    if case.weight is not None and made.grad_weight is not None:
+        assert_within_budget(
+            "grad_weight", made.grad_weight, beside.grad_weight, expected.grad_weight, allowed.weight
+        )
+    if case.bias is not None and made.grad_bias is not None:
+        assert_within_budget("grad_bias", made.grad_bias, beside.grad_bias, expected.grad_bias, allowed.bias)
+    for name, grad in (("scores", made.grad_scores), ("weight", made.grad_weight), ("bias", made.grad_bias)):
+        assert grad is None or grad.dtype == case.dtype, f"the gradient of {name} has dtype {grad.dtype}"
+
+
+def _raw(case: LossCase, token: reference.Token) -> Array:
+    state = exact(case.scores)[token.index]
+    if case.weight is None:
+        return state
+    raw: Array = exact(case.weight) @ state
+    return raw if case.bias is None else raw + exact(case.bias)
