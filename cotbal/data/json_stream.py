@@ -119,7 +119,8 @@ class _Reader:
             try:
                 value = self.value()
             except json.JSONDecodeError as error:
-                kind = "broken" if self.is_real(error) else "truncated"
+                cut = not self.is_real(error) and not re.search(r"[\]}]", self.text[error.pos :])
+                kind = "truncated" if cut or error.msg.startswith("Unterminated") else "broken"
                 detail = self.bad_bytes or f"{kind} JSON: {error.msg}"
                 yield Broken(index, f"{self.where(error.pos)}: {detail}")
                 return
@@ -154,7 +155,8 @@ class _Reader:
         """False where more text could still repair the failure."""
         return not error.msg.startswith("Unterminated string") and error.pos < len(self.text) - CUT_MARGIN
 
-    def more(self, size: int = CHUNK_BYTES) -> bool:
+    def more(self, size: int | None = None) -> bool:
+        """Read on, dropping the text before the position; False where the file has ended and none is left."""
         if self.ended:
             return False
         done = self.text[: self.position]
@@ -162,7 +164,7 @@ class _Reader:
         self.line += done.count("\n")
         self.text = self.text[self.position :]
         self.position = 0
-        raw = self.file.read(size)
+        raw = self.file.read(CHUNK_BYTES if size is None else size)
         self.ended = not raw
         try:
             self.text += self.decoder.decode(raw, final=self.ended)
