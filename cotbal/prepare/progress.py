@@ -49,6 +49,14 @@ class Clock:
         """Samples of the plan that are done."""
         return self.total - sum(self._left.values())
 
+    @property
+    def units(self) -> tuple[int, int]:
+        """How many units have nothing left to do, and how many there are."""
+        left: dict[str, int] = {}
+        for (unit, _), samples in self._left.items():
+            left[unit] = left.get(unit, 0) + samples
+        return sum(samples == 0 for samples in left.values()), len(left)
+
     def start(self) -> None:
         """Time is taken from here; what came before is not counted."""
         self._mark = self._now()
@@ -168,7 +176,7 @@ class LineProgress(_Base):
             left = self.clock.left()
             rest = "" if not left else f"; about {show_time(left)} left"
             share = 100 * self.clock.done // max(1, self.clock.total)
-            self.say(f"  {unit}: {_DONE[phase]} in {seconds:.1f} s; {share}% of the stage{rest}")
+            self.say(f"  {unit}: {_DONE[phase]} in {seconds:.1f} s; {share}% of all runs{rest}")
 
 
 class _TimeLeft(ProgressColumn):
@@ -201,6 +209,7 @@ class RichProgress(_Base):
     def plan(self, work: Iterable[Work]) -> Self:
         super().plan(work)
         self._display.reset(self._whole, total=max(1, self.clock.total), description="all runs")
+        self._refresh()
         return self
 
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
@@ -225,7 +234,13 @@ class RichProgress(_Base):
         self._refresh()
 
     def _refresh(self) -> None:
-        self._display.update(self._whole, completed=self.clock.done, seconds=self.clock.left())
+        done, units = self.clock.units
+        self._display.update(
+            self._whole,
+            completed=self.clock.done,
+            seconds=self.clock.left(),
+            description=f"{done} of {units} runs done",
+        )
         if self._current is not None:
             self._display.update(self._part, seconds=self.clock.left(*self._current))
 

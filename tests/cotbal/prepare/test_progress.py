@@ -39,6 +39,7 @@ def test_time_left_uses_each_phases_own_rate() -> None:
     clock.advance("mini", "score", 4)
     assert clock.left() == pytest.approx(60 + 4 * 0.5)
     assert clock.done == 14
+    assert clock.units == (1, 2)
 
 
 def test_what_an_earlier_call_did_is_not_timed() -> None:
@@ -93,9 +94,9 @@ def test_lines_tell_of_each_phase_and_of_the_whole() -> None:
     follow(LineProgress(Console(file=out, width=100)))
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("  mini: trained in ")
-    assert "20% of the stage" in lines[0]
+    assert "20% of all runs" in lines[0]
     assert lines[2] == "between runs"
-    assert "91% of the stage" in lines[3]
+    assert "91% of all runs" in lines[3]
     assert "left" in lines[3]
 
 
@@ -105,6 +106,7 @@ def test_bars_show_the_plan_and_the_run_in_hand() -> None:
     progress = RichProgress(console)
     follow(progress)
     text = out.getvalue()
-    assert "all runs" in text
+    assert "0 of 2 runs done" in text
+    assert "1 of 2 runs done" in text
     assert "training plus" in text
     assert progress.clock.done == 44
