@@ -78,7 +78,7 @@ class ModelConfig(_Section):
         default=None, description="folder or hub id of the processor, if not the model's"
     )
     revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     attention: str | None = Field(
         default=None, description="attn_implementation of transformers, such as sdpa"
     )
@@ -187,9 +187,9 @@ class WeighingConfig(_Section):
 
     temperature: float = Field(default=0.5, gt=0.0)
     shrink: bool = Field(default=False, description="pull uncertain terms toward 1")
+    plain: bool = Field(default=False, description="the paper's formula as it is, whatever the noise")
     confidence: float = Field(default=0.9, gt=0.0, lt=1.0)
     replicates: int = Field(default=1000, ge=100, description="of the bootstrap")
-    plain: bool = Field(default=False, description="the paper's formula as it is, whatever the noise")
 
 
 class EvaluationConfig(_Section):

@@ -1,5 +1,6 @@
 """Configs: what is read, and what each mistake is answered with."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.config import Config, ConfigError, load_config
+from cotbal.config import (
+    ComparisonConfig,
+    Config,
+    ConfigError,
+    EvaluationConfig,
+    ModelConfig,
+    PreparationConfig,
+    TaskConfig,
+    WeighingConfig,
+    load_config,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,3 +185,34 @@ def test_output_can_be_replaced(tmp_path: Path) -> None:
     path = tmp_path / "mixture.yaml"
     path.write_text(yaml.safe_dump(minimal()))
     assert load_config(path, output=tmp_path / "elsewhere").output == tmp_path / "elsewhere"
+
+
+SECTIONS = {
+    "": Config,
+    "`model`:": ModelConfig,
+    "Each of `tasks`:": TaskConfig,
+    "`preparation`:": PreparationConfig,
+    "`weighing`:": WeighingConfig,
+    "`evaluation`:": EvaluationConfig,
+    "`comparison`:": ComparisonConfig,
+}
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_the_documented_keys_and_defaults_are_those_of_the_code(heading: str) -> None:
+    text = (ROOT / "docs" / "config.md").read_text().split("## Training settings")[0]
+    table = text.split(heading or "## Keys", 1)[1].split("\n\n")[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    fields = SECTIONS[heading].model_fields
+    assert [row[0].strip("`") for row in rows] == list(fields)
+    for (key, default, _), field in zip(rows, fields.values(), strict=True):
+        if default == "needed":
+            assert field.is_required(), key
+        elif isinstance(field.default, (bool, int, float, str)):
+            assert (
+                float(Fraction(default)) == field.default
+                if default[0].isdigit()
+                else (default.strip("`") == str(field.default).lower())
+            ), key
+        else:
+            assert not field.is_required(), key
