@@ -34,8 +34,8 @@ def place_words(digit: PlacedDigit) -> str:
 def alignment_text(scene: Scene, generator: np.random.Generator) -> str:
     """The description that the vision part is aligned on, before any task is seen.
 
-    One fact a digit, in random order, from place to digit or from digit to place: "top left red four; seven blue bottom
-    center".
+    One fact a digit, in random order, from place to digit or from digit to place:
+    "top left red four; seven blue bottom center".
     """
 
     def fact(digit: PlacedDigit) -> str:

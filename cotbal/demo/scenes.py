@@ -19,6 +19,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 CELLS = 3
 CELL_PIXELS = 16
 SCENE_PIXELS = CELLS * CELL_PIXELS
+BOARD_NOISE = 12
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "red": (255, 70, 60),
@@ -105,7 +106,7 @@ def draw_scene(generator: np.random.Generator, images: DigitImages) -> Scene:
 
 def paint(scene: Scene, images: DigitImages, generator: np.random.Generator) -> Pixels:
     """The scene as uint8 [48, 48, 3]: digits twice their size, in colour, on a dark, slightly noisy board."""
-    board = generator.uniform(0, 12, (SCENE_PIXELS, SCENE_PIXELS, 3))
+    board = generator.uniform(0, BOARD_NOISE, (SCENE_PIXELS, SCENE_PIXELS, 3))
     for digit in scene.digits:
         strokes = np.kron(images.pixels[digit.image] / 16, np.ones((2, 2)))[:, :, None]
         left, top, right, bottom = digit.box
