@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from strategy_oracle import DwaDefinition, softmax_times_count
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -129,6 +129,7 @@ PRESENCE = st.lists(st.lists(st.booleans(), min_size=TASKS, max_size=TASKS), min
 
 
 @given(PRESENCE, st.integers(0, 2**31))
+@example(presence=[[True] * TASKS] * 5 + [[True, False, True]], seed=0)
 def test_dwa_gives_an_absent_task_the_ratio_of_the_steps_it_was_in(
     presence: list[list[bool]], seed: int
 ) -> None:
@@ -150,6 +151,7 @@ def test_dwa_gives_an_absent_task_the_ratio_of_the_steps_it_was_in(
 
 
 @given(PRESENCE, st.integers(0, 2**31))
+@example(presence=[[True] * TASKS] * 5 + [[True, False, True]], seed=0)
 def test_igb_takes_the_mean_and_the_last_of_the_steps_a_task_was_in(
     presence: list[list[bool]], seed: int
 ) -> None:
