@@ -17,6 +17,8 @@ from cotbal.prepare.store import RunFolder
 from cotbal.scores import ScoreTable
 from cotbal.weights import TaskWeights
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
 SUPPORT = Path(tiny_mixture.__file__).parent
 
 # Each is a process that works on what the one before left, and dies: (function, which call of it, when).
@@ -81,8 +83,6 @@ def uninterrupted(mixture: Path) -> Path:
     return output
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(mixture: Path, uninterrupted: Path) -> None:
     output = mixture.parent / "killed"
     for point in POINTS:
@@ -94,7 +94,6 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(mixture: Path, uni
     assert not list(output.rglob("*.tmp")), "nothing unfinished is left behind"
 
 
-@pytest.mark.slow
 def test_a_run_leaves_weights_models_scores_and_a_report(mixture: Path, uninterrupted: Path) -> None:
     weights = TaskWeights.load(uninterrupted / "weights.json").as_dict()
     assert list(weights) == ["colour", "count", "text"]
@@ -123,7 +122,6 @@ def test_a_run_leaves_weights_models_scores_and_a_report(mixture: Path, uninterr
         assert word in page
 
 
-@pytest.mark.slow
 def test_a_finished_run_does_nothing_when_called_again(mixture: Path, uninterrupted: Path) -> None:
     before = {
         path: path.stat().st_mtime_ns for path in (uninterrupted / "units").rglob("*") if path.is_file()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import tiny_mixture
+import tiny_models
 import yaml
 from rich.console import Console
 
@@ -251,3 +252,25 @@ def test_several_processes_are_refused(mixture: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="WORLD_SIZE is 2"):
         stages.prepare(load_config(mixture), Told())
+
+
+def test_a_text_model_goes_the_same_way(tmp_path: Path) -> None:
+    model, tokenizer = tiny_models.tiny_llama()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    turns = [{"from": "human", "value": "What number?"}, {"from": "gpt", "value": "seven"}]
+    (tmp_path / "a.json").write_text(json.dumps([{"id": str(i), "conversations": turns} for i in range(4)]))
+    files = {"train": "a.json", "validation": "a.json"}
+    tasks = [
+        {"name": "loss", **files, "metric": "loss"},
+        {"name": "text", **files, "metric": "exact_match", "max_new_tokens": 2},
+    ]
+    path = tmp_path / "mixture.yaml"
+    training = {"max_steps": 1, "use_cpu": True, "per_device_train_batch_size": 4}
+    values = {"model": "model", "output": "out", "tasks": tasks, "training": training}
+    path.write_text(yaml.safe_dump({**values, "preparation": {"mini_fraction": 0.5}}))
+    config = load_config(path)
+    stages.run_unit(config, "mini", Told())
+    scores = RunFolder(config.output).unit("mini").scores()
+    assert [score.task for score in scores] == ["loss"] * 4 + ["text"] * 4
+    assert all(isinstance(score.prediction, str) == (score.task == "text") for score in scores)
