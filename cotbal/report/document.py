@@ -14,8 +14,8 @@ class Cell:
     Attributes:
         text: what it says.
         small: a second, quieter text: an interval, a change.
-        kind: `""`, `"strong"` (best, or the model's own task), `"quiet"` (undefined, absent) or `"words"` (set
-            to the left).
+        kind: `""`, `"strong"` (best, or the model's own task), `"quiet"` (undefined, absent), `"words"` (set to
+            the left) or `"quiet words"`.
     """
 
     text: str

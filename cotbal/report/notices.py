@@ -9,6 +9,8 @@ from cotbal.report.inputs import ReportInput
 from cotbal.report.names import count, score, strategy_label
 from cotbal.report.verdict import Judgement
 
+_FEW_SAMPLES = 100  # a share of one half is then known to within 8 percentage points, 9 times in 10
+
 
 def notices(report: ReportInput, judgement: Judgement | None) -> tuple[str, ...]:
     """All warnings of a report: undefined columns, weights within noise, what was left out, broken records."""
@@ -24,6 +26,14 @@ def notices(report: ReportInput, judgement: Judgement | None) -> tuple[str, ...]
             if reference
         ]
         found += [f"A run is left out of the comparison: {text}." for text in judgement.incomplete]
+    if report.comparison is not None and judgement is not None and judgement.verdict.ahead is not None:
+        sizes = {task: size for task, size in report.comparison.samples.items() if size < _FEW_SAMPLES}
+        if sizes:
+            listed = ", ".join(f"{task} {size:,}" for task, size in sizes.items())
+            found.append(
+                f"Small test sets ({listed} samples): how far a score is due to the samples drawn is not part of the "
+                "spread between seeds."
+            )
     unfinished = [unit.name for unit in report.provenance.units if unit.state != "scored"]
     if unfinished:
         found.append(

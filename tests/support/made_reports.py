@@ -16,7 +16,14 @@ from cotbal.tasks import MINI, Task, plus_model
 from cotbal.weigh import weigh
 
 METRICS = ("cider", "exact_match", "iou@0.5", "anls", "loss")
-NAMES = ("caption", "vqa", "grounding", "reading", "visual-question-answering-on-charts-and-tables", "counting")
+NAMES = (
+    "caption",
+    "vqa",
+    "grounding",
+    "reading",
+    "visual-question-answering-on-charts-and-tables",
+    "counting",
+)
 
 
 def task_values(count: int, *, explicit: bool = False) -> tuple[Task, ...]:
@@ -45,7 +52,11 @@ def score_table(
         for j, task in enumerate(measured):
             gain = 0.0 if i == 0 or j in mastered else 0.9 * difficulty[j] * help_[i - 1, j]
             level = 0.9 * (1 - difficulty[j]) + gain if task.higher_is_better else 1.5 - gain
-            values = (noise[task.name] < level).astype(float) if task.higher_is_better else level + noise[task.name]
+            values = (
+                (noise[task.name] < level).astype(float)
+                if task.higher_is_better
+                else level + noise[task.name]
+            )
             rows[model][task.name] = [float(value) for value in values]
     return ScoreTable.from_samples(
         rows,
@@ -74,7 +85,9 @@ def comparison(
             sign = np.array([1 if task.higher_is_better else -1 for task in tested])
             scores = base * factor**sign
             runs.append(
-                StrategyRun(strategy, run_seed, {t.name: float(s) for t, s in zip(tested, scores, strict=True)})
+                StrategyRun(
+                    strategy, run_seed, {t.name: float(s) for t, s in zip(tested, scores, strict=True)}
+                )
             )
     return Comparison(
         tuple(task.name for task in tested),
@@ -84,7 +97,9 @@ def comparison(
     )
 
 
-def curves(tasks: tuple[Task, ...], runs: Comparison, *, points: int = 50, seed: int = 0) -> tuple[Curve, ...]:
+def curves(
+    tasks: tuple[Task, ...], runs: Comparison, *, points: int = 50, seed: int = 0
+) -> tuple[Curve, ...]:
     """Falling, noisy losses of every run."""
     random = np.random.default_rng(seed)
     found = []

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -101,8 +101,6 @@ def drawing(name: str) -> Iterator[None]:
     """
     with rc_context():
         # From the defaults, not from the user's matplotlibrc: the same bytes everywhere.
-        from matplotlib import rcdefaults
-
         rcdefaults()
         with rc_context({**_SETTINGS, "svg.hashsalt": name}):
             yield

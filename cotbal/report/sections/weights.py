@@ -44,7 +44,7 @@ def _table(report: ReportInput, weights: TaskWeights) -> Table:
             rows.append(
                 (
                     name_cell(task),
-                    absent("not measured"),
+                    Cell("not measured", kind="quiet words"),
                     Cell(number(float(weights.values[index])), kind="strong"),
                 )
                 + (given,) * 3

@@ -257,3 +257,11 @@ def test_undefined_columns_are_named_with_scores_and_advice(tmp_path: Path) -> N
     assert "More validation samples" in notice
     assert "undefined" in page.cells
     assert "1.000†" in page.cells
+
+
+def test_small_test_sets_are_told(tmp_path: Path) -> None:
+    report = made_report(2)
+    assert report.comparison is not None
+    assert "Small test sets" not in write_report(report, tmp_path).read_text(encoding="utf-8")
+    few = replace(report, comparison=replace(report.comparison, samples={"caption": 12, "vqa": 500}))
+    assert "Small test sets (caption 12 samples)" in write_report(few, tmp_path).read_text(encoding="utf-8")
