@@ -156,7 +156,7 @@ def test_every_task_and_notice_is_in_page_and_markdown(written: tuple[ReportInpu
     for notice in content["notices"]:
         assert notice in page.texts
         assert notice.replace("[", r"\[").replace("]", r"\]") in markdown
-    assert "nan" not in " ".join(page.texts).lower().replace("finance", "")
+    assert not re.search(r"\bnan\b", " ".join(page.texts), re.IGNORECASE)
 
 
 def test_markdown_tables_have_equal_rows(written: tuple[ReportInput, Path]) -> None:
@@ -221,7 +221,7 @@ def test_hostile_text_is_shown_as_it_is(tmp_path: Path) -> None:
     page = read_page(text)
     assert page.errors == []
     assert "script" not in page.tags
-    assert evil.replace("\n", "\n") in page.texts
+    assert evil in page.texts
     for file in (tmp_path / "figures").glob("*.svg"):
         assert "<script" not in file.read_text(encoding="utf-8")
         ElementTree.fromstring(file.read_text(encoding="utf-8"))
