@@ -100,7 +100,7 @@ QUESTIONS: Mapping[str, Callable[[Scene, np.random.Generator], Dialogue]] = {
 METRICS: Mapping[str, str] = {
     "caption": "cider",
     "grounding": "iou@0.5",
-    "reading": "exact_match",
+    "reading": "anls",
     "counting": "exact_match",
     "place": "exact_match",
     "order": "exact_match",
