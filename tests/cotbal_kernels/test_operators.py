@@ -111,7 +111,7 @@ def test_compiles_whole_and_once(impl: str, function: Function, device: str) -> 
         torch._dynamo.reset()
         counter = CompileCounterWithBackend("aot_eager")
         compiled = torch.compile(step, backend=counter, fullgraph=True, dynamic=True)
-        for seed, shape in enumerate(((3, 17), (4, 7), (7, 4), (4, 7))):
+        for seed, shape in enumerate(((5, 17), (4, 7), (7, 4), (4, 9))):
             case = made_case(function, torch.float32, seed, shape=shape, tasks=3, classes=11)
             plan = ck.plan(case.labels, case.task_ids, num_tasks=3, shift=True).to(device)
             results = []

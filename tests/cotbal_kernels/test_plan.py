@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from loss_contract import tokens_of
-from loss_strategies import loss_cases, made_case
+from loss_strategies import LossCase, loss_cases, made_case
 
 import cotbal_kernels as ck
 
 
 @given(case=loss_cases("logits", torch.float32))
-def test_rows_are_the_supervised_tokens(case: object) -> None:
+def test_rows_are_the_supervised_tokens(case: LossCase) -> None:
     plan = ck.plan(case.labels, **case.plan_options, vocab_size=case.classes, capacity=case.capacity)
     tokens = tokens_of(case)
     count = len(tokens)
@@ -38,7 +38,7 @@ def test_rows_are_the_supervised_tokens(case: object) -> None:
 
 
 @given(case=loss_cases("logits", torch.float32))
-def test_padding_points_at_one_unsupervised_position_and_weighs_nothing(case: object) -> None:
+def test_padding_points_at_one_unsupervised_position_and_weighs_nothing(case: LossCase) -> None:
     plan = ck.plan(case.labels, **case.plan_options, capacity=case.labels.numel())
     padding = slice(plan.num_supervised, None)
     assert plan.padded

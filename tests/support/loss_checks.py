@@ -110,6 +110,24 @@ def check_05_nothing_supervised_is_a_connected_zero(impl: str, device: str) -> N
     assert made.output.task_tokens.sum().item() > 0
 
 
+def check_06_chunks_add_up_in_f32(impl: str, device: str) -> None:
+    """Over a hundred chunks of bf16 rows: each entry of the weight gradient is off by about one rounding."""
+    generator = torch.Generator().manual_seed(6)
+    dtype = torch.bfloat16
+    # Positive states and one label: partial sums grow, so that rounding them would show.
+    hidden = (torch.rand(2**16, 4, generator=generator) + 0.5).to(dtype)
+    weight = torch.randn(12, 4, generator=generator).to(dtype)
+    labels = torch.full((2**16,), 3)
+    leaf = weight.clone().to(device).requires_grad_()
+    ck.linear_cross_entropy(
+        *(hidden.to(device), leaf, labels.to(device)), reduction="sum", memory_budget=0, impl=impl
+    ).loss.backward()
+    true = weight.double().requires_grad_()
+    F.cross_entropy(hidden.double() @ true.T, labels, reduction="sum").backward()
+    allowed = 2 * UNIT[dtype] * true.grad.abs()
+    assert ((leaf.grad.cpu().double() - true.grad).abs() <= allowed).all()
+
+
 def check_07_loss_is_not_rounded_to_the_inputs_dtype(impl: str, device: str) -> None:
     """bf16 in, f32 out: 10.7224 stays 10.7224."""
     for dtype in low_dtypes(impl, device) or [torch.bfloat16]:
