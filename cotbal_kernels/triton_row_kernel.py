@@ -13,7 +13,6 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
@@ -33,6 +32,13 @@ def _tanh(x):
     near = tl.fma(series * square, magnitude, magnitude)
     result = tl.where(magnitude < 0.5, near, far)
     return tl.where(x < 0, -result, result)
+
+
+@triton.jit
+def _exp_beyond(z, origin):
+    # exp(z - origin). The difference comes first, though z * log2(e) - shift would be one instruction: it is exact
+    # near the peak, so that a perfectly predicted token has nll and gradient 0 however large its logit.
+    return tl.exp2((z - origin) * LOG2_E)
 
 
 @triton.jit
@@ -84,13 +90,13 @@ def _tile_z(
         odd = _unpack(words, 1, DTYPE)
     if bias is not None:
         columns = head + groups[:, None] * (4 * HALVES) + tl.arange(0, 4 * HALVES)[None, :]
-        shift = tl.load(bias + columns, mask=valid, other=0.0).to(tl.float32)
+        added = tl.load(bias + columns, mask=valid, other=0.0).to(tl.float32)
         if HALVES == 2:
-            even_shift, odd_shift = tl.split(tl.reshape(shift, [GROUPS, 4, 2]))
-            even += even_shift
-            odd += odd_shift
+            even_added, odd_added = tl.split(tl.reshape(added, [GROUPS, 4, 2]))
+            even += even_added
+            odd += odd_added
         else:
-            even += shift
+            even += added
     even = _transform(even, valid, logit_scale, softcap, SCALED, CAPPED)
     if HALVES == 2:
         odd = _transform(odd, valid, logit_scale, softcap, SCALED, CAPPED)
@@ -113,24 +119,17 @@ def _accumulate(
     # The first of several equal maxima wins, so a maximum that stands before the target's group takes the hit away.
     early = tl.maximum(early, tl.where(groups < target_group, top, float("-inf")))
     new = tl.maximum(peak, top)
-    # Everything is relative to fl(peak * log2 e): its rounding error is common to all terms and cancels in p and nll.
-    shift = tl.where(new == float("-inf"), 0.0, new * LOG2_E)
-    terms = tl.sum(tl.exp2(tl.fma(even, LOG2_E, -shift[:, None])), axis=1)
+    origin = tl.where(new == float("-inf"), 0.0, new)
+    terms = tl.sum(_exp_beyond(even, origin[:, None]), axis=1)
     if HALVES == 2:
-        terms += tl.sum(tl.exp2(tl.fma(odd, LOG2_E, -shift[:, None])), axis=1)
-    total = tl.fma(total, tl.exp2(tl.fma(peak, LOG2_E, -shift)), terms)
+        terms += tl.sum(_exp_beyond(odd, origin[:, None]), axis=1)
+    total = tl.fma(total, _exp_beyond(peak, origin), terms)
     return new, total, early
 
 
 @triton.jit
-def _gradient_of(
-    z, at_target, has_target, valid, shift, factor, unit, logit_scale, softcap,
-    SCALED: tl.constexpr, CAPPED: tl.constexpr,
-):  # fmt: skip
-    gradient = tl.exp2(tl.fma(z, LOG2_E, -shift)) * factor
-    if has_target:
-        # In f32, before the one rounding on store: near p = 1 a rounded p would leave nothing of p - 1.
-        gradient = tl.where(at_target, gradient - unit, gradient)
+def _sloped(gradient, z, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
+    # From the gradient of z to that of the raw logits.
     if CAPPED:
         ratio = z / softcap
         gradient *= 1.0 - ratio * ratio
@@ -143,24 +142,30 @@ def _gradient_of(
 
 @triton.jit
 def _write(
-    gradient, words, groups, readable, count, target, has_target, head, shift, factor, unit, bias, logit_scale,
-    softcap, DTYPE: tl.constexpr, HALVES: tl.constexpr, GROUPS: tl.constexpr,
+    gradient, words, groups, readable, count, first_group, target_group, target_lane, head, origin, factor, unit,
+    bias, logit_scale, softcap, DTYPE: tl.constexpr, HALVES: tl.constexpr, GROUPS: tl.constexpr,
     SCALED: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
     # One tile of the gradient pass: `readable` groups hold logits, `count` groups are written.
     VEC: tl.constexpr = 4 * HALVES
     valid = (groups < readable)[:, None]
-    columns = head + groups[:, None] * VEC + HALVES * tl.arange(0, 4)[None, :]
-    even, odd = _tile_z(
+    even_z, odd_z = _tile_z(
         words, bias, groups, readable, head, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED
     )
-    tile = _gradient_of(
-        even, columns == target, has_target, valid, shift, factor, unit, logit_scale, softcap, SCALED, CAPPED
-    )
+    even = _exp_beyond(even_z, origin) * factor
+    odd = even
     if HALVES == 2:
-        odd = _gradient_of(
-            odd, columns + 1 == target, has_target, valid, shift, factor, unit, logit_scale, softcap, SCALED, CAPPED
-        )  # fmt: skip
+        odd = _exp_beyond(odd_z, origin) * factor
+    if (target_group >= first_group) & (target_group < first_group + GROUPS):
+        # In f32, before the one rounding on store: near p = 1 a rounded p would leave nothing of p - 1.
+        here = (groups == target_group)[:, None]
+        position = HALVES * tl.arange(0, 4)[None, :]
+        even = tl.where(here & (position == target_lane), even - unit, even)
+        if HALVES == 2:
+            odd = tl.where(here & (position + 1 == target_lane), odd - unit, odd)
+    tile = _sloped(even, even_z, valid, logit_scale, softcap, SCALED, CAPPED)
+    if HALVES == 2:
+        odd = _sloped(odd, odd_z, valid, logit_scale, softcap, SCALED, CAPPED)
         tile = tl.reshape(tl.join(tile, odd), [GROUPS, VEC])
     offsets = groups[:, None] * VEC + tl.arange(0, VEC)[None, :]
     tl.store(
@@ -224,6 +229,7 @@ def row_kernel(
     # A row without a target is never read: its logits may be anything, NaN included.
     readable = tl.where(supervised, count, 0)
     target_group = (target - head) // VEC
+    target_lane = (target - head) % VEC
     main = tl.multiple_of((row_start + head).to(tl.pointer_type(tl.int32), bitcast=True), 16)
     lane = tl.arange(0, GROUPS)
     word = tl.arange(0, WORDS)[None, :]
@@ -280,16 +286,13 @@ def row_kernel(
         edge_z = _points_z(row_start, bias, edge, edge_read, logit_scale, softcap, SCALED, CAPPED)
         row_peak = tl.maximum(row_peak, tl.max(edge_z, axis=0))
         row_early = tl.maximum(row_early, tl.max(tl.where(edge < target, edge_z, float("-inf")), axis=0))
-    shift = tl.where(row_peak == float("-inf"), 0.0, row_peak * LOG2_E)
-    row_total = tl.sum(total * tl.exp2(tl.fma(peak, LOG2_E, -shift)), axis=0)
+    origin = tl.where(row_peak == float("-inf"), 0.0, row_peak)
+    row_total = tl.sum(total * _exp_beyond(peak, origin), axis=0)
     if EDGES:
-        row_total += tl.sum(tl.exp2(tl.fma(edge_z, LOG2_E, -shift)), axis=0)
+        row_total += tl.sum(_exp_beyond(edge_z, origin), axis=0)
 
-    # The sums are relative to `shift`, which is the peak up to one rounding: take that rounding back out.
-    loss = tl.log(row_total) - tl.fma(row_peak, LOG2_E, -shift) * LN_2 + (row_peak - target_z)
-    # Rounding can leave -1e-7 for a perfectly predicted token; a NaN must stay.
-    loss = tl.where(loss < 0.0, 0.0, loss)
     outside = (label >= columns) | (label < -1)
+    loss = tl.log(row_total) + (origin - target_z)
     loss = tl.where(supervised, loss, tl.where(outside, float("nan"), 0.0))
     tl.store(nll + slot, loss)
     tl.store(hits + slot, supervised & (target_z >= row_peak) & (row_early < target_z))
@@ -311,12 +314,11 @@ def row_kernel(
             gradient_main = gradient_start + head
         if CONGRUENT:
             gradient_main = tl.multiple_of(gradient_main, 16)
-        # Relative to the first group, as the tiles are; never inside them when the row has no target.
         for tile in tl.static_range(HELD):
-            has_target = (target_group >= tile * GROUPS) & (target_group < (tile + 1) * GROUPS)
             _write(
-                gradient_main, held[tile] ^ zero, tile * GROUPS + lane, readable, count, target, has_target, head,
-                shift, factor, unit, bias, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
+                gradient_main, held[tile] ^ zero, tile * GROUPS + lane, readable, count, tile * GROUPS, target_group,
+                target_lane, head, origin, factor, unit, bias, logit_scale, softcap, DTYPE, HALVES, GROUPS,
+                SCALED, CAPPED,
             )  # fmt: skip
         if STREAMED:
             for start in tl.range(HELD * GROUPS, count, GROUPS):
@@ -327,14 +329,12 @@ def row_kernel(
                     other=MASKED,
                     eviction_policy="evict_first",
                 )
-                has_target = (target_group >= start) & (target_group < start + GROUPS)
                 _write(
-                    gradient_main, words, groups, readable, count, target, has_target, head,
-                    shift, factor, unit, bias, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
+                    gradient_main, words, groups, readable, count, start, target_group, target_lane, head, origin,
+                    factor, unit, bias, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
                 )  # fmt: skip
         if EDGES:
-            edge_gradient = _gradient_of(
-                edge_z, edge == target, supervised, edge_read, shift, factor, unit, logit_scale, softcap,
-                SCALED, CAPPED,
-            )  # fmt: skip
+            edge_gradient = _exp_beyond(edge_z, origin) * factor
+            edge_gradient = tl.where(edge == target, edge_gradient - unit, edge_gradient)
+            edge_gradient = _sloped(edge_gradient, edge_z, edge_read, logit_scale, softcap, SCALED, CAPPED)
             tl.store(gradient_start + edge, edge_gradient.to(gradient.dtype.element_ty), mask=edge_valid)

@@ -59,7 +59,7 @@ def _round_to_bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 def pytest_configure() -> None:
-    """Mend Triton 3.6's interpreter: f32 -> bf16 truncates, fma rounds twice, and NumPy 2.4 refuses its loop bounds."""
+    """Mend Triton 3.6's interpreter: it truncates f32 to bf16, rounds fma twice, and NumPy 2.4 refuses its ranges."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return
     import triton.language as tl
@@ -77,8 +77,9 @@ def pytest_configure() -> None:
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     def create_fma(_: Any, x: Any, y: Any, z: Any) -> Any:
-        exact = x.data.astype(np.float64) * y.data + z.data
-        return interpreter.TensorHandle(exact.astype(x.data.dtype), z.dtype.scalar)
+        with np.errstate(all="ignore"):
+            exact = x.data.astype(np.float64) * y.data + z.data
+            return interpreter.TensorHandle(exact.astype(x.data.dtype), z.dtype.scalar)
 
     interpreter._convert_float = convert_float
     interpreter.InterpreterBuilder.create_fma = create_fma
