@@ -25,7 +25,6 @@ _OPTIONAL = {
     "triton": "kernels on GPUs",
     "torchvision": "the image processors of some models",
     "scikit-learn": "`cotbal demo`",
-    "pycocoevalcap": "the metric cider",
     "peft": "LoRA",
     "trl": "training with TRL",
     "tensorboard": "`report_to: tensorboard`",
