@@ -93,6 +93,16 @@ def test_first_maximum_in_an_earlier_block(instruction_set: str) -> None:
 
 
 @every_set
+def test_whole_blocks_masked(instruction_set: str) -> None:
+    """Until the first logit above -inf there is no maximum to subtract."""
+    logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(3))
+    logits[0, :2500] = float("-inf")
+    logits[1, 100:] = float("-inf")
+    with forced(instruction_set):
+        check(Case(logits, 3000, torch.tensor([2700, 50])))
+
+
+@every_set
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_confident_rows_keep_their_gradient(instruction_set: str, dtype: torch.dtype) -> None:
     """p of the true class is .999: rounded to bf16 before 1 is taken from it, nothing would be left."""
@@ -134,18 +144,26 @@ def test_masked_classes(instruction_set: str) -> None:
 
 
 @every_set
-def test_bfloat16_rounds_to_nearest_even_and_keeps_nan(instruction_set: str) -> None:
-    """Gradients of two-class rows meet every rounding; torch's own conversion of the f32 result agrees."""
-    logits = torch.linspace(-20, 20, 4001).to(torch.bfloat16)
-    pairs = torch.stack((logits, torch.zeros_like(logits)), 1)
-    pairs[7, 0] = float("nan")
-    targets = torch.zeros(len(pairs), dtype=torch.int64)
-    wide = torch.empty(pairs.shape)
+@pytest.mark.parametrize("columns", [2, 32])
+def test_bfloat16_rounds_to_nearest_even_and_keeps_nan(instruction_set: str, columns: int) -> None:
+    """Equal logits make every gradient exactly scale / columns: any float there is, halfway ones included."""
+    high = np.arange(0, 2**16, 7, dtype=np.uint32) << np.uint32(16)
+    bits = (high[:, None] | np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=np.uint32)).reshape(-1)
+    wanted = bits.view(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = torch.from_numpy(wanted * np.float32(columns))
+        wide = scale / columns
+    gradient = torch.zeros(len(scale), columns, dtype=torch.bfloat16)
+    targets = torch.full((len(scale),), columns - 1)
     with forced(instruction_set):
-        native.row_pass(pairs.float(), targets, gradient=wide)
-        native.row_pass(pairs, targets, gradient=pairs)
-    assert torch.equal(pairs.isnan(), wide.isnan())
-    assert torch.equal(pairs.nan_to_num(), wide.to(torch.bfloat16).nan_to_num())
+        native.row_pass(gradient, targets, gradient=gradient, row_scale=scale)
+    # Subnormal products may be flushed.
+    kept = (wide == 0) | (wide.abs() >= 2.0**-120) | wide.isnan()
+    want = wide.to(torch.bfloat16)[kept]
+    for column in range(columns - 1):
+        found = gradient[kept, column]
+        assert torch.equal(found.isnan(), want.isnan())
+        assert torch.equal(found.nan_to_num(), want.nan_to_num())
 
 
 @every_set

@@ -1,0 +1,63 @@
+"""Row passes through an extension built with sanitizers; run by test_sanitizers.py in a process of its own.
+
+python sanitized_calls.py EXTENSION CALLS
+"""
+
+import importlib.util
+import sys
+
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from row_cases import Case, cases, forced
+
+
+def use_extension(path: str) -> None:
+    import cotbal_kernels
+
+    spec = importlib.util.spec_from_file_location("cotbal_kernels._native", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module
+    cotbal_kernels._native = module  # type: ignore[attr-defined]
+
+
+def main(extension: str, calls: int) -> None:
+    use_extension(extension)
+    from cotbal_kernels import _native, native_impl
+
+    assert _native.__file__ == extension
+    sets = [name for name, supported in native_impl.instruction_sets().items() if supported]
+    made = dict.fromkeys(sets, 0)
+
+    @settings(
+        max_examples=-(-calls // len(sets)),
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases())
+    def call(case: Case) -> None:
+        # Exactly as large as its contents, so that one element past the end is past the allocation.
+        storage = case.storage.clone()
+        gradient = torch.empty_like(storage)
+        for name in sets:
+            with forced(name):
+                native_impl.row_pass(
+                    case.window(storage), case.targets, gradient=case.window(gradient), **case.options
+                )
+            made[name] += 1
+        native_impl.row_pass(
+            case.window(storage), case.targets, gradient=case.window(storage), **case.options
+        )
+
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        call()
+    print(made)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
