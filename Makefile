@@ -54,12 +54,12 @@ lint: $(VENV)/.dev ## ruff, mypy and clang-format, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(wildcard cotbal_kernels/csrc/*)
+	$(BIN)/clang-format --dry-run --Werror $(wildcard cotbal_kernels/csrc/*.?pp)
 
 format: $(VENV)/.dev ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard cotbal_kernels/csrc/*)
+	$(BIN)/clang-format -i $(wildcard cotbal_kernels/csrc/*.?pp)
 
 bench: $(VENV)/.dev ## the CPU benchmarks; results in benchmarks/results
 	$(BIN)/python -m benchmarks cpu
