@@ -54,7 +54,9 @@ def make_batch(model: Any, kind: str, rank: int, number: int) -> Batch:
     dtype = next(base.parameters()).dtype
     own = "loss_token_weights"
     return {
-        name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() and name != own else value
+        name: value.to(dtype)
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and name != own
+        else value
         for name, value in batch.items()
     }
 

@@ -102,7 +102,9 @@ def _listed() -> list[SetUp]:
     for model in ("llava", "qwen2_5_vl", "llama"):
         for count in (1, 4, 8):
             total = {1: 2, 4: 6, 8: 11}[count]
-            made.append(SetUp(f"{model}, accumulation {count}", title, model, accumulation=count, micro_batches=total))
+            made.append(
+                SetUp(f"{model}, accumulation {count}", title, model, accumulation=count, micro_batches=total)
+            )
     made += [
         SetUp("a micro-batch without a supervised token", title, data="an empty rank"),
         SetUp("divided by tokens", title, normalize="tokens"),
@@ -151,7 +153,13 @@ def _listed() -> list[SetUp]:
         SetUp("DDP, 2 ranks, bf16", title, precision="bf16", **two),
         SetUp("DDP, 2 ranks, LoRA on body and head", title, adapter="LoRA on body and head", **two),
         SetUp("DDP, 2 ranks, accelerate's loop", title, engine="accelerate", **two),
-        SetUp("DDP, 4 ranks, accelerate's loop, an empty rank", title, engine="accelerate", data="an empty rank", **{**two, "ranks": 4}),
+        SetUp(
+            "DDP, 4 ranks, accelerate's loop, an empty rank",
+            title,
+            engine="accelerate",
+            data="an empty rank",
+            **{**two, "ranks": 4},
+        ),
         SetUp("DDP, 2 ranks, a bare loop", title, engine="torch", **two),
     ]
     title = "Sharded (FSDP2, gloo; ZeRO-3 stand-in)"
@@ -206,7 +214,9 @@ def build(setup: SetUp, *, balance: Callable[[Any], Any] = lambda model: None) -
     if not setup.balanced_first:
         balance(model)
     if setup.checkpointing:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
         enable({"use_reentrant": False})
     return model.train()
 
@@ -243,12 +253,12 @@ def _deviation(loss: float, gradients: Gradients, true_loss: float, true: Gradie
     return abs(loss - true_loss) / abs(true_loss), largest_deviation(gradients, true)
 
 
-def run_on_ranks(setups: Sequence[SetUp], ranks: int, *, timeout: float = 900) -> list[Outcome]:
-    """Run set-ups in one torchrun job of `ranks` processes, one after the other."""
+def run_on_ranks(names: Sequence[str], ranks: int, *, timeout: float = 900) -> list[Outcome]:
+    """Run set-ups, and checks of `rank_checks`, in one torchrun job of `ranks` processes, one after the other."""
     here = Path(__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         wanted, found = Path(folder, "wanted.json"), Path(folder, "found.json")
-        wanted.write_text(json.dumps([setup.name for setup in setups]))
+        wanted.write_text(json.dumps(list(names)))
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         job = [sys.executable, *launcher, str(here / "setup_worker.py"), str(wanted), str(found)]
         settings = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}

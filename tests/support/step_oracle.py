@@ -18,16 +18,15 @@ Gradients = dict[str, Tensor]
 
 
 class _StayDouble(TorchFunctionMode):
-    """Leaves float64 tensors as they are where a model would compute in float32 (norms, rotary embeddings)."""
+    """Float64 wherever a model asks for float32 (norms, rotary embeddings)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        wide = bool(args) and isinstance(args[0], Tensor) and args[0].dtype == torch.float64
-        if wide and func is Tensor.float:
-            return args[0]
-        if wide and func is Tensor.to:
+        if func is Tensor.float:
+            func = Tensor.double
+        if func is Tensor.to:
             args = tuple(torch.float64 if value is torch.float32 else value for value in args)
-        if wide and kwargs.get("dtype") is torch.float32:
+        if kwargs.get("dtype") is torch.float32:
             kwargs["dtype"] = torch.float64
         return func(*args, **kwargs)
 

