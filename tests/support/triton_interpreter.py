@@ -17,7 +17,8 @@ import numpy as np
 
 _SUPPORT = Path(__file__).resolve().parent
 _ROOT = _SUPPORT.parent.parent
-_SECONDS = 850
+# Longer than the whole contract takes on a busy machine.
+_SECONDS = 5400
 
 
 def run_tests(arguments: Sequence[str]) -> tuple[int, str]:
