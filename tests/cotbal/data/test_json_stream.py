@@ -15,7 +15,9 @@ from cotbal.data.json_stream import Broken, Element, iter_json
 keys = st.text(max_size=5)
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=30)
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=8
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
 )
 objects = st.dictionaries(keys, values, max_size=4)
 # Windows down to one byte: every element then crosses an edge, and so does every character that takes several bytes.

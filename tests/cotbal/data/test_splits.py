@@ -37,7 +37,11 @@ def test_appended_samples_do_not_reshuffle_the_others(count: int, more: int, see
 
 
 def test_seed_and_stream_change_the_subset() -> None:
-    chosen = [mini_indices(1000, 0.1, 0), mini_indices(1000, 0.1, 1), mini_indices(1000, 0.1, 0, stream="vqa")]
+    chosen = [
+        mini_indices(1000, 0.1, 0),
+        mini_indices(1000, 0.1, 1),
+        mini_indices(1000, 0.1, 0, stream="vqa"),
+    ]
     assert len({tuple(indices) for indices in chosen}) == 3
     # Two independent tenths of 1000 share 10 on average, standard deviation 2.8.
     assert all(len(set(a) & set(b)) < 25 for a in chosen for b in chosen if a is not b)
@@ -63,7 +67,9 @@ def test_preparation_sets(sizes: dict[str, int], mini: float, plus: float, seed:
         chosen = {(r.task, r.index) for r in sets[f"plus_{name}"]}
         assert len(chosen) == len(sets[f"plus_{name}"])
         assert minis <= chosen
-        assert {place for place in chosen if place[0] != name} == {place for place in minis if place[0] != name}
+        assert {place for place in chosen if place[0] != name} == {
+            place for place in minis if place[0] != name
+        }
         assert sum(place[0] == name for place in chosen) == math.ceil(round(plus * sizes[name], 9))
 
 
