@@ -16,6 +16,7 @@ CHUNK_BYTES = 1 << 20
 CUT_MARGIN = 16
 
 _space = re.compile(r"[ \t\r\n]*")
+_cut_number = re.compile(r"(\.|[eE][+-]?)?")
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -142,8 +143,10 @@ class _Reader:
         while True:
             try:
                 value, end = _decode(self.text, self.position)
-                # A number that touches the end of the window may go on behind it.
-                if end < len(self.text) or isinstance(value, (dict, list, str)) or not self.more(size):
+                # A number that touches the end of the window, or stops short of it at a cut fraction or exponent
+                # ("1." or "1e+"), may go on behind it.
+                whole = isinstance(value, (dict, list, str)) or not _cut_number.fullmatch(self.text, end)
+                if whole or not self.more(size):
                     self.position = end
                     return value
             except json.JSONDecodeError as error:

@@ -8,11 +8,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny_models
+import torch
 from PIL import Image
+
+from cotbal.data import Record, TaskCollator, Turn
 
 ROOT = Path(__file__).parent.parent.parent
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
@@ -43,11 +47,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: a tiny model, two tasks of a few real pictures, and scores made elsewhere."""
     folder = tmp_path_factory.mktemp("readme")
     model, processor = tiny_models.tiny_llava()
+    teach(model, processor, [("What number is in the picture?", "7"), ("How many digits?", "three")])
     model.save_pretrained(folder / "my-model")
     processor.save_pretrained(folder / "my-model")
     generator = np.random.default_rng(0)
     (folder / "data").mkdir()
-    for task, question in (("reading", "What number is in the picture?"), ("counting", "How many digits?")):
+    asked = {"reading": ("What number is in the picture?", "7"), "counting": ("How many digits?", "three")}
+    for task, (question, answer) in asked.items():
         for split, count in (("train", 64), ("validation", 8), ("test", 8)):
             records = []
             for index in range(count):
@@ -57,7 +63,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
                 turns = [
                     {"from": "human", "value": f"<image>\n{question}"},
-                    {"from": "gpt", "value": str(generator.integers(10))},
+                    {"from": "gpt", "value": answer},
                 ]
                 records.append({"id": str(index), "image": name, "conversations": turns})
             (folder / "data" / f"{task}_{split}.json").write_text(json.dumps(records))
@@ -67,6 +73,23 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows += ["plus_reading,counting,0.45", "plus_counting,reading,0.6", "plus_counting,counting,0.7"]
     (folder / "scores.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def teach(model: Any, processor: Any, pairs: list[tuple[str, str]]) -> None:
+    """Let the model answer two questions, so that no score is zero: a model that knows nothing cannot be measured."""
+    collator = TaskCollator(processor, ["any"])
+    image = Path(__file__).parent / "unused.png"
+    records = [
+        Record(str(n), "any", (), (Turn("user", question), Turn("assistant", answer)), (answer,), image, n)
+        for n, (question, answer) in enumerate(pairs)
+    ]
+    batch = collator(records)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        model(**inputs).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
