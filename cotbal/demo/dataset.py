@@ -12,7 +12,7 @@ from PIL import Image
 from cotbal.demo.questions import QUESTIONS
 from cotbal.demo.scenes import SPLITS, Split, digit_images, draw_scene, paint
 
-SCENES: Mapping[Split, int] = {"train": 1500, "validation": 250, "test": 300}
+SCENES: Mapping[Split, int] = {"train": 1100, "validation": 250, "test": 300}
 
 
 def write_dataset(
