@@ -1,0 +1,111 @@
+"""The demo's folder: real pictures of disjoint digits, a base model and a config that load like anyone's."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from cotbal.config import Config, load_config
+from cotbal.data import TaskCollator, read_records
+from cotbal.demo import prepare_demo
+from cotbal.demo.pretrain import DEFAULT_SCHEDULE
+from cotbal.demo.questions import METRICS, QUESTIONS
+from cotbal.demo.scenes import SCENE_PIXELS, SPLITS, digit_images, draw_scene, paint
+from cotbal.metrics import get
+
+SHORT = replace(DEFAULT_SCHEDULE, scenes=64, vision_steps=2, alignment_steps=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("demo")
+    prepare_demo(made, schedule=SHORT)
+    return made
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> Config:
+    return load_config(folder / "config.yaml")
+
+
+def test_no_digit_image_is_in_two_splits() -> None:
+    indices = [set(np.concatenate(digit_images(split).by_value).tolist()) for split in SPLITS]
+    assert sum(map(len, indices)) == len(set().union(*indices)) == 1797
+
+
+def test_the_config_fits_what_was_made(config: Config) -> None:
+    assert config.missing_paths() == []
+    assert {task.name: task.metric for task in config.tasks} == dict(METRICS)
+    assert {"cider", "iou@0.5"} <= {task.metric for task in config.tasks}
+    assert len(config.tasks) >= 6
+    assert config.comparison.single_task
+    assert len(config.comparison_seeds) >= 2
+
+
+def test_every_record_is_read_and_its_references_can_be_scored(config: Config) -> None:
+    for task in config.tasks:
+        for paths in (task.train, task.validation, task.test):
+            found = read_records(paths, task=task.name, image_root=task.images)
+            assert not found.problems
+            assert task.metric is not None
+            references = [record.references for record in found.records[:50]]
+            right = [accepted[0] for accepted in references]
+            wrong = ["nothing of the kind"] * len(right)
+            metric = get(task.metric)
+            assert np.mean(metric.score(right, references)) > np.mean(metric.score(wrong, references))
+
+
+def test_the_base_model_loads_as_anyones_and_is_fed_by_the_collator(folder: Path, config: Config) -> None:
+    processor = AutoProcessor.from_pretrained(folder / "base")
+    model = AutoModelForImageTextToText.from_pretrained(folder / "base")
+    tasks = [task.name for task in config.tasks]
+    records = [
+        read_records(task.train, task=task.name, image_root=task.images).records[0] for task in config.tasks
+    ]
+    batch = TaskCollator(processor, tasks)(records)
+    assert (batch["labels"] != -100).any(dim=1).all()
+    unknown = processor.tokenizer.unk_token_id
+    assert not (batch["input_ids"] == unknown).any(), "a word of the questions is not in the vocabulary"
+    with torch.no_grad():
+        out = model(
+            **{name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values", "labels")}
+        )
+    assert torch.isfinite(out.loss)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
+
+
+def test_what_is_there_is_kept(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    prepare_demo(folder, schedule=SHORT)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_pictures_show_their_scene(folder: Path) -> None:
+    images = digit_images("test")
+    generator = np.random.default_rng(0)
+    scene = draw_scene(generator, images)
+    board = paint(scene, images, generator)
+    assert board.shape == (SCENE_PIXELS, SCENE_PIXELS, 3)
+    bright = {(d.row, d.column) for d in scene.digits}
+    for row in range(3):
+        for column in range(3):
+            cell = board[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+            assert (cell.max() > 100) == ((row, column) in bright)
+    stored = json.loads((folder / "data/test/caption.json").read_text())[0]
+    with Image.open(folder / "data/images" / stored["image"]) as picture:
+        assert picture.size == (SCENE_PIXELS, SCENE_PIXELS)
+
+
+@pytest.mark.parametrize("task", list(QUESTIONS))
+def test_questions_have_answers(task: str) -> None:
+    images = digit_images("train")
+    generator = np.random.default_rng(1)
+    for _ in range(50):
+        dialogue = QUESTIONS[task](draw_scene(generator, images), generator)
+        assert dialogue.question
+        assert all(dialogue.answers)
