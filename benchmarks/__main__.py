@@ -30,22 +30,23 @@ def loss_groups(measured: list[cases.LossCase], device: torch.device, **options:
     }
 
 
-def cpu_groups() -> dict[str, Measure]:
+def cpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Measure]:
     device = torch.device("cpu")
+    losses = [case for case in cases.cpu_cases() if match in case.name]
     few = ["ours", "stock", "torch fused"]
     return {
-        **loss_groups(cases.cpu_cases(), device, budget=25.0),
+        **loss_groups(losses, device, budget=25.0, names=names),
         **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few),
         "cpu-tuning": lambda: tuning.run(tuning.CPU_SIZES, device, announce),
         "mathematics": mathematics.run,
     }
 
 
-def gpu_groups() -> dict[str, Measure]:
+def gpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Measure]:
     device = torch.device("cuda")
-    measured = [*cases.gpu_cases(), *cases.gpu_extra_cases()]
+    measured = [case for case in (*cases.gpu_cases(), *cases.gpu_extra_cases()) if match in case.name]
     return {
-        **loss_groups(measured, device, budget=6.0, minimum=20),
+        **loss_groups(measured, device, budget=6.0, minimum=20, names=names),
         "gpu-tuning": lambda: tuning.run(tuning.GPU_SIZES, device, announce),
     }
 
@@ -80,17 +81,21 @@ def main() -> None:
     for device in ("cpu", "gpu"):
         command = commands.add_parser(device, help=f"measure on a {device.upper()}")
         command.add_argument("--group", action="append", default=[], help="only this group; may be repeated")
+        command.add_argument("--match", default="", help="only loss cases whose name contains this")
+        command.add_argument(
+            "--contender", action="append", help="only this contender of the loss cases; may be repeated"
+        )
     commands.add_parser("pages", help="make docs/benchmarks.md and its plots from the result files")
     command = commands.add_parser("compare", help="what changed between two result files beyond the noise")
     command.add_argument("old", type=Path)
     command.add_argument("new", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "cpu":
-        measure(cpu_groups(), arguments.group, torch.device("cpu"))
+        measure(cpu_groups(arguments.match, arguments.contender), arguments.group, torch.device("cpu"))
     elif arguments.command == "gpu":
         if not torch.cuda.is_available():
             sys.exit("no CUDA or HIP device here: `python -m benchmarks cpu` measures on the CPU")
-        measure(gpu_groups(), arguments.group, torch.device("cuda"))
+        measure(gpu_groups(arguments.match, arguments.contender), arguments.group, torch.device("cuda"))
     elif arguments.command == "compare":
         compare(arguments.old, arguments.new)
     else:
