@@ -215,6 +215,32 @@ class TaskBalancedTrainer(Trainer):
             os.replace(temporary, folder / STATE_FILE)
         super()._save_checkpoint(model, trial)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._loading_from: str | None = resume_from_checkpoint
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        self._loading_from = self.state.best_model_checkpoint
+        super()._load_best_model()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # The stock Trainer matches the names in the file with the model's own and only warns where they differ.
+        # Families whose files use other names (LLaVA's) would go on from the weights they started with.
+        if load_result.missing_keys or load_result.unexpected_keys:
+            self._load_by_from_pretrained(str(self._loading_from))
+
+    def _load_by_from_pretrained(self, folder: str) -> None:
+        base = self.accelerator.unwrap_model(self.model)
+        loaded, found = type(base).from_pretrained(folder, dtype=base.dtype, output_loading_info=True)
+        missing = sorted(found["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"{folder} lacks weights of {type(base).__name__}: {', '.join(missing[:3])}"
+                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}; it cannot be resumed from"
+            )
+        base.load_state_dict(loaded.state_dict())
+        base.tie_weights()
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:

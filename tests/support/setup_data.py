@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ Batch = dict[str, Any]
 
 
 def make_batch(model: Any, kind: str, rank: int, number: int) -> Batch:
-    """Micro-batch `number` of `rank`, alike on every call. Every kind has one task a micro-batch, unevenly many tokens.
+    """Micro-batch `number` of `rank`, alike on every call; mostly of one task, with unevenly many tokens.
 
     Args:
         model: the stock model, for its sizes.
@@ -67,20 +68,17 @@ def _family(base: Any) -> str:
 
 
 def _packed(base: Any, seed: int, rows: int) -> Batch:
-    """Rows of three samples of tasks 0, 1, 2 in turn; positions start anew with each, its first token has no label."""
+    """Rows of three samples of different tasks; positions start anew with each, its first token has no label."""
     batch = random_batch(base, batch_size=rows, length=24, supervised=0.6, images=False, seed=seed)
     del batch["attention_mask"]
     edges = [0, 6 + seed % 3, 15, 24]
     tasks = torch.zeros_like(batch["labels"])
     positions = torch.zeros_like(batch["labels"])
-    samples = torch.zeros_like(batch["labels"])
-    for index, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for index, (start, end) in enumerate(itertools.pairwise(edges)):
         batch["labels"][:, start] = -100
         tasks[:, start:end] = (index + seed) % TASKS
         positions[:, start:end] = torch.arange(end - start)
-        samples[:, start:end] = index
-    batch["position_ids"], batch["loss_task_index"], batch["seq_idx"] = positions, tasks, samples
-    del batch["seq_idx"]
+    batch["position_ids"], batch["loss_task_index"] = positions, tasks
     batch["labels"] = torch.where(batch["input_ids"] == base.config.pad_token_id, -100, batch["labels"])
     return batch
 
@@ -93,7 +91,7 @@ def _plan_of_samples(batch: Batch) -> ck.Plan:
 
 
 def _text_and_blank(base: Any, seed: int) -> Batch:
-    """A row of text alone and, below it, an image that nothing is trained on: what the collator's blank_image makes."""
+    """A row of text alone and an image that nothing is trained on, as the collator's blank_image makes them."""
     batch = random_batch(base, batch_size=2, length=20, seed=seed)
     ids, config = batch["input_ids"], base.config
     image = getattr(config, "image_token_id", None) or config.image_token_index

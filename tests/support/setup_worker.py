@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-
 LONGEST = float(os.environ.get("COTBAL_TEST_LONGEST_CHECK", "240"))  # seconds
 
 

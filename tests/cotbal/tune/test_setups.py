@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+from pathlib import Path
 
 import pytest
 from rank_checks import CHECKS
-from setups import SETUPS, Outcome, run, run_on_ranks
+from setups import SETUPS, run, run_on_ranks
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -14,38 +14,30 @@ pytestmark = [
 ]
 
 
-@functools.cache
-def outcomes(ranks: int) -> dict[str, Outcome]:
-    """All set-ups of so many ranks, in one job: starting processes is most of the cost."""
-    names = [setup.name for setup in SETUPS if setup.ranks == ranks]
-    if ranks == 2:
-        names += CHECKS
-    return {outcome.name: outcome for outcome in run_on_ranks(names, ranks)}
-
-
-def named(ranks):
-    return [pytest.param(setup, id=setup.name) for setup in SETUPS if (setup.ranks > 1) == (ranks > 1)]
-
-
-def check(outcome):
+@pytest.mark.parametrize("setup", [pytest.param(s, id=s.name) for s in SETUPS if s.ranks == 1])
+def test_one_process(setup, tmp_path):
+    outcome = run(setup, tmp_path)
     assert outcome.passed, outcome
 
 
-@pytest.mark.parametrize("setup", named(1))
-def test_one_process(setup, tmp_path):
-    check(run(setup, tmp_path))
-
-
-@pytest.mark.parametrize("setup", named(2))
-def test_several_ranks(setup):
-    check(outcomes(setup.ranks)[setup.name])
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_two_ranks(name):
-    """The check raised nothing in either of its processes."""
-    check(outcomes(2)[name])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", sorted({setup.ranks for setup in SETUPS} - {1}))
+def test_several_ranks(ranks):
+    """All of them in one job: starting processes is most of the cost."""
+    names = [setup.name for setup in SETUPS if setup.ranks == ranks]
+    names += CHECKS if ranks == 2 else []
+    found = run_on_ranks(names, ranks)
+    assert [outcome.name for outcome in found] == names
+    assert [outcome for outcome in found if not outcome.passed] == []
 
 
 def test_names_are_unique():
     assert len({setup.name for setup in SETUPS}) == len(SETUPS)
+
+
+def test_the_page_lists_every_setup():
+    text = (Path(__file__).parents[3] / "docs" / "exactness.md").read_text()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
+    listed = [row for row in rows if row != "set-up"]
+    assert listed == [setup.name for setup in SETUPS], "run `python docs/make_exactness.py`"
+    assert "exceeded" not in text

@@ -35,7 +35,7 @@ def test_a_balanced_model_passes_and_is_left_as_it_was(family, normalize):
     found = handle.verify(batch)
     assert found.passed, str(found)
     assert found.divisors == (pytest.approx(found.expected_divisor),)
-    assert 0 < found.task_share
+    assert found.task_share > 0
     assert "act by the formula" in str(found)
     assert state == (handle.passes, handle.last, handle.weights.tolist(), float(handle.normalizer))
     assert torch.equal(random_state, torch.get_rng_state())
