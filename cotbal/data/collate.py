@@ -145,11 +145,15 @@ class TaskCollator:
 
     def _labelled(self, batch: Batch, samples: list[_Sample], rows: list[_Row]) -> Batch:
         ids = batch["input_ids"]
+        # A blank row is never cut: its image's tokens must all be there.
+        blank = [
+            int(batch["attention_mask"][n].sum()) for n, sample in enumerate(samples) if not sample.trained
+        ]
         if self.max_length is not None and ids.shape[1] > self.max_length:
-            shape = ids.shape
+            shape, limit = ids.shape, max([self.max_length, *blank])
             for name, value in batch.items():
                 if isinstance(value, torch.Tensor) and value.shape == shape:
-                    batch[name] = value[:, : self.max_length].contiguous()
+                    batch[name] = value[:, :limit].contiguous()
         labels = torch.full_like(batch["input_ids"], self.ignore_index)
         for number, row in enumerate(rows):
             labels[number, row.positions] = torch.tensor(row.targets, dtype=labels.dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -21,6 +21,8 @@ from cotbal.data.collate import mixes_images
 
 KINDS = ("llava", "qwen", "llama")
 TASKS = ("a", "b")
+# An example takes some 20 ms of templates and tokenizers.
+FEWER = settings(max_examples=min(60, settings.default.max_examples))
 STOPS = {"llava": "</s>", "qwen": "<|im_end|>", "llama": "<|eot_id|>"}
 
 # Words with no white space at their ends: templates that trim and templates that do not then agree.
@@ -89,6 +91,7 @@ conversations = st.lists(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@FEWER
 @given(drawn=conversations)
 def test_labels_are_the_answers_with_their_stop_and_nothing_else(
     made: dict[str, tuple[Any, Any]], images: list[Path], kind: str, drawn: list[Any]
@@ -110,6 +113,7 @@ def test_labels_are_the_answers_with_their_stop_and_nothing_else(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@FEWER
 @given(drawn=conversations)
 def test_a_prompt_is_what_stands_before_the_last_answer_in_training(
     made: dict[str, tuple[Any, Any]], images: list[Path], kind: str, drawn: list[Any]
