@@ -97,7 +97,7 @@ def row_pass(
     Args:
         logits: [M, V] float32 or bfloat16, any row stride, unit column stride. -inf masks a class.
         targets: [n] int64, the true class; -1 is a padding row: nll 0, hit False, gradient 0.
-        rows: [n] int64, the row of `logits` each target belongs to (no row twice, padding apart); None: the first n.
+        rows: [n] int64, the row of `logits` of each target (no row twice, padding apart); None: the first n.
         gradient: [M, V] of the same dtype, written at the rows named; may be `logits` itself.
         row_scale: [n] float32; None: 1.
         bias: [V].
