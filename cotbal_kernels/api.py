@@ -340,7 +340,9 @@ def _row_weights(
         return None
     if task_weights is None or planned_here:
         return made.row_weights()
-    return made.row_weights(checks.legal_weights("task_weights", checks.task_table(task_weights, made.num_tasks)))
+    return made.row_weights(
+        checks.legal_weights("task_weights", checks.task_table(task_weights, made.num_tasks))
+    )
 
 
 def _scalar(value: Tensor | float | None, device: torch.device) -> Tensor | None:
