@@ -1,0 +1,52 @@
+"""The example loops run as their docstrings say, on two gloo processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_mixture import write_mixture
+
+# Not yet timed on a quiet machine; joins `make test` when it is.
+pytestmark = pytest.mark.soak
+
+ROOT = Path(__file__).parents[3]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ACCELERATE = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    return write_mixture(tmp_path_factory.mktemp("mixture") / "made", text_only=False).parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "script", "options", "weights"),
+    [
+        (ACCELERATE, "accelerate_loop.py", ["--cpu"], (":0.5", ":2.0")),
+        (TORCHRUN, "torchrun_loop.py", ["--strategy", "dwa"], ("", "")),
+        (TORCHRUN, "torchrun_loop.py", ["--strategy", "rlw", "--shard"], ("", "")),
+    ],
+    ids=["accelerate", "torchrun", "torchrun sharded"],
+)
+def test_example_runs(mixture, launcher, script, options, weights):
+    tasks = [
+        f"{name}={mixture / f'{name}_train.json'}{weight}"
+        for name, weight in zip(("colour", "count"), weights, strict=True)
+    ]
+    job = [sys.executable, *launcher, str(ROOT / "examples" / script), *options]
+    job += ["--model", str(mixture / "model"), "--images", str(mixture / "images")]
+    job += ["--steps", "3", "--accumulation", "2", "--learning-rate", "0.01"]
+    job += [part for task in tasks for part in ("--task", task)]
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        job, env={**os.environ, **settings}, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    lines = re.findall(r"^(\d) \{'colour': ([\d.]+|nan), 'count': ([\d.]+|nan)\}$", done.stdout, re.M)
+    assert [line[0] for line in lines] == ["0", "1", "2"], done.stdout
