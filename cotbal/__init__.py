@@ -25,12 +25,14 @@ from cotbal.weigh import TaskWeights, task_weights, weigh
 __version__ = "0.1.0"
 
 _HOMES = {
+    "TaskBalancedSFTTrainer": "tune",
     "TaskCollator": "data",
     "TaskBalancedTrainer": "tune",
     "balance": "tune",
 }
 _ROOMS = ("metrics", "strategies")
 
+# Without TaskBalancedSFTTrainer, which needs the extra `trl`: `from cotbal import *` works without it.
 __all__ = [
     "Measurement",
     "ScoreTable",
@@ -59,4 +61,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_HOMES})

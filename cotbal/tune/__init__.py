@@ -22,8 +22,13 @@ __all__ = [
     "verify",
 ]
 
-# The trainer imports transformers, which takes seconds and which a loop of one's own may not need.
-_LATER = {"TaskBalancedTrainer": "trainer", "Verification": "verification", "verify": "verification"}
+# The trainers import transformers (and TRL), which takes seconds and which a loop of one's own may not need.
+_LATER = {
+    "TaskBalancedSFTTrainer": "sft",
+    "TaskBalancedTrainer": "trainer",
+    "Verification": "verification",
+    "verify": "verification",
+}
 
 
 def __getattr__(name: str) -> Any:

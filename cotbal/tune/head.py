@@ -181,6 +181,11 @@ class BalanceHandle:
         """
         uninstall(self.model, self._previous)
 
+    def put_back(self) -> None:
+        """Install the fused loss on the model again, around whatever its forward is by now."""
+        self._previous = self.model.__dict__.get("forward")
+        install(self.model, self)
+
     def run(self, model: Any, inputs: dict[str, Any]) -> Any:
         """The balanced forward: the stock one, with the fused loss inside when it trains on labels."""
         forward = stock_forward(model, self._previous)
@@ -275,7 +280,10 @@ class BalanceHandle:
             return stock_loss(*args, **kwargs)
 
         with replaced_loss(model, measured):
-            return forward(**inputs)
+            outputs = forward(**inputs)
+        if getattr(outputs, "log_probs", None) is not None:
+            self._evaluation = _row_sums_of_tokens(outputs.log_probs.detach(), outputs.is_top1, plan)
+        return outputs
 
 
 def _base_model(model: Any) -> Any:
@@ -341,6 +349,19 @@ def _row_sums(logits: Tensor, plan: ck.Plan) -> tuple[Tensor, Tensor, Tensor]:
     out = ck.cross_entropy(logits, None, plan=pairs, reduction="sum")
     shape = (rows, plan.num_tasks)
     return out.task_loss_sum.view(shape), out.task_tokens.view(shape), out.task_correct.view(shape)
+
+
+def _row_sums_of_tokens(log_probs: Tensor, hits: Tensor, plan: ck.Plan) -> tuple[Tensor, Tensor, Tensor]:
+    """The same from what TRL's fused head returns in place of logits, [B, L - 1] (or [B, L]: shifted labels)."""
+    plan = plan if plan.rows.device == log_probs.device else plan.to(log_probs.device)
+    rows, length = plan.label_shape[0], plan.label_shape[-1]
+    real = plan.targets >= 0
+    row, place = plan.rows[real] // length, plan.rows[real] % length
+    pair = row * plan.num_tasks + plan.tasks[real]
+    values = torch.stack([-log_probs[row, place].double(), torch.ones_like(row), hits[row, place]], dim=1)
+    sums = torch.zeros(rows * plan.num_tasks, 3, dtype=values.dtype, device=values.device)
+    loss, tokens, correct = sums.index_add_(0, pair, values).view(rows, plan.num_tasks, 3).unbind(dim=-1)
+    return loss, tokens, correct
 
 
 def _without_logits(outputs: Any) -> Any:

@@ -34,6 +34,23 @@ def check_settings(args: Any, compute_loss_func: Any = None) -> None:
         )
 
 
+def check_sft_settings(args: Any) -> None:
+    """Refuse what TRL's SFTConfig adds to those settings.
+
+    Args:
+        args: TRL's SFTConfig, transformers' TrainingArguments, or None.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    loss_type = getattr(args, "loss_type", "nll")
+    if loss_type != "nll":
+        raise ValueError(
+            f"loss_type is {loss_type!r}: TRL would compute that loss in place of the task-weighted one. Set "
+            "loss_type='nll'; the fused loss does not make logits either"
+        )
+
+
 def check_ranks(args: Any, accelerator: Any) -> None:
     """Refuse ways of spreading a step over devices for which the divisor would be wrong.
 
@@ -67,7 +84,7 @@ def check_not_patched(model: nn.Module) -> None:
     Raises:
         ValueError: naming the patch.
     """
-    module = getattr(type(model).forward, "__module__", "") or ""
+    module = getattr(getattr(type(model), "forward", None), "__module__", "") or ""
     if module.startswith("liger_kernel"):
         raise ValueError(
             f"the forward of {type(model).__name__} was patched by Liger ({module}), which goes past the "

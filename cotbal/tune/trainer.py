@@ -127,7 +127,7 @@ class TaskBalancedTrainer(Trainer):
             finally:
                 self.model_accepts_loss_kwargs = True
         before = self.balance_handle.passes
-        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        result = self._training_loss(model, inputs, return_outputs, num_items_in_batch)
         passes = self.balance_handle.passes - before
         if passes != 1:
             raise ValueError(
@@ -137,6 +137,11 @@ class TaskBalancedTrainer(Trainer):
                 f"(this one has {', '.join(map(str, inputs))})"
             )
         return result
+
+    def _training_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items_in_batch: Any
+    ) -> Any:
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def finish_step(self) -> None:
         """Sum the statistics of a finished optimizer step and hand them to the strategy; all ranks call it."""
