@@ -67,8 +67,9 @@ bench: $(VENV)/.dev ## the CPU benchmarks; results in benchmarks/results
 bench-gpu: ## the GPU benchmarks, with the python that is active
 	python -m benchmarks gpu
 
-soak: $(VENV)/.dev ## the long tests (minutes to hours)
-	HYPOTHESIS_PROFILE=explore $(PYTEST) -m soak --timeout 0
+soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md
+	HYPOTHESIS_PROFILE=explore $(PYTEST) -m soak --timeout 0 --junitxml build/soak.xml; \
+	  status=$$?; $(BIN)/python tests/support/soak_page.py build/soak.xml docs/soak.md; exit $$status
 
 docs: $(VENV)/.dev ## regenerate the pages that come from result files
 	$(BIN)/python -m benchmarks pages

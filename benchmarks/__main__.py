@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import cases, mathematics, pages, results, runner, tuning
+from benchmarks import cases, mathematics, pages, results, runner, tuning, workloads
+from benchmarks.allocator import keep_freed_memory
 
 Measure = Callable[[], list[dict[str, Any]]]
 
@@ -37,7 +38,7 @@ def cpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Mea
     return {
         **loss_groups(losses, device, budget=25.0, names=names),
         **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few),
-        "cpu-tuning": lambda: tuning.run(tuning.CPU_SIZES, device, announce),
+        "cpu-tuning": lambda: tuning.run(workloads.CPU, device, announce),
         "mathematics": mathematics.run,
     }
 
@@ -47,7 +48,7 @@ def gpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Mea
     measured = [case for case in (*cases.gpu_cases(), *cases.gpu_extra_cases()) if match in case.name]
     return {
         **loss_groups(measured, device, budget=6.0, minimum=20, names=names),
-        "gpu-tuning": lambda: tuning.run(tuning.GPU_SIZES, device, announce),
+        "gpu-tuning": lambda: tuning.run(workloads.GPU, device, announce),
     }
 
 
@@ -91,6 +92,7 @@ def main() -> None:
     command.add_argument("new", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "cpu":
+        keep_freed_memory()
         measure(cpu_groups(arguments.match, arguments.contender), arguments.group, torch.device("cpu"))
     elif arguments.command == "gpu":
         if not torch.cuda.is_available():

@@ -27,11 +27,13 @@ class LossCase:
     tasks: int = 8
     dtype: torch.dtype = torch.float32
     logits_level: bool = False  # the loss on logits that exist already, without the head's GEMM
+    cold: bool = False  # the caches are overwritten before each timed call
 
     @property
     def name(self) -> str:
         share = f"{self.supervised:.0%}"
-        return f"{self.label} {share} {str(self.dtype).removeprefix('torch.')} {self.tasks} tasks"
+        cache = ", cold cache" if self.cold else ""
+        return f"{self.label} {share} {str(self.dtype).removeprefix('torch.')} {self.tasks} tasks{cache}"
 
     @property
     def rows(self) -> int:
@@ -55,9 +57,19 @@ def cpu_cases() -> list[LossCase]:
         LossCase("cpu-loss", "small hidden H=128 V=32000", 4 * 704, 128, 32_000),
         LossCase("cpu-loss", "small hidden H=128 V=32000", 4 * 704, 128, 32_000, supervised=0.1),
         LossCase("cpu-loss", "odd vocabulary H=128 V=32001", 4 * 704, 128, 32_001),
+        # few enough tokens for contenders whose bfloat16 products the machine only emulates
+        LossCase("cpu-loss", "few tokens H=128 V=32000", 64, 128, 32_000, dtype=torch.bfloat16),
     ]
     logits = LossCase("cpu-logits", "logits V=32000", 704, 0, 32_000, logits_level=True)
-    return [*cases, logits, replace(logits, supervised=0.1), replace(logits, dtype=torch.bfloat16)]
+    small = replace(logits, label="64 rows of logits V=32000", tokens=64)
+    return [
+        *cases,
+        logits,
+        replace(logits, supervised=0.1),
+        replace(logits, dtype=torch.bfloat16),
+        small,
+        replace(small, cold=True),
+    ]
 
 
 def cpu_curves() -> list[LossCase]:

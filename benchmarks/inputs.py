@@ -69,37 +69,60 @@ def make(case: LossCase, device: torch.device, seed: int = 0) -> LossInputs:
 
 @dataclass(frozen=True)
 class Truth:
-    """Loss and gradients in float64 of the weighted and of the unweighted mean, from the formula."""
+    """Loss and gradients in float64, from the formula; gradients at some rows and classes, spread over all."""
 
     loss: float
-    hidden_gradient: Tensor  # [m, H] float64, supervised rows
-    weight_gradient: Tensor | None
+    rows: Tensor  # int64, positions in ``hidden``
+    hidden_gradient: Tensor  # [len(rows), H] float64
+    classes: Tensor  # int64
+    weight_gradient: Tensor | None  # [len(classes), H]
 
 
-def truth(inputs: LossInputs, weighted: bool, block: int = 512) -> Truth:
-    """The formula in float64, a block of rows at a time. Written apart from every implementation."""
+def truths(
+    inputs: LossInputs, *, most_rows: int = 512, most_classes: int = 2048, block: int = 512
+) -> dict[bool, Truth]:
+    """The weighted mean's (True) and the plain mean's (False), written apart from every implementation.
+
+    The loss is that of all supervised rows. Gradients are worked out at ``most_rows`` rows and ``most_classes``
+    classes, evenly spread, the first and last among them: all of them would take longer than everything measured.
+    """
+    device = inputs.hidden.device
     rows = (inputs.labels != -100).nonzero().squeeze(1)
-    row_weights = torch.ones(len(rows), dtype=torch.float64, device=rows.device)
-    if weighted:
-        row_weights = inputs.task_weights.double()[inputs.task_ids[rows]]
-    row_weights = row_weights / row_weights.sum()
+    tasks = inputs.task_weights.double()[inputs.task_ids[rows]]
+    scales = {True: tasks / tasks.sum(), False: torch.full_like(tasks, 1 / len(rows))}
+    chosen = _spread(len(rows), most_rows, device)
+    classes = _spread(inputs.case.vocab, most_classes, device)
     weight = None if inputs.weight is None else inputs.weight.detach().double()
-    loss = torch.zeros((), dtype=torch.float64, device=rows.device)
-    weight_gradient = None if weight is None else torch.zeros_like(weight)
-    pieces = []
-    for part, scale in zip(rows.split(block), row_weights.split(block), strict=True):
-        x = inputs.hidden.detach()[part].double()
-        z = x if weight is None else x @ weight.T
-        log_p = z.log_softmax(-1)
-        target = inputs.labels[part]
-        loss -= (scale * log_p.gather(1, target[:, None]).squeeze(1)).sum()
-        dz = log_p.exp_()
-        dz[torch.arange(len(part), device=part.device), target] -= 1
-        dz *= scale[:, None]
-        pieces.append(dz if weight is None else dz @ weight)
-        if weight_gradient is not None:
-            weight_gradient += dz.T @ x
-    return Truth(loss.item(), torch.cat(pieces), weight_gradient)
+    loss = dict.fromkeys(scales, 0.0)
+    dz_classes: list[Tensor] = []
+    for part in rows.split(block):
+        log_p = _log_p(inputs, weight, part)
+        nll = -log_p.gather(1, inputs.labels[part][:, None]).squeeze(1)
+        for weighted, scale in scales.items():
+            loss[weighted] += float(nll @ scale[len(dz_classes) * block :][: len(part)])
+        dz_classes.append(
+            log_p[:, classes].exp_() - (classes[None, :] == inputs.labels[part][:, None]).double()
+        )
+    dz_rows = _log_p(inputs, weight, rows[chosen]).exp_()
+    dz_rows[torch.arange(len(chosen), device=device), inputs.labels[rows[chosen]]] -= 1
+    hidden_gradient = dz_rows if weight is None else dz_rows @ weight
+    every_x = None if weight is None else inputs.hidden.detach()[rows].double()
+    found = {}
+    for weighted, scale in scales.items():
+        weight_gradient = None if every_x is None else (torch.cat(dz_classes) * scale[:, None]).T @ every_x
+        found[weighted] = Truth(
+            loss[weighted], rows[chosen], hidden_gradient * scale[chosen, None], classes, weight_gradient
+        )
+    return found
+
+
+def _log_p(inputs: LossInputs, weight: Tensor | None, rows: Tensor) -> Tensor:
+    x = inputs.hidden.detach()[rows].double()
+    return (x if weight is None else x @ weight.T).log_softmax(-1)
+
+
+def _spread(count: int, most: int, device: torch.device) -> Tensor:
+    return torch.linspace(0, count - 1, min(count, most), device=device, dtype=torch.float64).round().long()
 
 
 # relative error allowed in the Frobenius norm: a few units of the storage precision of inputs and gradients
@@ -111,10 +134,9 @@ def disagreement(inputs: LossInputs, loss: Tensor, expected: Truth) -> str | Non
     allowed = _ALLOWED[inputs.case.dtype]
     if abs(loss.item() - expected.loss) > allowed * abs(expected.loss):
         return f"loss {loss.item():.6g} instead of {expected.loss:.6g}"
-    rows = inputs.labels != -100
-    pairs = [("hidden", inputs.hidden, expected.hidden_gradient, rows)]
+    pairs = [("hidden", inputs.hidden, expected.hidden_gradient, expected.rows)]
     if inputs.weight is not None and expected.weight_gradient is not None:
-        pairs.append(("weight", inputs.weight, expected.weight_gradient, slice(None)))
+        pairs.append(("weight", inputs.weight, expected.weight_gradient, expected.classes))
     for name, leaf, right, where in pairs:
         if leaf.grad is None:
             return f"no gradient for {name}"

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.allocator import keeps_freed_memory
+
 _PACKAGES = (
     "torch",
     "triton",
@@ -73,6 +75,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "system": platform.platform(),
         "versions": versions(),
         "commit": commit(),
+        "keeps_freed_memory": keeps_freed_memory(),
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

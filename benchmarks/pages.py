@@ -48,6 +48,7 @@ def render(files: list[dict[str, Any]]) -> dict[Path, str]:
         "ratios are to the floor measured in the same run: the three bare GEMMs over the supervised rows (for the",
         "loss on logits: one copy of them). Memory is the peak above what was allocated before. A contender with no",
         "figure says why. *Compacted*: handed the supervised rows alone, which is work done for it beforehand.",
+        "On CPUs the allocator keeps freed memory, for everyone: fresh pages would add up to a quarter to a call.",
     ]
     for machine in dict.fromkeys(file["machine"]["kind"] for file in files):
         of_machine = [file for file in files if file["machine"]["kind"] == machine]
@@ -81,11 +82,16 @@ def _table(entry: dict[str, Any]) -> list[str]:
     timings = entry["contenders"]
     with_floor = any("ratio_to_floor" in timing for timing in timings.values())
     rate = any("tokens_per_second" in timing for timing in timings.values())
+    to_stock = any("ratio_to_stock" in timing for timing in timings.values())
     header = ["contender", "median", "quartiles"]
     header += ["x floor"] if with_floor else []
     header += ["tokens/s"] if rate else []
+    header += ["x stock"] if to_stock else []
     header += ["peak memory", "runs"]
-    lines = [f"**{entry['name']}**", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines = [f"**{entry['name']}**", ""]
+    if "emulated" in entry.get("floor", ""):
+        lines += [f"Floor: {entry['floor']}.", ""]
+    lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for name, timing in sorted(timings.items(), key=lambda item: item[1]["median"]):
         cells = [
             f"*{name}*" if name == FLOOR else name,
@@ -94,9 +100,13 @@ def _table(entry: dict[str, Any]) -> list[str]:
         ]
         cells += [f"{timing['ratio_to_floor']:.2f}"] if with_floor else []
         cells += [f"{timing['tokens_per_second']:,.0f}"] if rate else []
+        cells += [f"{timing['ratio_to_stock']:.3f}"] if to_stock else []
         peak = timing["peak_bytes"]
         cells += ["?" if peak is None else f"{peak / 2**20:,.0f} MiB", str(timing["runs"])]
         lines.append("| " + " | ".join(cells) + " |")
+    if "largest_batch" in entry:
+        told = ", ".join(f"{name}: {batch}" for name, batch in entry["largest_batch"].items())
+        lines += ["", f"Samples in the largest batch that fits (powers of two): {told}."]
     if entry["absent"]:
         told = "; ".join(f"{name}: {reason}" for name, reason in entry["absent"].items())
         lines += ["", f"No figure: {told}."]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,10 +14,11 @@ from torch import Tensor
 from benchmarks import contenders as field
 from benchmarks.cases import LossCase
 from benchmarks.contenders import CONTENDERS, Contender, Unavailable
-from benchmarks.inputs import LossInputs, Truth, disagreement, make, truth
+from benchmarks.inputs import LossInputs, Truth, disagreement, make, truths
 from benchmarks.timing import Step, interleave
 
 FLOOR = "floor"
+PATIENCE = 15.0  # seconds of one call, beyond which a contender is not waited for
 
 
 def run_case(
@@ -33,29 +36,39 @@ def run_case(
     medians to the floor of this same run, and for the others the reason why there is no figure.
     """
     inputs = make(case, device, seed)
-    # Truth is per layout and per loss: the weighted and the plain mean, each once.
-    expected = {weighted: truth(inputs, weighted) for weighted in (True, False)}
+    emulation = None if case.logits_level else emulated_products(inputs)
     layouts = {"": inputs}
     if case.supervised < 1:
         layouts["compacted"] = inputs.compacted()
     steps: dict[str, Step] = {}
     absent: dict[str, str] = {}
     for layout, given in layouts.items():
+        expected = truths(given)
         for contender in CONTENDERS:
             if names is not None and contender.name not in names:
                 continue
             if layout and contender.compacts:
                 continue  # it compacts by itself; the gain of doing so is in its own time
             label = f"{contender.name} ({layout})" if layout else contender.name
+            if emulation is not None and not contender.widens:
+                seconds = emulation.seconds_per_row * (case.rows if contender.compacts else len(given.labels))
+                if seconds > PATIENCE:
+                    absent[label] = f"would take about {seconds:.0f} s a call: {emulation}"
+                    continue
             outcome = _check(contender, given, expected[contender.weighted])
             if isinstance(outcome, str):
                 absent[label] = outcome
             else:
                 steps[label] = outcome
-    del expected
+        del expected
     gc.collect()
-    steps[FLOOR] = field.copy(inputs) if case.logits_level else field.bare_gemms(inputs)
-    timings = interleave(steps, device, budget=budget, minimum=minimum)
+    if case.logits_level:
+        steps[FLOOR] = field.copy(inputs)
+    else:
+        steps[FLOOR] = field.bare_gemms(inputs, dtype=torch.float32 if emulation else None)
+    steps[FLOOR]()
+    flush = _flush(device) if case.cold else None
+    timings = interleave(steps, device, budget=budget, minimum=minimum, flush=flush, warm=True)
     floor = timings[FLOOR].median
     return {
         "name": case.name,
@@ -69,12 +82,58 @@ def run_case(
         "tasks": case.tasks,
         "dtype": str(case.dtype).removeprefix("torch."),
         "seed": seed,
+        "floor": _floor_text(case, emulation),
         "contenders": {
             name: {**timing.as_dict(), "ratio_to_floor": timing.median / floor}
             for name, timing in timings.items()
         },
         "absent": absent,
     }
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """Products in a type that the machine has no instructions for."""
+
+    dtype: torch.dtype
+    seconds_per_row: float  # of the three GEMMs
+    slowdown: float  # against float32
+
+    def __str__(self) -> str:
+        name = str(self.dtype).removeprefix("torch.")
+        return f"products in {name} are emulated here and take {self.slowdown:.0f} x as long as in float32"
+
+
+def emulated_products(inputs: LossInputs, rows: int = 16) -> Emulation | None:
+    """How slow the GEMMs are in the case's type, where float32 is faster; None where it is not (it never is on GPUs).
+
+    torch multiplies bfloat16 matrices on CPUs without instructions for them one element at a time.
+    """
+    if inputs.case.dtype is torch.float32 or inputs.hidden.device.type != "cpu":
+        return None
+    rows = min(rows, inputs.case.rows)
+    taken = {}
+    for dtype in (inputs.case.dtype, torch.float32):
+        step = field.bare_gemms(inputs, rows=rows, dtype=dtype)
+        step()
+        began = time.perf_counter()
+        step()
+        taken[dtype] = time.perf_counter() - began
+    slowdown = taken[inputs.case.dtype] / taken[torch.float32]
+    return Emulation(inputs.case.dtype, taken[inputs.case.dtype] / rows, slowdown) if slowdown > 1 else None
+
+
+def _floor_text(case: LossCase, emulation: Emulation | None) -> str:
+    if case.logits_level:
+        return "one copy of the supervised logits"
+    told = "the three GEMMs over the supervised rows"
+    return told if emulation is None else f"{told}, in float32: {emulation}"
+
+
+def _flush(device: torch.device) -> Callable[[], object]:
+    """Overwrites more memory than any cache holds."""
+    buffer = torch.empty(2**26, device=device)
+    return buffer.zero_
 
 
 def _check(contender: Contender, inputs: LossInputs, expected: Truth) -> Step | str:

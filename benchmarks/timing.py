@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -45,22 +46,27 @@ def interleave(
     minimum: int = 5,
     maximum: int = 50,
     flush: Callable[[], object] | None = None,
+    warm: bool = False,
 ) -> dict[str, Timing]:
     """Time every step in turn, round after round, until ``budget`` seconds are spent.
 
-    Each contender runs once uncounted (compilation, caches, memory pools), then in every round. The order turns
-    by one from round to round, so that nobody always follows the same neighbour. ``flush`` runs before each timed
-    step (a cold cache); without it the caches are as the neighbour left them.
+    Each contender runs once or twice uncounted (compilation, caches, memory pools; once where ``warm`` says that it
+    has run before), then in every round, in an order drawn anew, so that nobody always follows the same neighbour.
+    ``flush`` runs before each timed step (a cold cache); without it the caches are as the neighbour left them.
     """
+    if not warm:
+        for step in steps.values():
+            step()
     peaks = {name: peak_memory(step, device) for name, step in steps.items()}
     names = list(steps)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
     began = time.perf_counter()
     for turn in range(maximum):
         if turn >= minimum and time.perf_counter() - began > budget:
             break
-        offset = turn % len(names)
-        for name in names[offset:] + names[:offset]:
+        order.shuffle(names)
+        for name in names:
             if flush is not None:
                 flush()
             seconds[name].append(_once(steps[name], device))
@@ -81,12 +87,11 @@ def _once(step: Step, device: torch.device) -> float:
 
 
 def peak_memory(step: Step, device: torch.device) -> int | None:
-    """Bytes above what was allocated before, at the worst moment of the second run of ``step``.
+    """Bytes above what was allocated before, at the worst moment of ``step``, which has run before.
 
     On a GPU the allocator counts. On Linux the kernel's high-water mark of the resident set is reset through
     ``/proc/self/clear_refs``, so memory of native libraries counts too; elsewhere None.
     """
-    step()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

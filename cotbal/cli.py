@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 import warnings
@@ -202,11 +203,44 @@ def status(config: ConfigPath, output: OutputPath = None) -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Say what is installed, which loss kernels can run here, and why the others cannot."""
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="CONFIG",
+            help="Also prove on one batch of this mixture that task weights act.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Say what is installed, which loss kernels can run here, and why the others cannot.
+
+    With a config, one batch goes through its own model and training settings; one task's weight is doubled, and the
+    gradient has to move by the formula. Start it as you start your training, and it checks that too:
+    [bold]torchrun --nproc-per-node 8 -m cotbal doctor --config my-mixture.yaml[/bold]
+    """
     from cotbal.doctor import examine
 
-    Console(soft_wrap=True).print(examine())
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        Console(soft_wrap=True).print(examine())
+    if config is not None and not _weights_act(_load(config, None), tell=first):
+        raise typer.Exit(1)
+
+
+def _weights_act(config: Config, *, tell: bool) -> bool:
+    from cotbal import stages
+
+    _quiet()
+    if tell:
+        _say(f"\nchecking the task weights on one batch, with {config.model.name}")
+    with _plain_warnings():
+        verification, task = stages.check_weights(config)
+    if tell:
+        _say(f"{verification}\n  task {verification.task} is {task}")
+    return verification.passed
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The whole job and its stages: prepare, weigh, tune, report."""
 
 from cotbal.stages.job import (
+    check_weights,
     mixture_weights,
     prepare,
     run_all,
@@ -13,6 +14,7 @@ from cotbal.stages.job import (
 )
 
 __all__ = [
+    "check_weights",
     "mixture_weights",
     "prepare",
     "run_all",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +25,10 @@ from cotbal.scores import ScoreTable
 from cotbal.stages.results import measure_scores, report_input, task_values
 from cotbal.weigh import Provenance, TaskWeights, weigh
 
-__all__ = ["mixture_weights", "prepare", "run_all", "score_table", "tune", "weigh_run"]
+if TYPE_CHECKING:
+    from cotbal.tune.verification import Verification
+
+__all__ = ["check_weights", "mixture_weights", "prepare", "run_all", "score_table", "tune", "weigh_run"]
 
 
 def prepare(config: Config, progress: PlanProgress, *, redo: bool = False) -> ScoreTable:
@@ -170,6 +174,17 @@ def run_all(config: Config, progress: PlanProgress, *, redo: bool = False) -> Ta
             weights = weigh_run(config)
         runner.run(comparison, mixture_weights(config, weights))
     return weights
+
+
+def check_weights(config: Config) -> tuple[Verification, str]:
+    """Prove on one batch that task weights act; with the measured weights where there are any, else with 1 for all.
+
+    See `cotbal.prepare.self_check.check_weights`.
+    """
+    from cotbal.prepare.self_check import check_weights as check
+
+    weights = mixture_weights(config, saved_weights(config))
+    return check(config, None if weights is None else weights.as_dict())
 
 
 def write_report(config: Config) -> tuple[ReportInput, Path]:

@@ -1,15 +1,16 @@
 """The harness measures what it says: wrong contenders are found, ratios and changes come out right."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import results
+from benchmarks import results, runner
 from benchmarks.cases import LossCase
 from benchmarks.contenders import CONTENDERS, Contender
-from benchmarks.inputs import LossInputs, make
+from benchmarks.inputs import LossInputs, make, truths
 from benchmarks.runner import FLOOR, _check, run_case
 from benchmarks.timing import peak_memory, summarise
 
@@ -49,13 +50,26 @@ def test_a_wrong_contender_is_reported_and_not_timed(bug: str) -> None:
 
         return step
 
-    from benchmarks.inputs import truth
-
     inputs = make(CASE, CPU)
-    outcome = _check(Contender("planted", build), inputs, truth(inputs, weighted=False))
+    outcome = _check(Contender("planted", build), inputs, truths(inputs)[False])
     assert isinstance(outcome, str)
     assert outcome.startswith("wrong: ")
     assert bug in outcome
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_emulated_products_are_told_and_not_waited_for(slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever multiplies in bfloat16 is left out where that would take minutes; the floor is float32's products."""
+    emulation = runner.Emulation(torch.bfloat16, 1000.0 if slow else 1e-9, 50.0)
+    monkeypatch.setattr(runner, "emulated_products", lambda inputs: emulation)
+    case = replace(CASE, dtype=torch.bfloat16)
+    entry = run_case(case, CPU, budget=0.1, minimum=2, names=["ours", "stock"])
+    assert {"ours", FLOOR} <= set(entry["contenders"])
+    assert "50 x as long as in float32" in entry["floor"]
+    assert ("stock" in entry["contenders"]) is not slow
+    if slow:
+        assert "would take about 64000 s a call" in entry["absent"]["stock"]
+        assert "16000 s" in entry["absent"]["stock (compacted)"]
 
 
 def test_peak_memory_sees_what_a_step_allocates() -> None:

@@ -1,0 +1,110 @@
+"""One batch of a config's own data through its own model and training settings, to prove that the weights act."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers import PrinterCallback
+
+from cotbal.config import Config
+from cotbal.config_file import ConfigError
+from cotbal.data.collate import TaskCollator, mixes_images
+from cotbal.data.formats import Record
+from cotbal.prepare.arguments import training_arguments, training_settings
+from cotbal.prepare.loading import load_model, load_processor
+from cotbal.prepare.mixture import Mixture, RecordDataset
+from cotbal.tune.trainer import TaskBalancedTrainer
+from cotbal.tune.verification import Verification
+
+__all__ = ["check_weights"]
+
+# The check is one batch: nothing is accumulated, saved or logged.
+_ONE_STEP: dict[str, Any] = {
+    "max_steps": 1,
+    "gradient_accumulation_steps": 1,
+    "train_sampling_strategy": "sequential",
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "report_to": "none",
+}
+
+
+class _Finished(Exception):
+    """The check is done; the training it was part of ends here."""
+
+
+class _CheckingTrainer(TaskBalancedTrainer):
+    """Verifies in place of its first training step: the model is wrapped, sharded and cast as training would."""
+
+    verification: Verification | None = None
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        batch = self._prepare_inputs(inputs)
+        self.verification = self.balance_handle.verify(batch, model=model, backward=self.accelerator.backward)
+        raise _Finished
+
+
+def check_weights(config: Config, weights: Mapping[str, float] | None = None) -> tuple[Verification, str]:
+    """Double one task's weight on a batch of the config's first records, and compare the gradient with the formula.
+
+    The batch goes through what a tuning of this config goes through: its model, processor, adapters and
+    `training` settings, and the launcher this process was started by (torchrun, accelerate launch); every process
+    must call. Nothing is trained, and nothing is written but to a temporary folder.
+
+    Args:
+        config: the mixture.
+        weights: of every task of the mixture; 1 for all by default.
+
+    Returns:
+        What was found, and the name of the task whose weight was doubled.
+
+    Raises:
+        ConfigError: the settings are refused by transformers.
+        ValueError: see `cotbal.tune.verify`.
+    """
+    tasks = [task.name for task in config.tasks]
+    settings = training_settings(config, "comparison") | _ONE_STEP
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = training_arguments(settings, Path(folder), config.seed)
+        records = first_records(config, arguments.world_size * arguments.per_device_train_batch_size)
+        trainer = _CheckingTrainer(
+            model=load_model(config.model),
+            args=arguments,
+            train_dataset=RecordDataset(records),
+            data_collator=TaskCollator(
+                load_processor(config.model),
+                tasks,
+                max_length=config.max_length,
+                on_bad=config.bad_records,
+                blank_image=arguments.world_size > 1 and mixes_images(records),
+            ),
+            tasks=tasks,
+            task_weights=dict(weights) if weights is not None else dict.fromkeys(tasks, 1.0),
+        )
+        trainer.remove_callback(PrinterCallback)
+        try:
+            trainer.train()
+        except _Finished:
+            pass
+        finally:
+            if dist.is_initialized():
+                dist.barrier()
+    if trainer.verification is None:
+        raise ConfigError("the training ended before its first step; are there records to train on?")
+    return trainer.verification, tasks[trainer.verification.task]
+
+
+def first_records(config: Config, count: int) -> Sequence[Record]:
+    """At least `count` training records, one of each task in turn."""
+    mixture = Mixture(config)
+    lists = [mixture.records(task.name, "train") for task in config.tasks]
+    turns = itertools.chain.from_iterable(zip(*(itertools.cycle(records) for records in lists), strict=True))
+    return list(itertools.islice(turns, max(count, len(lists))))
