@@ -41,7 +41,7 @@ def made(tokens: int, classes: int) -> tuple[torch.Tensor, torch.Tensor, ck.Plan
     return hidden, weight, plan.to(DEVICE)
 
 
-@pytest.mark.parametrize(("tokens", "classes"), [(12, 70), (40, 300)])
+@pytest.mark.parametrize(("tokens", "classes"), [(12, 70), (40, 300), (3, 5000)])
 def test_logits_take_one_launch_and_one_reduction(tokens: int, classes: int) -> None:
     logits = torch.randn(tokens, classes, device=DEVICE).requires_grad_()
     _, _, plan = made(tokens, classes)
@@ -55,7 +55,7 @@ def test_logits_take_one_launch_and_one_reduction(tokens: int, classes: int) -> 
     assert backward == ([] if DEVICE == "cpu" else ["rescale_kernel"])
 
 
-@pytest.mark.parametrize(("tokens", "classes"), [(12, 70), (40, 300)])
+@pytest.mark.parametrize(("tokens", "classes"), [(12, 70), (40, 300), (3, 5000)])
 def test_the_head_takes_four_launches_beside_its_products(tokens: int, classes: int) -> None:
     hidden, weight, plan = made(tokens, classes)
     weights = torch.tensor([0.5, 1.0, 2.0], device=DEVICE)
