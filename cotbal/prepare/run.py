@@ -23,6 +23,7 @@ from cotbal.prepare.mixture import Mixture
 from cotbal.prepare.plan import Plan, Unit, make_plan
 from cotbal.prepare.progress import PlanProgress, Work
 from cotbal.prepare.store import Manifest, RunFolder, SampleScore, UnitFolder
+from cotbal.tasks import MINI, plus_model
 from cotbal.weights import TaskWeights
 
 __all__ = ["Runner", "UnitChangedError"]
@@ -278,6 +279,7 @@ class Runner:
             release_memory()
             self.progress.end()
         folder.write_scores(scores)
+        self._tell_hopeless(unit, scores)
         folder.write_manifest(
             manifest.advanced(
                 "scored",
@@ -289,6 +291,19 @@ class Runner:
         shutil.rmtree(folder.predictions, ignore_errors=True)
         if unit.stage == "preparation" and not self.config.preparation.keep_models:
             shutil.rmtree(folder.model, ignore_errors=True)
+
+    def _tell_hopeless(self, unit: Unit, scores: Sequence[SampleScore]) -> None:
+        """Say at once what would stop the weighing when all runs are done: a task of undefined difficulty."""
+        for task in unit.scored_tasks if unit.stage == "preparation" else ():
+            stated = self.mixture.task(task).higher_is_better
+            higher = self.metrics[task].higher_is_better if stated is None else stated
+            decisive = plus_model(task) if higher else MINI
+            if unit.model == decisive and sum(score.score for score in scores if score.task == task) <= 0:
+                self.progress.say(
+                    f"warning: {unit.model} scores 0 on task '{task}', so its difficulty is undefined and weighing "
+                    "will stop there. Stop now and give it a metric with a finer scale, a longer preparation or an "
+                    "explicit `weight`"
+                )
 
     def _score_task(self, unit: Unit, folder: UnitFolder, model: Any, task: str) -> list[SampleScore]:
         records = self.mixture.records(task, unit.split)

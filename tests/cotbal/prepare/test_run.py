@@ -51,6 +51,30 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path.parent
 
 
+def test_a_task_that_cannot_be_weighed_is_told_when_its_run_ends(tmp_path: Path) -> None:
+    """An untrained model answers nothing right: that is known before the other runs have cost anything."""
+    path = tiny_mixture.write_mixture(
+        tmp_path / "m",
+        samples=8,
+        text_only=False,
+        metrics=("exact_match", "loss"),
+        training={"max_steps": 1, "learning_rate": 0.0, "per_device_train_batch_size": 2, "use_cpu": True},
+        preparation={"mini_fraction": 0.25},
+    )
+    config = load_config(path)
+    told = Told()
+    runner = Runner(config, told)
+    for unit in runner.plan.of("preparation"):
+        with told.plan(runner.work([unit])):
+            runner.run([unit])
+        if unit.model == "mini":
+            assert "warning" not in told.text
+        if unit.model == "plus_colour":
+            break
+    assert "plus_colour scores 0 on task 'colour'" in told.text
+    assert "plus_count" not in told.text
+
+
 @pytest.fixture
 def mixture(finished: Path, tmp_path: Path) -> Path:
     """A copy of it that a test may spoil."""
