@@ -75,9 +75,10 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
     ) -> None:
         tasks = check_task_names(tasks)
         check_sft_settings(args)
-        for name in ("train_dataset", "eval_dataset"):
-            for part, dataset in _parts(name, trainer_options.get(name)):
-                check_task_column(dataset, tasks, task_column, part)
+        if trainer_options.get("data_collator") is None:  # another may know the tasks otherwise
+            for name in ("train_dataset", "eval_dataset"):
+                for part, dataset in _parts(name, trainer_options.get(name)):
+                    check_task_column(dataset, tasks, task_column, part)
         self.task_column = task_column
         # Counts of the step's micro-batches, then of the finished steps: hits, supervised tokens, all tokens.
         self._micro_batch_counts: list[Tensor] = []
@@ -96,11 +97,11 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
         self.data_collator = TaskColumnCollator(self.data_collator, tasks, task_column)
 
     def _balanced(self, normalize: str) -> BalanceHandle:
+        check_sft_settings(self.args)  # those that TRL made of None or of TrainingArguments
         if getattr(self, "aux_loss_enabled", False):
-            coefficient = getattr(self, "router_aux_loss_coef", None)
             raise ValueError(
-                f"router_aux_loss_coef is {coefficient}: the router's loss would be added once per micro-batch to a "
-                "loss that is divided over the whole step. Set router_aux_loss_coef=0.0 in SFTConfig"
+                "router_aux_loss_coef is not 0: the router's loss would be added once per micro-batch to a loss that "
+                "is divided over the whole step. Set router_aux_loss_coef=0.0 in SFTConfig"
             )
         if self._earlier_handle is not None:
             self._earlier_handle.put_back()

@@ -194,8 +194,16 @@ def _whole_gradients(model: nn.Module) -> Gradients:
     return found
 
 
+def with_trl(*arguments: Any) -> Steps:
+    """`TaskBalancedSFTTrainer`; TRL takes seconds to import."""
+    from trl_engine import train
+
+    return train(*arguments)
+
+
 ENGINES: dict[str, Callable[..., Steps]] = {
     "trainer": with_trainer,
+    "trl": with_trl,
     "accelerate": with_accelerate,
     "torch": with_torch,
 }

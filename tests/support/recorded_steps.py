@@ -27,9 +27,11 @@ class Recorder(TrainerCallback):
             self.parameters.append({name: p.detach().clone() for name, p in model.named_parameters()})
 
 
-def training_arguments(folder: Any, **options: Any) -> TrainingArguments:
+def training_arguments(
+    folder: Any, *, kind: type[TrainingArguments] = TrainingArguments, **options: Any
+) -> TrainingArguments:
     """Quiet arguments for a run on the CPU: plain SGD, no clipping, nothing saved."""
-    return TrainingArguments(
+    return kind(
         **{
             "output_dir": str(folder),
             "use_cpu": True,

@@ -53,7 +53,7 @@ class SetUp:
         model: key of `MODELS`.
         precision: "float64", "float32", or "bf16" (autocast, or FSDP2's parameters, over float32).
         ranks: gloo processes.
-        engine: "trainer", "accelerate" or "torch": whose loop.
+        engine: "trainer", "trl" (TRL's SFTTrainer), "accelerate" or "torch": whose loop.
         sharding: "none", "ddp", "fsdp2", "fsdp2, head apart" or "zero3 stand-in".
         accumulation: micro-batches of a step, on each rank.
         micro_batches: on each rank in all; the last step is ragged where they do not divide.
@@ -185,6 +185,23 @@ def _listed() -> list[SetUp]:
         SetUp("FSDP2, 2 ranks, LoRA on body and head", title, adapter="LoRA on body and head", **two),
         SetUp("FSDP2, 2 ranks, tied embeddings", title, "llama", change="tied embeddings", **two),
         SetUp("ZeRO-3 stand-in", title, engine="torch", sharding="zero3 stand-in"),
+    ]
+    title = "TRL (TaskBalancedSFTTrainer)"
+    models = ("llava", "qwen2_5_vl", "llama")
+    made += [SetUp(f"TRL, {model}, accumulation 4", title, model, engine="trl") for model in models]
+    made += [
+        SetUp("TRL, a micro-batch without a supervised token", title, data="an empty rank", engine="trl"),
+        SetUp("TRL, packed rows", title, "llama", data="packed", engine="trl"),
+        SetUp("TRL, bf16", title, precision="bf16", engine="trl"),
+    ]
+    for first in (False, True):
+        when = "after balance" if first else "before balance"
+        lora = {"adapter": "LoRA on the body", "balanced_first": first}
+        made.append(SetUp(f"TRL, LoRA on the body, added {when}", title, engine="trl", **lora))
+    two = {"ranks": 2, "sharding": "ddp", "engine": "trl"}
+    made += [
+        SetUp("TRL, DDP, 2 ranks", title, **two),
+        SetUp("TRL, DDP, 2 ranks, one without a supervised token", title, data="an empty rank", **two),
     ]
     return made
 

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image
-from recorded_steps import Recorder
+from recorded_steps import Recorder, training_arguments
 from step_oracle import largest_deviation, oracle_step, to_double
 from tiny_models import tiny_llama, tiny_llava, tiny_qwen2_5_vl
 from transformers import set_seed
@@ -61,28 +61,14 @@ def rows(count=10, *, images=True, completion=False):
 
 
 def settings(folder, **options):
-    return SFTConfig(
-        **{
-            "output_dir": str(folder),
-            "use_cpu": True,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "report_to": [],
-            "disable_tqdm": True,
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "max_grad_norm": 0.0,
-            "optim": "sgd",
-            "learning_rate": 0.05,
-            "lr_scheduler_type": "constant",
-            "train_sampling_strategy": "sequential",
-            "per_device_train_batch_size": 2,
-            "per_device_eval_batch_size": 2,
-            "gradient_accumulation_steps": 2,
-            "num_train_epochs": 1,
-            **options,
-        }
-    )
+    """Without what SFTConfig turns on by itself."""
+    plain = {"bf16": False, "gradient_checkpointing": False, "loss_type": "nll"}
+    sizes = {
+        "per_device_train_batch_size": 2,
+        "per_device_eval_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+    }
+    return training_arguments(folder, kind=SFTConfig, **{**plain, **sizes, **options})
 
 
 def make_trainer(
@@ -152,7 +138,7 @@ def test_five_lines_on_vision_data_are_the_formula(tmp_path, family, labels):
     data = rows(completion=labels == "completion")
     dataset = Dataset.from_list(data)
     recorder = Recorder(keep_parameters=True)
-    only = {"assistant_only_loss": labels == "assistant"}
+    only = {"assistant_only_loss": True} if labels == "assistant" else {}
 
     trainer = cotbal.TaskBalancedSFTTrainer(
         model, args=settings(tmp_path, **only), train_dataset=dataset, processing_class=processor,
@@ -459,7 +445,7 @@ def test_a_router_loss_is_refused(tmp_path):
         num_local_experts=2,
     )
     data = rows(2, images=False)
-    with pytest.raises(ValueError, match=r"router_aux_loss_coef is 0\.0\d+"):
+    with pytest.raises(ValueError, match="router_aux_loss_coef is not 0"):
         make_trainer(tmp_path, MixtralForCausalLM(config), data, tokenizer)
     model = MixtralForCausalLM(config)
     trainer = make_trainer(tmp_path, model, data, tokenizer, arguments={"router_aux_loss_coef": 0.0})
