@@ -44,6 +44,7 @@ def run(sizes: tuple[int, ...] = (8, 64, 512), budget: float = 20.0) -> list[dic
             budget=budget,
             minimum=1 if tasks > 64 else 3,
             maximum=20,
+            warm=True,
         )
         entries.append(
             {

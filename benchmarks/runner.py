@@ -45,7 +45,7 @@ def run_case(
     for layout, given in layouts.items():
         expected = truths(given)
         for contender in CONTENDERS:
-            if names is not None and contender.name not in names:
+            if any(only is not None and contender.name not in only for only in (names, case.contenders)):
                 continue
             if layout and contender.compacts:
                 continue  # it compacts by itself; the gain of doing so is in its own time

@@ -52,14 +52,21 @@ def interleave(
 
     Each contender runs once or twice uncounted (compilation, caches, memory pools; once where ``warm`` says that it
     has run before), then in every round, in an order drawn anew, so that nobody always follows the same neighbour.
+    In a round a contender runs as often as it fits into a quarter of the slowest one's time, eight times at most.
     ``flush`` runs before each timed step (a cold cache); without it the caches are as the neighbour left them.
     """
     if not warm:
         for step in steps.values():
             step()
-    peaks = {name: peak_memory(step, device) for name, step in steps.items()}
-    names = list(steps)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    peaks: dict[str, int | None] = {}
+    seconds: dict[str, list[float]] = {}
+    taken: dict[str, float] = {}
+    for name, step in steps.items():
+        began = time.perf_counter()
+        peaks[name] = peak_memory(step, device)
+        taken[name], seconds[name] = time.perf_counter() - began, []
+    slowest = max(taken.values())
+    names = [name for name in steps for _ in range(min(8, max(1, int(slowest / (4 * taken[name])))))]
     order = random.Random(0)
     began = time.perf_counter()
     for turn in range(maximum):
