@@ -1,4 +1,4 @@
-"""The example loops run as their docstrings say, on two gloo processes."""
+"""The examples run as their docstrings say, the loops on two gloo processes."""
 
 from __future__ import annotations
 
@@ -50,3 +50,23 @@ def test_example_runs(mixture, launcher, script, options, weights):
     assert done.returncode == 0, done.stderr[-4000:]
     lines = re.findall(r"^(\d) \{'colour': ([\d.]+|nan), 'count': ([\d.]+|nan)\}$", done.stdout, re.M)
     assert [line[0] for line in lines] == ["0", "1", "2"], done.stdout
+
+
+@pytest.mark.slow
+def test_trl_example_trains_and_saves(mixture, tmp_path):
+    job = [sys.executable, str(ROOT / "examples" / "trl_sft.py"), "--cpu", "--output", str(tmp_path / "out")]
+    job += ["--model", str(mixture / "model"), "--images", str(mixture / "images")]
+    job += ["--task", f"colour={mixture / 'colour_train.json'}:0.5"]
+    job += ["--task", f"count={mixture / 'count_train.json'}:2.0"]
+    job += ["--steps", "6", "--accumulation", "4", "--learning-rate", "0.01", "--lora"]
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    settings["HF_DATASETS_CACHE"] = str(tmp_path / "cache")
+    done = subprocess.run(
+        job, env={**os.environ, **settings}, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for figure in ("loss/colour", "loss/count", "mean_token_accuracy", "num_tokens"):
+        assert f"'{figure}'" in done.stdout, done.stdout
+    assert "'weight/colour': '0.5', " in done.stdout
+    assert "'weight/count': '2', " in done.stdout
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()

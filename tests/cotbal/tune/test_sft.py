@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -451,6 +453,23 @@ def test_a_router_loss_is_refused(tmp_path):
     trainer = make_trainer(tmp_path, model, data, tokenizer, arguments={"router_aux_loss_coef": 0.0})
     trainer.train()
     assert logged(trainer)[0]["tokens/caption"] > 0
+
+
+def test_the_docs_example_runs(tmp_path, monkeypatch):
+    model, processor = tiny_llava()
+    model.save_pretrained(tmp_path / "my-model")
+    processor.save_pretrained(tmp_path / "my-model")
+    data = [{**row, "task": ("reading", "counting")[n % 2]} for n, row in enumerate(rows(4, completion=True))]
+    Dataset.from_list(data).save_to_disk(tmp_path / "my-data")
+    weights = cotbal.task_weights([0.1, 0.2], [0.2, 0.1], [0.5, 0.8], tasks=["reading", "counting"])
+    weights.save(tmp_path / "weights.json")
+    page = Path(__file__).parents[3] / "docs" / "trl.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    variables = {}
+    exec(block.replace("report_to=[]", "report_to=[], use_cpu=True"), variables)  # bf16 wants a GPU or this
+    assert len(variables["trainer"].state.log_history) >= 1
+    assert list((tmp_path / "out").iterdir())
 
 
 def test_without_trl_the_extra_is_named(monkeypatch):
