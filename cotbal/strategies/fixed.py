@@ -27,7 +27,9 @@ class Fixed(Strategy):
 
     def __init__(self, num_tasks: int, weights: Sequence[float] | Tensor) -> None:
         super().__init__(num_tasks)
-        given = torch.as_tensor(weights, dtype=torch.float64).detach()
+        # A copy: a TaskWeights' values are read-only, which torch.as_tensor warns about.
+        given = weights if isinstance(weights, Tensor) else torch.tensor(weights, dtype=torch.float64)
+        given = given.detach().double()
         if given.shape != (num_tasks,):
             raise ValueError(
                 f"weights has shape {tuple(given.shape)}; {(num_tasks,)} is needed for {num_tasks} task(s)"

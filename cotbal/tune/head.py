@@ -315,7 +315,9 @@ def _checked_weights(weights: Any) -> Tensor:
         weights = list(weights.values())
     elif not isinstance(weights, Tensor):
         weights = getattr(weights, "values", weights)  # of a TaskWeights
-    tensor = torch.as_tensor(weights, dtype=torch.float64).detach().cpu().clone()
+    # A copy: a TaskWeights' values are read-only, which torch.as_tensor warns about.
+    tensor = weights if isinstance(weights, Tensor) else torch.tensor(weights, dtype=torch.float64)
+    tensor = tensor.detach().double().cpu().clone()
     if tensor.dim() != 1 or tensor.numel() == 0:
         raise ValueError(
             f"weights has shape {tuple(tensor.shape)}; one number per task is needed, [T] with T > 0"

@@ -14,7 +14,9 @@ from step_oracle import gradients_of, largest_deviation, oracle_step, to_double
 from tiny_models import random_batch, tiny_llama, tiny_llava, tiny_qwen2_5_vl
 from torch import nn
 
+import cotbal
 import cotbal_kernels as ck
+from cotbal.strategies import Fixed
 from cotbal.tune import balance, handle_of
 
 MODELS = {"llava": tiny_llava, "qwen2_5_vl": tiny_qwen2_5_vl, "llama": tiny_llama}
@@ -320,3 +322,11 @@ def test_bad_calls_are_refused_by_name():
     short = ck.plan(batch["labels"][:1], torch.tensor([0]), num_tasks=2, shift=True)
     with pytest.raises(ValueError, match="labels of shape"):
         model(**batch, loss_plan=short)
+
+
+def test_task_weights_are_taken_as_they_are():
+    """Their values are read-only, which must not give a warning."""
+    weights = cotbal.task_weights([0.1, 0.2], [0.2, 0.1], [0.5, 0.8], tasks=["caption", "vqa"])
+    expected = list(weights.values)
+    assert balance(make("llama"), weights).weights.tolist() == expected
+    assert Fixed(2, weights.values).weights.tolist() == expected
