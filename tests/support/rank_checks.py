@@ -166,10 +166,52 @@ def own_loop(folder: Path) -> None:
     assert len({tuple(row.tolist()) for row in mine}) > 1
 
 
+def trl_figures(folder: Path) -> None:
+    """With equal weights TRL's accuracy, token counts and loss are those of its own trainer on the same ranks."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from cotbal.tune.sft import TaskBalancedSFTTrainer
+
+    rows = []
+    for seed in range(12):
+        batch = random_batch(tiny_llama()[0], batch_size=1, length=16 + seed, seed=seed)
+        row = {name: batch[name][0].tolist() for name in ("input_ids", "labels")}
+        rows.append({**row, "task": TASKS[seed % 3]})
+    histories = []
+    for kind, options in ((SFTTrainer, {}), (TaskBalancedSFTTrainer, {"tasks": TASKS, "strategy": "ew"})):
+        model, tokenizer = tiny_llama()
+        plain = {"bf16": False, "gradient_checkpointing": False, "loss_type": "nll"}
+        trainer = kind(
+            model,
+            args=training_arguments(
+                folder,
+                kind=SFTConfig,
+                gradient_accumulation_steps=2,
+                learning_rate=0.5,
+                num_train_epochs=2,
+                ddp_backend="gloo",
+                **plain,
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            **options,
+        )
+        trainer.train()
+        histories.append([entry for entry in trainer.state.log_history if "loss" in entry])
+    theirs, ours = histories
+    assert any(entry["mean_token_accuracy"] > 0 for entry in theirs), theirs
+    for stock, own in zip(theirs, ours, strict=True):
+        assert own["num_tokens"] == stock["num_tokens"], (own, stock)
+        for name in ("loss", "grad_norm", "mean_token_accuracy"):
+            assert abs(own[name] - stock[name]) <= 1e-5 * abs(stock[name]), (name, own, stock)
+
+
 CHECKS: dict[str, Callable[[Path], None]] = {
     "self-check": self_check,
     "figures": figures,
     "evaluation": evaluation,
     "refusals": refusals,
     "own loop": own_loop,
+    "TRL's figures": trl_figures,
 }
