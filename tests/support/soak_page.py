@@ -14,8 +14,8 @@ INTRODUCTION = """\
 # The long tests
 
 `make soak` runs what is too long for every change: the sanitizers over ten thousand calls of the native path, the
-native vector functions at every 32-bit float, and the whole contract of the loss under Triton's interpreter. It writes
-this page.
+native vector functions at every 32-bit float, and the whole contract of the loss under Triton's interpreter. It
+writes this page.
 """
 
 
