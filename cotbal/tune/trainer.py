@@ -214,6 +214,7 @@ class TaskBalancedTrainer(Trainer):
                 "normalize": self.balance_handle.normalize,
                 "strategy": type(self.strategy).name,
                 "state": {name: value.cpu() for name, value in self.strategy.state_dict().items()},
+                "window": self._window.state_dict(),
             }
             temporary = folder / f"{STATE_FILE}.tmp"
             torch.save(state, temporary)
@@ -267,6 +268,7 @@ class TaskBalancedTrainer(Trainer):
                     f"{path} was saved with {what} {old!r}, but this trainer has {new!r}; use the same"
                 )
         self.strategy.load_state_dict(saved["state"])
+        self._window.load_state_dict(saved["window"], self.args.device)
 
 
 class _StepEnd(TrainerCallback):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from cotbal.tune.divisor import StepSums
@@ -41,6 +43,24 @@ class LogWindow:
         old = self._sums
         self._sums = StepSums(old.loss + sums.loss, old.tokens + sums.tokens, old.correct + sums.correct)
         self._weights = self._weights + weights
+
+    def state_dict(self) -> dict[str, Any]:
+        """The steps so far, on the CPU, for a checkpoint."""
+        if self._sums is None or self._weights is None:
+            return {"steps": 0}
+        parts = {"loss": self._sums.loss, "tokens": self._sums.tokens, "correct": self._sums.correct}
+        tensors = {**parts, "weights": self._weights}
+        return {"steps": self._steps, **{name: value.cpu() for name, value in tensors.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from the steps of `state_dict`, on `device`."""
+        self.clear()
+        self._steps = int(state["steps"])
+        if self._steps:
+            loss, tokens, correct, weights = (
+                state[name].to(device) for name in ("loss", "tokens", "correct", "weights")
+            )
+            self._sums, self._weights = StepSums(loss, tokens, correct), weights
 
     def take(self) -> dict[str, float]:
         """`loss/<task>`, `accuracy/<task>`, `tokens/<task>`, `weight/<task>`; and start anew."""

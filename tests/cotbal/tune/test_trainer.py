@@ -319,6 +319,29 @@ def test_resuming_at_every_step_is_the_uninterrupted_run(tmp_path, name):
         assert [{k: v for k, v in entry.items() if "/" in k} for entry in resumed[3]] == steady, step
 
 
+def test_a_resumed_run_logs_what_the_uninterrupted_one_does(tmp_path):
+    """The steps between the last log and the checkpoint are in the next log's per-task figures."""
+
+    def figures(folder, resume=None, **arguments):
+        model = MODELS["llama"]()[0]
+        trainer = TaskBalancedTrainer(
+            model,
+            training_arguments(folder, max_steps=9, logging_steps=4, **arguments),
+            tasks=TASKS,
+            strategy=strategies.get("rlw", 3, seed=5),
+            train_dataset=MicroBatches(micro_batches(model, 9)),
+            data_collator=single,
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return [{k: v for k, v in entry.items() if "/" in k} for entry in logged(trainer)]
+
+    whole = figures(tmp_path / "whole", save_strategy="steps", save_steps=1)
+    assert [sum(entry[f"tokens/{task}"] > 0 for task in TASKS) for entry in whole] == [3, 3]
+    for step in (2, 4, 7):
+        again = figures(tmp_path / "again", str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert again == whole, step
+
+
 @families
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_family_resumes_its_weights(tmp_path, family, tied):
