@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.distributed as dist
 from torch import nn
 
 
@@ -62,6 +63,13 @@ def check_ranks(args: Any, accelerator: Any) -> None:
             f"{args.n_gpu} GPUs are visible to one process, so the Trainer would use torch.nn.DataParallel, which "
             "cannot train a balanced model. Launch one process per GPU (torchrun or accelerate launch), or set "
             "CUDA_VISIBLE_DEVICES to one"
+        )
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else args.world_size
+    if ranks != args.world_size:
+        raise ValueError(
+            f"torch.distributed has {ranks} ranks, but the Trainer knows of {args.world_size}: they would share a "
+            "divisor, but neither data nor gradients. Set use_cpu=True where there is no GPU, or do not initialise "
+            "torch.distributed"
         )
     if args.world_size > 1 and not args.average_tokens_across_devices:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.state import AcceleratorState
 from engines import TASKS, _shard
 from recorded_steps import MicroBatches, single, training_arguments
 from setup_data import make_batch
@@ -140,6 +141,16 @@ def refusals(folder: Path) -> None:
     arguments = training_arguments(folder, average_tokens_across_devices=False, ddp_backend="gloo")
     with _refused("average_tokens_across_devices=False with"):
         TaskBalancedTrainer(tiny_llama()[0], arguments, tasks=TASKS, task_weights=WEIGHTS)
+    if torch.cuda.is_available():
+        return
+    # Asked for GPUs where there are none, the Trainer takes itself to be alone.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    arguments = training_arguments(folder, use_cpu=False)
+    try:
+        with _refused("has 2 ranks, but the Trainer knows of 1"):
+            TaskBalancedTrainer(tiny_llama()[0], arguments, tasks=TASKS, task_weights=WEIGHTS)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def own_loop(folder: Path) -> None:
