@@ -106,14 +106,15 @@ def verify(
     With g the gradient at the handle's weights, D its divisor, and G_k that of task k's added losses, doubling
     w_k must give g' with ``D' g' - D g - w_k G_k = 0``, where ``D' = D + w_k n_k``: three backward passes, added up
     in the parameters' own gradients. The model's parameters, gradients, training mode, weights and statistics are
-    afterwards what they were. Every rank must call, with its own batch. Dropout draws the same masks each time.
+    afterwards what they were; only DeepSpeed's ZeRO-3 forgets what it has accumulated: verify between its steps.
+    Every rank must call, with its own batch. Dropout draws the same masks each time.
 
     Args:
         handle: of the balanced model.
         batch: one training batch of this rank, on its device.
-        model: what the training loop calls (the DDP, FSDP or accelerate-prepared wrapper); the bare model by
-            default.
-        backward: how the loop runs backward, `accelerator.backward` say.
+        model: what the training loop calls (the DDP, FSDP or accelerate-prepared wrapper, DeepSpeed's engine); the
+            bare model by default.
+        backward: how the loop runs backward, `accelerator.backward` or DeepSpeed's `engine.backward` say.
         task: index of the task to double; by default the one with most tokens among those with a weight.
         compare_stock: also compute the stock loss, which needs the batch's full logits in memory.
         tolerance: largest relative deviation; by default 1e-8 in float64, 1e-4 in float32, 0.05 in less or under
@@ -121,8 +122,8 @@ def verify(
         group: the ranks of the step; all by default.
 
     Raises:
-        ValueError: no task of the batch has both tokens and a weight above 0, or no gradient was left on any
-            parameter (DeepSpeed keeps its own).
+        ValueError: no task of the batch has both tokens and a weight above 0, or no gradient was found
+            (DeepSpeed's ZeRO stages below 3 keep them to themselves).
     """
     run = handle.model if model is None else model
     step_backward = Tensor.backward if backward is None else backward
@@ -157,7 +158,7 @@ def verify(
         if whole == 0.0:
             raise ValueError(
                 "no gradient was found on the model's parameters after a backward pass: the engine keeps them to "
-                "itself (DeepSpeed does). Verify without it, in one process or under DDP or FSDP"
+                "itself (DeepSpeed's ZeRO stages below 3 do). Verify under DDP, FSDP or ZeRO-3, or in one process"
             )
         loss, stock_loss = _plain_losses(handle, run, batch, compare_stock)
         if tolerance is None:
@@ -233,14 +234,37 @@ def _gradient_size(model: nn.Module, group: dist.ProcessGroup | None) -> float:
     """Euclidean norm of all gradients over all ranks; under DDP every rank's copy counts, alike each time."""
     total = torch.zeros((), dtype=torch.float64)
     for parameter in model.parameters():
-        gradient = parameter.grad
-        if gradient is not None:
-            local = gradient.to_local() if hasattr(gradient, "to_local") else gradient
+        local = _local_gradient(parameter)
+        if local is not None:
             size = torch.linalg.vector_norm(local.detach().float() if local.dtype != torch.float64 else local)
             total = total.to(size.device) + size.double() ** 2
     total = total.to(next(model.parameters()).device)
     reduce_over_ranks(total, group)
     return float(total.sqrt())
+
+
+def _local_gradient(parameter: nn.Parameter) -> Tensor | None:
+    """This rank's part of a gradient; DeepSpeed's ZeRO-3 keeps it in buffers of its own."""
+    gradient: Any = parameter.grad
+    if gradient is None:
+        if _of_zero3(parameter) and parameter.requires_grad:
+            from deepspeed.utils import safe_get_local_grad
+
+            kept: Tensor | None = safe_get_local_grad(parameter)
+            return kept
+        return None
+    local: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
+    return local
+
+
+def _of_zero3(parameter: nn.Parameter) -> bool:
+    return hasattr(parameter, "ds_id") and hasattr(parameter, "_z3_optimizer")
+
+
+def _forget_zero3_gradients(model: nn.Module) -> None:
+    """The next backward pass starts DeepSpeed's sums anew."""
+    for optimizer in {p._z3_optimizer for p in model.parameters() if _of_zero3(p)}:  # type: ignore[attr-defined]
+        optimizer.zero_grad()
 
 
 def _tolerance(handle: BalanceHandle) -> float:
@@ -261,9 +285,11 @@ def _restored(handle: BalanceHandle) -> Iterator[None]:
         with torch.random.fork_rng(devices=devices):
             for parameter, _ in gradients:
                 parameter.grad = None
+            _forget_zero3_gradients(model)
             model.train()
             yield
     finally:
+        _forget_zero3_gradients(model)
         for parameter, gradient in gradients:
             parameter.grad = gradient
         for module, training in modes:
