@@ -58,6 +58,7 @@ def main() -> None:
 
     # accelerator.backward divides by the accumulation, the ranks' gradients are averaged: undo both.
     averaged_over = accelerator.num_processes * options.accumulation
+    accelerator.print(f"{averaged_over} micro-batches a step on {accelerator.num_processes} processes")
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for step in range(options.steps):
         micro_batches = list(itertools.islice(batches, options.accumulation))

@@ -79,6 +79,9 @@ def main() -> None:
         sampler=DistributedSampler(records, shuffle=True),  # type: ignore[arg-type]
         collate_fn=collator,
     )
+    if dist.get_rank() == 0:
+        ranks = dist.get_world_size()
+        print(f"{ranks * options.accumulation} micro-batches a step on {ranks} processes")
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for step in range(options.steps):
         micro_batches = [

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 from tiny_mixture import write_mixture
 
-# Not yet timed on a quiet machine; joins `make test` when it is.
-pytestmark = pytest.mark.soak
-
 ROOT = Path(__file__).parents[3]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-ACCELERATE = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+# Not --cpu, which would start a single process: the script is told.
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+ACCELERATE += ["--num_machines", "1", "--main_process_port", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +47,7 @@ def test_example_runs(mixture, launcher, script, options, weights):
         job, env={**os.environ, **settings}, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    assert "4 micro-batches a step on 2 processes" in done.stdout
     lines = re.findall(r"^(\d) \{'colour': ([\d.]+|nan), 'count': ([\d.]+|nan)\}$", done.stdout, re.M)
     assert [line[0] for line in lines] == ["0", "1", "2"], done.stdout
 
