@@ -71,8 +71,9 @@ soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m soak --timeout 0 --junitxml build/soak.xml; \
 	  status=$$?; $(BIN)/python tests/support/soak_page.py build/soak.xml docs/soak.md; exit $$status
 
-docs: $(VENV)/.dev ## regenerate the pages that come from result files
+docs: $(VENV)/.dev ## regenerate the pages made from results, and docs/exactness.md (some minutes)
 	$(BIN)/python -m benchmarks pages
+	$(BIN)/python docs/make_exactness.py
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

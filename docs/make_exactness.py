@@ -1,10 +1,13 @@
 """Run every set-up in which the weighted loss is promised to be exact and write docs/exactness.md.
 
-From the root, with the development environment: `python docs/make_exactness.py` (a few minutes on 2 cores).
+From the root, with the development environment: `python docs/make_exactness.py`, or `make docs` (some minutes on 2
+cores).
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import platform
 import sys
@@ -17,9 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from setups import SETUPS, Outcome, run, run_on_ranks  # noqa: E402
+import lowest_versions  # noqa: E402
+from run_setups import Outcome, run, run_on_ranks  # noqa: E402
+from setups import JOBS, SETUPS  # noqa: E402
 
 PAGE = ROOT / "docs" / "exactness.md"
+CACHE = ROOT / ".pytest_cache" / "d" / "lowest-versions"  # as the tests have it
 INTRODUCTION = """\
 # Where the task weights are exact
 
@@ -33,8 +39,12 @@ process, in float64, from the stock model's full logits and the formula written 
 relative deviations, over steps, of the loss and of any parameter's gradient. Accepted are 1e-10 in float64, 1e-5 in
 float32, and in bf16 twice the deviation of the stock model with the formula in plain torch, plus 2^-8.
 
-The models are tiny ones of transformers' own classes with random weights, on CPUs; ranks are gloo processes. "ZeRO-3
-stand-in" is not DeepSpeed but a few hooks that leave a module's parameters empty outside its forward and backward.
+The models are tiny ones of transformers' own classes with random weights, on CPUs; ranks are gloo processes, started
+by torchrun, or by `accelerate launch` for accelerate's loop. A rank of text alone has a blank image without
+supervised token (`TaskCollator(..., blank_image=True)`) where sharded ranks must call the same modules.
+
+"ZeRO-3 stand-in" is not DeepSpeed but a few hooks that leave a module's parameters empty outside its forward and
+backward. DeepSpeed itself is held to 1e-5, on two ranks in float32, by `pytest -m deepspeed` where it is installed.
 """
 
 
@@ -43,20 +53,21 @@ def outcomes() -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
     for setup in SETUPS:
         if setup.ranks == 1:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
                 outcome = run(setup, Path(folder))
             if outcome is not None:
                 found[setup.name] = outcome
-    for ranks in sorted({setup.ranks for setup in SETUPS} - {1}):
-        names = [setup.name for setup in SETUPS if setup.ranks == ranks]
-        found |= {outcome.name: outcome for outcome in run_on_ranks(names, ranks)}
+    for job in JOBS:
+        names = [setup.name for setup in SETUPS if (setup.ranks, setup.launcher) == job]
+        ranks, launcher = job
+        found |= {outcome.name: outcome for outcome in run_on_ranks(names, ranks, launcher=launcher)}
     return found
 
 
-def page(found: dict[str, Outcome]) -> str:
-    """The page, with a table for each group of set-ups."""
+def page(found: dict[str, Outcome], with_lowest: dict[str, Outcome]) -> str:
+    """The page, with a table for each group of set-ups, and one of those run with the lowest versions."""
     versions = ", ".join(
-        f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate", "peft")
+        f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate", "peft", "trl")
     )
     parts = [
         INTRODUCTION,
@@ -65,6 +76,9 @@ def page(found: dict[str, Outcome]) -> str:
     for group, setups in itertools.groupby(SETUPS, key=lambda setup: setup.group):
         parts.append(f"## {group}\n")
         parts.append("\n".join(_table(found[setup.name] for setup in setups)) + "\n")
+    lowest = ", ".join(f"{name} {number}" for name, number in lowest_versions.lowest().items())
+    parts.append(f"## Lowest supported versions\n\n{lowest}.\n")
+    parts.append("\n".join(_table(with_lowest.values())) + "\n")
     return "\n".join(parts)
 
 
@@ -79,7 +93,8 @@ def _table(rows: Iterable[Outcome]) -> list[str]:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     found = outcomes()
-    PAGE.write_text(page(found))
-    failed = [outcome.name for outcome in found.values() if not outcome.passed]
+    with_lowest = lowest_versions.outcomes(lowest_versions.install(CACHE))
+    PAGE.write_text(page(found, with_lowest))
+    failed = [outcome.name for outcome in [*found.values(), *with_lowest.values()] if not outcome.passed]
     print(f"{len(found)} set-ups, {len(failed)} beyond what is accepted {failed or ''}; wrote {PAGE}")
     sys.exit(bool(failed))

@@ -42,6 +42,12 @@ def _over_ranks(value: Tensor, ranks: int) -> float:
 class _LossRecorder(TaskBalancedTrainer):
     """Keeps each micro-batch's loss in its own precision; the stock logs are in float32."""
 
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp:
+            _allow_fsdp2_on_cpus(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
         self.__dict__.setdefault("micro_losses", []).append(loss)
@@ -56,12 +62,16 @@ def with_trainer(
 
     AcceleratorState._reset_state()  # the precision may differ from the last set-up's
     model = build(setup, balance=lambda model: balance(model, weights) if setup.balanced_first else None)
+    fsdp = {"version": 2, "transformer_layer_cls_to_wrap": sorted({type(b).__name__ for b in _blocks(model)})}
     arguments = training_arguments(
         folder,
         learning_rate=0.0,
         gradient_accumulation_steps=setup.accumulation,
         bf16=setup.precision == "bf16",
         **({"ddp_backend": "gloo"} if setup.ranks > 1 else {}),
+        # The Trainer's default with checkpointing is False: DDP then refuses a rank without images.
+        **({"ddp_find_unused_parameters": True} if setup.data == "a text-only rank" else {}),
+        **({"fsdp": True, "fsdp_config": fsdp} if setup.sharding == "fsdp2" else {}),
     )
     # The Trainer deals the micro-batches out to the ranks in turn.
     dealt = _dealt(own, setup.ranks)
@@ -77,6 +87,7 @@ def with_trainer(
         callbacks=[recorder],
     )
     trainer.train()
+    _check_sharding(setup, trainer.model_wrapped)
     losses = [
         _over_ranks(torch.stack(group).sum(), setup.ranks) / setup.ranks
         for group in _grouped(trainer.micro_losses, setup.accumulation)
@@ -104,11 +115,16 @@ def with_accelerate(
     accelerator = Accelerator(
         cpu=True,
         gradient_accumulation_steps=setup.accumulation,
+        mixed_precision="bf16" if setup.precision == "bf16" else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     bare = build(setup)
+    if setup.sharding == "fsdp2":
+        blocks = sorted({type(block).__name__ for block in _blocks(bare)})
+        _allow_fsdp2_on_cpus(accelerator, {"fsdp_version": 2, "transformer_cls_names_to_wrap": blocks})
     handle = balance(bare, weights, normalize=setup.normalize)
-    model = accelerator.prepare(bare)
+    model, _ = accelerator.prepare(bare, torch.optim.SGD(bare.parameters(), lr=0.0))
+    _check_sharding(setup, model)
     averaged_over = accelerator.num_processes * accelerator.gradient_accumulation_steps
     steps: Steps = []
     for group in _grouped(own, setup.accumulation):
@@ -126,6 +142,31 @@ def with_accelerate(
     return steps
 
 
+def _allow_fsdp2_on_cpus(accelerator: Any, options: dict[str, Any]) -> None:
+    """accelerate shards on accelerators only, though what it does to the model runs on CPUs just as well."""
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+        **{"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", **options}
+    )
+
+
+def _check_sharding(setup: SetUp, model: nn.Module) -> None:
+    """What a set-up says about sharding is what accelerate did."""
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(model, nn.parallel.DistributedDataParallel) == (setup.sharding == "ddp")
+    sharded = [isinstance(parameter, DTensor) for parameter in model.parameters()]
+    assert all(sharded) if setup.sharding == "fsdp2" else not any(sharded)
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks, of the language model and of the vision tower."""
+    kinds = ("DecoderLayer", "EncoderLayer", "VisionBlock")
+    return [module for module in model.modules() if type(module).__name__.endswith(kinds)]
+
+
 def with_torch(
     setup: SetUp, build: Build, own: Sequence[Any], weights: Sequence[float], folder: Path
 ) -> Steps:
@@ -139,6 +180,8 @@ def with_torch(
         _shard(bare, head_apart="apart" in setup.sharding, low=setup.precision == "bf16")
     elif setup.sharding == "zero3 stand-in":
         engine = StandInZero3(bare)
+    elif setup.precision == "bf16":
+        engine = torch.autocast("cpu", torch.bfloat16)
     steps: Steps = []
     with engine:
         for group in _grouped(own, setup.accumulation):
@@ -150,7 +193,7 @@ def with_torch(
                     loss.backward()
                 total += loss.detach()
             end_step(handle)
-            steps.append((_over_ranks(total, setup.ranks) / setup.ranks, _whole_gradients(bare)))
+            steps.append((_over_ranks(total, setup.ranks) / setup.ranks, gradients_of(bare)))
             bare.zero_grad(set_to_none=True)
     assert handle_of(bare) is handle
     return steps
@@ -165,9 +208,8 @@ def _shard(model: Any, *, head_apart: bool, low: bool) -> None:
     if policy is not None:
         options["mp_policy"] = policy
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for module in base.modules():
-        if type(module).__name__.endswith(("DecoderLayer", "EncoderLayer", "VisionBlock")):
-            fully_shard(module, **options)
+    for module in _blocks(base):
+        fully_shard(module, **options)
     if head_apart:
         fully_shard(base.get_output_embeddings(), **options)
     fully_shard(model, **options)
@@ -183,15 +225,6 @@ def _sync_only(model: Any, last: bool) -> Any:
         if hasattr(model, "set_requires_gradient_sync"):
             model.set_requires_gradient_sync(last)
         yield
-
-
-def _whole_gradients(model: nn.Module) -> Gradients:
-    found = {}
-    for name, parameter in model.named_parameters():
-        gradient = parameter.grad
-        if gradient is not None:
-            found[name] = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
-    return found
 
 
 def with_trl(*arguments: Any) -> Steps:

@@ -1,4 +1,4 @@
-"""One rank of a torchrun job that runs set-ups and checks: `setup_worker.py WANTED.json FOUND.json`."""
+"""A process, or one rank of a job, that runs set-ups and checks: `setup_worker.py WANTED.json FOUND.json`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ LONGEST = float(os.environ.get("COTBAL_TEST_LONGEST_CHECK", "240"))  # seconds
 
 
 def main(wanted: Path, found: Path) -> None:
+    import run_setups
     import setups
     from rank_checks import CHECKS
 
     torch.set_num_threads(1)
-    # Short, so that a rank that fails does not leave the others waiting for long.
-    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+    alone = "RANK" not in os.environ
+    if not alone:
+        # Short, so that a rank that fails does not leave the others waiting for long.
+        dist.init_process_group("gloo", timeout=timedelta(seconds=120))
     by_name = {setup.name: setup for setup in setups.SETUPS}
     outcomes: list[dict[str, object]] = []
     for name in json.loads(wanted.read_text()):
@@ -32,16 +35,18 @@ def main(wanted: Path, found: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             if name in CHECKS:
                 CHECKS[name](Path(folder))
-                outcome = setups.Outcome(name, 0.0, 0.0, 0.0)
+                outcome = run_setups.Outcome(name, 0.0, 0.0, 0.0)
             else:
-                outcome = setups.run(by_name[name], Path(folder))
+                outcome = run_setups.run(by_name[name], Path(folder))
         if outcome is not None:
             outcomes.append(dataclasses.asdict(outcome))
-        dist.barrier()
+        if not alone:
+            dist.barrier()
     faulthandler.cancel_dump_traceback_later()
-    if dist.get_rank() == 0:
+    if alone or dist.get_rank() == 0:
         found.write_text(json.dumps(outcomes))
-    dist.destroy_process_group()
+    if not alone:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

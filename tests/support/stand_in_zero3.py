@@ -30,7 +30,7 @@ class StandInZero3:
     """Empties the parameters of `model` while the context is open; gradients are left on them as usual.
 
     As DeepSpeed does it: gathered by a forward pre-hook, released by a forward hook, gathered again by a function
-    around the outputs, and released when their gradients are there.
+    around the outputs, and released when their gradients are there; frozen ones before the next forward.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -42,7 +42,9 @@ class StandInZero3:
         for parameter in self.model.parameters():
             self.full[parameter] = parameter.data
             self._empty(parameter)
-            self.hooks.append(parameter.register_post_accumulate_grad_hook(self._empty))
+            if parameter.requires_grad:
+                self.hooks.append(parameter.register_post_accumulate_grad_hook(self._empty))
+        self.hooks.append(self.model.register_forward_pre_hook(self._empty_all))
         for module in self.model.modules():
             if module._parameters:
                 self.hooks += [
@@ -67,6 +69,10 @@ class StandInZero3:
         if isinstance(output, Tensor) and output.requires_grad:
             return _Gather.apply(lambda: self._gather(module), output)
         return output
+
+    def _empty_all(self, *_: Any) -> None:
+        for parameter in self.full:
+            self._empty(parameter)
 
     def _gather(self, module: nn.Module) -> None:
         for parameter in module._parameters.values():

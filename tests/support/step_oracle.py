@@ -155,5 +155,10 @@ def largest_deviation(found: Mapping[str, Tensor], expected: Mapping[str, Tensor
 
 
 def gradients_of(model: nn.Module) -> Gradients:
-    """The gradients a model holds, by parameter name."""
-    return {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
+    """The gradients a model holds, by parameter name; sharded ones are put together, which all ranks must do."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            gradient: Any = parameter.grad.detach()
+            found[name] = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
+    return found
