@@ -24,6 +24,12 @@ CHOSEN = (
     "test_every_family_resumes_its_weights[False-llava]",
     "test_a_step_that_misses_the_head_is_an_error",
 )
+WHAT_IS_FOUND = """
+import json, sys
+from importlib.metadata import version
+from importlib.util import find_spec
+print(json.dumps({name: [find_spec(name).origin, version(name)] for name in sys.argv[1:]}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +53,20 @@ def run_python(folder, *arguments):
 
 
 def test_the_folder_is_what_a_process_gets(folder):
-    names = lowest_versions.PACKAGES
-    code = f"import json, {', '.join(names)}; print(json.dumps([{', '.join(f'{n}.__version__' for n in names)}]))"
-    done = run_python(folder, "-c", code)
+    done = run_python(folder, "-c", WHAT_IS_FOUND, *lowest_versions.PACKAGES)
     assert done.returncode == 0, done.stderr
-    found = dict(zip(names, json.loads(done.stdout), strict=True))
+    found = json.loads(done.stdout)
     for name, number in lowest_versions.lowest().items():
-        assert found[name].split(".")[: number.count(".") + 1] == number.split(".")
+        place, version = found[name]
+        assert Path(place).is_relative_to(folder.resolve())
+        assert version.split(".")[: number.count(".") + 1] == number.split(".")
+
+
+def test_no_connection_is_told_from_other_failures(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(lowest_versions.IndexUnreachable):
+        lowest_versions.install(tmp_path)
+    assert not [path for path in tmp_path.iterdir() if "." not in path.name], "nothing half made is taken"
 
 
 def test_setups(folder):
