@@ -34,10 +34,10 @@ def loss_groups(measured: list[cases.LossCase], device: torch.device, **options:
 def cpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Measure]:
     device = torch.device("cpu")
     losses = [case for case in cases.cpu_cases() if match in case.name]
-    few = ["ours", "stock", "torch fused"]
+    few = ["ours", "stock", "torch fused, one chunk"]
     return {
         **loss_groups(losses, device, budget=8.0, minimum=3, names=names),
-        **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few),
+        **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few, compacted=False),
         "cpu-tuning": lambda: tuning.run(workloads.CPU, device, announce),
         "mathematics": mathematics.run,
     }

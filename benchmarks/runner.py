@@ -29,16 +29,18 @@ def run_case(
     budget: float = 20.0,
     minimum: int = 5,
     seed: int = 0,
+    compacted: bool = True,
 ) -> dict[str, Any]:
     """Measure one case. A contender that is wrong is reported as wrong and not timed.
 
-    Returns a JSON-ready mapping: the case, per contender seconds (median, quartiles), peak bytes and the ratio of
+    With ``compacted``, contenders that cannot skip unsupervised rows are measured without those rows too. Returns a
+    JSON-ready mapping: the case, per contender seconds (median, quartiles), peak bytes and the ratio of
     medians to the floor of this same run, and for the others the reason why there is no figure.
     """
     inputs = make(case, device, seed)
     emulation = None if case.logits_level else emulated_products(inputs)
     layouts = {"": inputs}
-    if case.supervised < 1:
+    if compacted and case.supervised < 1:
         layouts["compacted"] = inputs.compacted()
     steps: dict[str, Step] = {}
     absent: dict[str, str] = {}

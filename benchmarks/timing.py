@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks.counts import count
 
 Step = Callable[[], object]
 
@@ -25,13 +24,13 @@ class Timing:
     lower: float
     upper: float
     runs: int
-    peak_bytes: int | None
+    peak_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def summarise(seconds: list[float], peak_bytes: int | None) -> Timing:
+def summarise(seconds: list[float], peak_bytes: int) -> Timing:
     if len(seconds) == 1:
         return Timing(seconds[0], seconds[0], seconds[0], 1, peak_bytes)
     lower, median, upper = statistics.quantiles(seconds, n=4, method="inclusive")
@@ -52,21 +51,16 @@ def interleave(
 
     Each contender runs once or twice uncounted (compilation, caches, memory pools; once where ``warm`` says that it
     has run before), then in every round, in an order drawn anew, so that nobody always follows the same neighbour.
-    In a round a contender runs as often as it fits into a quarter of the slowest one's time, eight times at most.
-    ``flush`` runs before each timed step (a cold cache); without it the caches are as the neighbour left them.
+    After the first round a contender runs as often in each as fits into a third of the slowest one's time, at most
+    eight times. ``flush`` runs before each timed step (a cold cache); without it the caches are as the neighbour
+    left them.
     """
     if not warm:
         for step in steps.values():
             step()
-    peaks: dict[str, int | None] = {}
-    seconds: dict[str, list[float]] = {}
-    taken: dict[str, float] = {}
-    for name, step in steps.items():
-        began = time.perf_counter()
-        peaks[name] = peak_memory(step, device)
-        taken[name], seconds[name] = time.perf_counter() - began, []
-    slowest = max(taken.values())
-    names = [name for name in steps for _ in range(min(8, max(1, int(slowest / (4 * taken[name])))))]
+    peaks = {name: peak_memory(step, device, replaces=True) for name, step in steps.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
     order = random.Random(0)
     began = time.perf_counter()
     for turn in range(maximum):
@@ -77,7 +71,14 @@ def interleave(
             if flush is not None:
                 flush()
             seconds[name].append(_once(steps[name], device))
+        if turn == 0:
+            slowest = max(taken for (taken,) in seconds.values())
+            names = [name for name in steps for _ in range(_repeats(seconds[name][0], slowest))]
     return {name: summarise(seconds[name], peaks[name]) for name in names}
+
+
+def _repeats(taken: float, slowest: float) -> int:
+    return min(8, max(1, int(slowest / (3 * taken))))
 
 
 def _once(step: Step, device: torch.device) -> float:
@@ -93,11 +94,11 @@ def _once(step: Step, device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def peak_memory(step: Step, device: torch.device) -> int | None:
-    """Bytes above what was allocated before, at the worst moment of ``step``, which has run before.
+def peak_memory(step: Step, device: torch.device, *, replaces: bool = False) -> int:
+    """Bytes that torch's allocator holds at the worst moment of ``step``, above what it held before.
 
-    On a GPU the allocator counts. On Linux the kernel's high-water mark of the resident set is reset through
-    ``/proc/self/clear_refs``, so memory of native libraries counts too; elsewhere None.
+    With ``replaces``, the step begins by giving back what its last run made (gradients), and what it leaves in its
+    place is not counted.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -106,19 +107,6 @@ def peak_memory(step: Step, device: torch.device) -> int | None:
         step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    gc.collect()
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status_bytes("VmRSS")
-    except OSError:
-        return None
-    step()
-    return max(0, _status_bytes("VmHWM") - before)
-
-
-def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}")
+    counts = count(step)
+    # The profiler does not see blocks go that are older than itself.
+    return counts.peak_bytes - counts.kept_bytes if replaces else counts.peak_bytes

@@ -268,7 +268,8 @@ class TaskBalancedTrainer(Trainer):
                     f"{path} was saved with {what} {old!r}, but this trainer has {new!r}; use the same"
                 )
         self.strategy.load_state_dict(saved["state"])
-        self._window.load_state_dict(saved["window"], self.args.device)
+        if "window" in saved:
+            self._window.load_state_dict(saved["window"], self.args.device)
 
 
 class _StepEnd(TrainerCallback):

@@ -72,11 +72,18 @@ def test_emulated_products_are_told_and_not_waited_for(slow: bool, monkeypatch: 
         assert "16000 s" in entry["absent"]["stock (compacted)"]
 
 
-def test_peak_memory_sees_what_a_step_allocates() -> None:
-    peak = peak_memory(lambda: torch.ones(2**24), CPU)
-    if peak is None:
-        pytest.skip("no resettable high-water mark on this system")
-    assert 0.9 * 2**26 < peak < 1.5 * 2**26
+def test_peak_memory_is_exact_and_takes_replaced_gradients_as_given() -> None:
+    assert peak_memory(lambda: torch.ones(2**20), CPU) == 2**22
+    leaf = torch.ones(1000, requires_grad=True)
+
+    def step() -> None:
+        leaf.grad = None
+        leaf.exp().sum().backward()
+
+    step()
+    counted = peak_memory(step, CPU)
+    assert 2 * 4000 <= counted < 3 * 4000
+    assert peak_memory(step, CPU, replaces=True) == counted - 4000
 
 
 def test_quartiles() -> None:
