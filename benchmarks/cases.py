@@ -56,7 +56,14 @@ def cpu_cases() -> list[LossCase]:
         replace(base, supervised=0.1),
         replace(base, dtype=torch.bfloat16, contenders=few),
         replace(base, supervised=0.1, dtype=torch.bfloat16),
-        LossCase("cpu-loss", "small hidden H=128 V=32000", 4 * 704, 128, 32_000),
+        LossCase(
+            "cpu-loss",
+            "small hidden H=128 V=32000",
+            4 * 704,
+            128,
+            32_000,
+            contenders=(*few, "torch fused, one chunk"),
+        ),
         LossCase("cpu-loss", "small hidden H=128 V=32000", 4 * 704, 128, 32_000, supervised=0.1),
         LossCase(
             "cpu-loss", "odd vocabulary H=128 V=32001", 4 * 704, 128, 32_001, supervised=0.1, contenders=few
@@ -78,20 +85,18 @@ def cpu_cases() -> list[LossCase]:
 
 def cpu_curves() -> list[LossCase]:
     """Time and memory against one quantity at a time, at a hidden size that keeps the sweep short."""
-    base = LossCase("", "H=256", 2048, 256, 32_000)
+    base = LossCase("", "H=256", 1024, 256, 32_000)
     curves: list[LossCase] = []
     for share in (1.0, 0.5, 0.2, 0.1, 0.02):
         curves.append(replace(base, group="cpu-curve-supervised", supervised=share))
-    for tokens in (512, 1024, 2048, 4096):
+    for tokens in (256, 512, 1024, 2048):
         curves.append(replace(base, group="cpu-curve-tokens", label=f"{tokens} tokens", tokens=tokens))
     for vocab in (8_000, 32_000, 128_256):
         curves.append(
-            replace(base, group="cpu-curve-vocabulary", label=f"V={vocab}", vocab=vocab, tokens=1024)
+            replace(base, group="cpu-curve-vocabulary", label=f"V={vocab}", vocab=vocab, tokens=512)
         )
     for tasks in (1, 8, 64):
-        curves.append(
-            replace(base, group="cpu-curve-tasks", label=f"{tasks} tasks", tasks=tasks, tokens=1024)
-        )
+        curves.append(replace(base, group="cpu-curve-tasks", label=f"{tasks} tasks", tasks=tasks, tokens=512))
     return curves
 
 

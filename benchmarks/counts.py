@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch.autograd.profiler_util import FunctionEvent
@@ -42,8 +45,14 @@ def count(call: Callable[[], object]) -> Counts:
     """Run `call` on the CPU and count."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        with profile(activities=[ProfilerActivity.CPU], record_shapes=True, profile_memory=True) as profiled:
+        profiled = profile(activities=[ProfilerActivity.CPU], record_shapes=True, profile_memory=True)
+        with _without_stderr():
+            profiled.start()
+        try:
             result = call()
+        finally:
+            with _without_stderr():
+                profiled.stop()
         events = profiled.events()
     assert events is not None
     del result
@@ -60,6 +69,20 @@ def count(call: Callable[[], object]) -> Counts:
         held,
         tuple(event.name for event in events if event.name.startswith(_READS)),
     )
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """The profiler writes a line of its own whenever it starts and stops, past Python's sys.stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _multiplications(event: FunctionEvent) -> int:
