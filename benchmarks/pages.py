@@ -48,8 +48,7 @@ def render(files: list[dict[str, Any]]) -> dict[Path, str]:
         "ratios are to the floor measured in the same run: the three bare GEMMs over the supervised rows (for the",
         "loss on logits: one copy of them). Memory is what torch's allocator held at the worst moment above what it",
         "held before, gradients not counted. A contender with no figure says why. *Compacted*: handed the supervised",
-        "rows alone, which is work done for it beforehand. On CPUs the allocator keeps freed memory, for everyone:",
-        "fresh pages would add up to a quarter to a call.",
+        "rows alone, which is work done for it beforehand. On CPUs the allocator keeps freed memory, for everyone.",
     ]
     for machine in dict.fromkeys(file["machine"]["kind"] for file in files):
         of_machine = [file for file in files if file["machine"]["kind"] == machine]
@@ -158,7 +157,8 @@ def plot_curve(file: dict[str, Any], key: str, label: str) -> str:
 
 
 def readme_block(files: Iterable[dict[str, Any]]) -> str:
-    """The README's figures: one row per head-line case of every machine, ours against the others."""
+    """The README's figures: one row per head-line case of every machine, ours against the others; whole steps."""
+    files = list(files)
     rows = [
         "| machine | case | ours | x bare GEMMs | stock | stock, compiled | `F.linear_cross_entropy`, best |",
         "|---|---|---|---|---|---|---|",
@@ -187,7 +187,23 @@ def readme_block(files: Iterable[dict[str, Any]]) -> str:
                 against("torch fused", "torch fused, one chunk"),
             ]
             rows.append("| " + " | ".join(cells) + " |")
+    rows += [
+        "",
+        "Whole training steps with every task's logs on, against transformers' `Trainer` without weights:",
+        "",
+    ]
+    for file in files:
+        if file["group"].endswith("tuning"):
+            rows += [_step_line(file, entry) for entry in file["entries"]]
     return "\n".join(rows) + "\n"
+
+
+def _step_line(file: dict[str, Any], entry: dict[str, Any]) -> str:
+    ours, stock = entry["contenders"]["ours"], entry["contenders"]["stock"]
+    return (
+        f"- {entry['name']}: {ours['ratio_to_stock']:.2f} x the time, {ours['peak_bytes'] / 2**20:,.0f} instead of "
+        f"{stock['peak_bytes'] / 2**20:,.0f} MiB ({_machine_title(file['machine'])})"
+    )
 
 
 def with_readme_block(readme: str, block: str) -> str:
