@@ -1,7 +1,7 @@
 """An allocator that keeps what was freed, for measurements on a CPU.
 
-glibc gives large blocks back to the system at once, so every result is made of fresh pages, which on a virtual machine
-takes as long as some contenders compute, and is noisy. Whoever trains on CPUs turns that off (PyTorch's
+glibc gives large blocks back to the system at once, so every result is made of fresh pages, which on a virtual
+machine takes as long as some contenders compute, and is noisy. Whoever trains on CPUs turns that off (PyTorch's
 tuning guide: jemalloc or tcmalloc); here glibc is told to, for all contenders alike.
 """
 
