@@ -57,13 +57,17 @@ def render(files: list[dict[str, Any]]) -> dict[Path, str]:
             lines += ["", f"### {file['group']}", "", _provenance(file), ""]
             curve = next((c for c in _CURVES if file["group"].endswith(c)), None)
             if curve is not None:
-                picture = Path("docs/images") / f"{machine}-{file['group']}.svg"
+                picture = _picture(file)
                 pages[picture] = plot_curve(file, *_CURVES[curve])
                 lines += [f"![time and memory against {_CURVES[curve][1]}](images/{picture.name})", ""]
             for entry in file["entries"]:
                 lines += [*_table(entry), ""]
     pages[PAGE] = "\n".join(lines).rstrip() + "\n"
     return pages
+
+
+def _picture(file: dict[str, Any]) -> Path:
+    return Path("docs/images") / f"{file['machine']['kind']}-{file['group']}.svg"
 
 
 def _machine_title(machine: dict[str, Any]) -> str:
@@ -195,6 +199,13 @@ def readme_block(files: Iterable[dict[str, Any]]) -> str:
     for file in files:
         if file["group"].endswith("tuning"):
             rows += [_step_line(file, entry) for entry in file["entries"]]
+    for file in files:
+        if file["group"].endswith("curve-supervised"):
+            title = _machine_title(file["machine"])
+            rows += [
+                "",
+                f"![time and memory against the share of supervised tokens, {title}]({_picture(file)})",
+            ]
     return "\n".join(rows) + "\n"
 
 
