@@ -146,6 +146,26 @@ def liger(inputs: LossInputs) -> Callable[[], Tensor]:
     return step
 
 
+def liger_cute(inputs: LossInputs) -> Callable[[], Tensor]:
+    """Liger's kernels in the CuTe DSL, for Hopper and bfloat16 only."""
+    weight = _needs_head(inputs)
+    _needs("liger_kernel")
+    _needs_gpu(inputs, "Liger")
+    _needs("cutlass")
+    if torch.cuda.get_device_capability(inputs.hidden.device) != (9, 0) or weight.dtype != torch.bfloat16:
+        raise Unavailable("Liger's CuTe kernels are for compute capability 9.0 and bfloat16")
+    from liger_kernel.ops.cutedsl.ops.fused_linear_cross_entropy_sm90 import (
+        liger_fused_linear_cross_entropy_sm90,
+    )
+
+    def step() -> Tensor:
+        loss = liger_fused_linear_cross_entropy_sm90(inputs.hidden, weight, inputs.labels)
+        loss.backward()
+        return loss
+
+    return step
+
+
 def cut_cross_entropy(inputs: LossInputs) -> Callable[[], Tensor]:
     weight = _needs_head(inputs)
     _needs("cut_cross_entropy")
@@ -201,6 +221,7 @@ CONTENDERS = (
     # the fastest of its options on the CPUs we have seen: as many products as chunks is what makes it slow there
     Contender("torch fused, one chunk", torch_fused(chunking_method=None, acc_policy="accurate")),
     Contender("Liger", liger),
+    Contender("Liger, CuTe", liger_cute),
     Contender("CCE", cut_cross_entropy, compacts=True),
     Contender("QuACK", quack),
     Contender("unsloth", unsloth),
