@@ -97,6 +97,10 @@ def main() -> None:
     elif arguments.command == "gpu":
         if not torch.cuda.is_available():
             sys.exit("no CUDA or HIP device here: `python -m benchmarks cpu` measures on the CPU")
+        if torch.cuda.device_count() > 1:
+            sys.exit(
+                "more than one GPU is visible, and trainers would use them all: set CUDA_VISIBLE_DEVICES to one"
+            )
         measure(gpu_groups(arguments.match, arguments.contender), arguments.group, torch.device("cuda"))
     elif arguments.command == "compare":
         compare(arguments.old, arguments.new)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -94,14 +93,10 @@ def stock(inputs: LossInputs) -> Callable[[], Tensor]:
     return step
 
 
-@cache
-def _compiled_stock() -> Callable[[Tensor, Tensor | None, Tensor], Tensor]:
-    return torch.compile(_stock_loss)
-
-
 def stock_compiled(inputs: LossInputs) -> Callable[[], Tensor]:
-    """The stock loss under torch.compile."""
-    compiled = _compiled_stock()
+    """The stock loss under torch.compile, for these shapes."""
+    torch._dynamo.reset()  # what was compiled for other cases would lead to slower, dynamic shapes
+    compiled = torch.compile(_stock_loss, dynamic=False)
 
     def step() -> Tensor:
         loss = compiled(inputs.hidden, inputs.weight, inputs.labels)

@@ -143,4 +143,6 @@ def disagreement(inputs: LossInputs, loss: Tensor, expected: Truth) -> str | Non
         error = (leaf.grad[where].double() - right).norm() / right.norm()
         if not error <= allowed:
             return f"gradient of {name} off by {error:.2e} (allowed {allowed:.0e})"
+    if inputs.hidden.grad is not None and inputs.hidden.grad[inputs.labels == -100].any():
+        return "gradient of hidden is not 0 where nothing is supervised"
     return None

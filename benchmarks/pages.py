@@ -47,8 +47,9 @@ def render(files: list[dict[str, Any]]) -> dict[Path, str]:
         "`make bench-gpu` make them anew. Times are medians of interleaved runs in one process, with quartiles;",
         "ratios are to the floor measured in the same run: the three bare GEMMs over the supervised rows (for the",
         "loss on logits: one copy of them). Memory is what torch's allocator held at the worst moment above what it",
-        "held before, gradients not counted. A contender with no figure says why. *Compacted*: handed the supervised",
-        "rows alone, which is work done for it beforehand. On CPUs the allocator keeps freed memory, for everyone.",
+        "held before, gradients not counted (but in whole training steps, as the optimizer's). A contender with no",
+        "figure says why. *Compacted*: handed the supervised rows alone, which is work done for it beforehand. On",
+        "CPUs the allocator keeps freed memory, for everyone.",
     ]
     for machine in dict.fromkeys(file["machine"]["kind"] for file in files):
         of_machine = [file for file in files if file["machine"]["kind"] == machine]
@@ -191,6 +192,11 @@ def readme_block(files: Iterable[dict[str, Any]]) -> str:
                 against("torch fused", "torch fused, one chunk"),
             ]
             rows.append("| " + " | ".join(cells) + " |")
+    if any("emulated" in entry.get("floor", "") for file in files for entry in file["entries"]):
+        rows += [
+            "",
+            "Where a CPU only emulates bfloat16 products, the bare GEMMs are float32's; the others take minutes.",
+        ]
     rows += [
         "",
         "Whole training steps with every task's logs on, against transformers' `Trainer` without weights:",

@@ -101,6 +101,8 @@ def peak_memory(step: Step, device: torch.device, *, replaces: bool = False) -> 
     place is not counted.
     """
     if device.type == "cuda":
+        if replaces:
+            step()  # so that there is something to give back
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

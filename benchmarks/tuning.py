@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,7 +45,9 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
         self.last = now
 
 
-def _arguments(workload: Workload, steps: int, folder: str, kind: str) -> TrainingArguments:
+def _arguments(
+    workload: Workload, device: torch.device, steps: int, folder: str, kind: str
+) -> TrainingArguments:
     logs = "no logs" not in kind
     return TrainingArguments(
         output_dir=folder,
@@ -57,7 +61,7 @@ def _arguments(workload: Workload, steps: int, folder: str, kind: str) -> Traini
         disable_tqdm=True,
         remove_unused_columns=False,
         use_liger_kernel=kind == LIGER,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device.type == "cpu",
         bf16=workload.dtype is torch.bfloat16,
     )
 
@@ -67,7 +71,7 @@ def trainer_of(
 ) -> Trainer:
     """A trainer of one kind on a model of its own."""
     model = workload.model(device)
-    arguments = _arguments(workload, steps, folder, kind)
+    arguments = _arguments(workload, device, steps, folder, kind)
     common: dict[str, Any] = {"train_dataset": workload.samples(steps * workload.batch), "callbacks": [watch]}
     if kind in (OURS, OURS_QUIET):
         tasks = workload.tasks
@@ -79,6 +83,18 @@ def trainer_of(
         trainer = Trainer(model, arguments, data_collator=unweighted(workload.collate), **common)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+@contextmanager
+def patches_undone() -> Iterator[None]:
+    """Liger replaces functions and classes in transformers' modules; put them back for whoever comes next."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("transformers.models.")]
+    before = [(module, dict(vars(module))) for module in modules]
+    try:
+        yield
+    finally:
+        for module, names in before:
+            vars(module).update(names)
 
 
 def kinds_here(device: torch.device) -> tuple[list[str], dict[str, str]]:
@@ -97,11 +113,11 @@ def run_workload(
     """Train each kind in turn, ``rounds`` times over, on models of its own; step times pooled per kind."""
     kinds, absent = kinds_here(device)
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
-    peaks: dict[str, int | None] = {}
+    peaks: dict[str, int] = {}
     for turn in range(-1, rounds):  # one round for peak memory, and to warm up
         for kind in kinds[turn % len(kinds) :] + kinds[: turn % len(kinds)]:
             watch = Stopwatch(device)
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, patches_undone():
                 trainer = trainer_of(kind, workload, device, steps if turn >= 0 else 2, folder, watch)
                 if turn < 0:
                     peaks[kind] = peak_memory(trainer.train, device)
@@ -147,7 +163,7 @@ def largest_batch(workload: Workload, kind: str, device: torch.device) -> int:
     while True:
         larger = workload.with_batch(batch)
         try:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, patches_undone():
                 trainer_of(kind, larger, device, 2, folder, Stopwatch(device)).train()
         except torch.cuda.OutOfMemoryError:
             return batch // 2

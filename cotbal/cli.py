@@ -238,8 +238,9 @@ def _weights_act(config: Config, *, tell: bool) -> bool:
         _say(f"\nchecking the task weights on one batch, with {config.model.name}")
     with _plain_warnings():
         verification, task = stages.check_weights(config)
-    if tell:
-        _say(f"{verification}\n  task {verification.task} is {task}")
+    if tell or not verification.passed:
+        rank = "" if tell else f"rank {os.environ['RANK']}: "
+        _say(f"{rank}{verification}\n  task {verification.task} is {task}")
     return verification.passed
 
 

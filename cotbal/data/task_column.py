@@ -61,6 +61,7 @@ class TaskColumnCollator:
             task_index = _one_row(indices, lengths, labels)
         elif any(isinstance(index, list) for index in indices):
             task_index = _of_tokens(indices, labels)
+            _check_right_padded(indices, batch.get("attention_mask"))
         else:
             task_index = torch.tensor(indices, dtype=torch.int64)
         batch[INDEX_COLUMN] = task_index
@@ -132,6 +133,17 @@ def _one_row(indices: list[int | list[int]], lengths: list[int | None], labels: 
     for index, length in zip(indices, lengths, strict=True):
         flat += index if isinstance(index, list) else [index] * int(length or 0)
     return _of_tokens([flat], labels)
+
+
+def _check_right_padded(indices: Sequence[int | list[int]], attention_mask: Tensor | None) -> None:
+    if attention_mask is None or attention_mask.dim() != 2:
+        return
+    for row, index in enumerate(indices):
+        if isinstance(index, list) and len(index) < attention_mask.shape[1] and not attention_mask[row, 0]:
+            raise ValueError(
+                f"row {row} is padded on the left, where {INDEX_COLUMN} cannot tell which token is whose; pad on the "
+                "right, or give one number per example"
+            )
 
 
 def _of_tokens(indices: Sequence[int | list[int]], labels: Tensor) -> Tensor:

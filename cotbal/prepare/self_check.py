@@ -93,8 +93,7 @@ def check_weights(config: Config, weights: Mapping[str, float] | None = None) ->
         try:
             trainer.train()
         except _Finished:
-            pass
-        finally:
+            # Not after an error: the other ranks may be waiting for something else.
             if dist.is_initialized():
                 dist.barrier()
     if trainer.verification is None:

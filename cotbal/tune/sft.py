@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer
@@ -131,12 +132,13 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
         # A streamed data set has no number of processes.
         options = {"num_proc": args.dataset_num_proc} if hasattr(dataset, "unique") else {}
         named = {"tasks": self.tasks, "task_column": self.task_column}
-        dataset = dataset.map(_tasks_of_tokens, fn_kwargs=named, **options)
-        dataset = dataset.select_columns(["input_ids", "labels", INDEX_COLUMN])
-        if args.shuffle_dataset:
-            dataset = dataset.shuffle(seed=args.seed)
-        dataset = pack_dataset(dataset, args.max_length, args.packing_strategy, options)
-        return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+        with PartialState().main_process_first():  # the others read what it has cached
+            dataset = dataset.map(_tasks_of_tokens, fn_kwargs=named, **options)
+            dataset = dataset.select_columns(["input_ids", "labels", INDEX_COLUMN])
+            if args.shuffle_dataset:
+                dataset = dataset.shuffle(seed=args.seed)
+            dataset = pack_dataset(dataset, args.max_length, args.packing_strategy, options)
+            return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
 
     def _reject_skip_prepare_without_labels(self, datasets: Any, data_collator: Any) -> None:
         inner = data_collator.collator if isinstance(data_collator, TaskColumnCollator) else data_collator

@@ -269,7 +269,7 @@ class TaskBalancedTrainer(Trainer):
                 )
         self.strategy.load_state_dict(saved["state"])
         if "window" in saved:
-            self._window.load_state_dict(saved["window"], self.args.device)
+            self._window.load_state_dict(saved["window"])
 
 
 class _StepEnd(TrainerCallback):

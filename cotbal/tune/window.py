@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cotbal.tune.divisor import StepSums
@@ -40,9 +39,13 @@ class LogWindow:
         if self._sums is None or self._weights is None:
             self._sums, self._weights = sums, weights.clone()
             return
-        old = self._sums
-        self._sums = StepSums(old.loss + sums.loss, old.tokens + sums.tokens, old.correct + sums.correct)
-        self._weights = self._weights + weights
+        old, device = self._sums, sums.loss.device  # sums from a checkpoint are on the CPU
+        self._sums = StepSums(
+            old.loss.to(device) + sums.loss,
+            old.tokens.to(device) + sums.tokens,
+            old.correct.to(device) + sums.correct,
+        )
+        self._weights = self._weights.to(weights.device) + weights
 
     def state_dict(self) -> dict[str, Any]:
         """The steps so far, on the CPU, for a checkpoint."""
@@ -52,15 +55,13 @@ class LogWindow:
         tensors = {**parts, "weights": self._weights}
         return {"steps": self._steps, **{name: value.cpu() for name, value in tensors.items()}}
 
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from the steps of `state_dict`, on `device`."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the steps of `state_dict`."""
         self.clear()
         self._steps = int(state["steps"])
         if self._steps:
-            loss, tokens, correct, weights = (
-                state[name].to(device) for name in ("loss", "tokens", "correct", "weights")
-            )
-            self._sums, self._weights = StepSums(loss, tokens, correct), weights
+            self._sums = StepSums(state["loss"], state["tokens"], state["correct"])
+            self._weights = state["weights"]
 
     def take(self) -> dict[str, float]:
         """`loss/<task>`, `accuracy/<task>`, `tokens/<task>`, `weight/<task>`; and start anew."""

@@ -35,7 +35,13 @@ def test_the_logits_level_case_is_measured_too() -> None:
     assert "not for logits" in entry["absent"]["torch fused"]
 
 
-@pytest.mark.parametrize("bug", ["loss", "gradient"])
+def test_a_contender_left_out_says_so() -> None:
+    entry = run_case(replace(CASE, contenders=("ours",)), CPU, budget=0.1, minimum=2, names=["ours", "stock"])
+    assert set(entry["contenders"]) == {"ours", FLOOR}
+    assert "left out of this case" in entry["absent"]["stock"]
+
+
+@pytest.mark.parametrize("bug", ["loss", "gradient", "gradient of hidden is not 0"])
 def test_a_wrong_contender_is_reported_and_not_timed(bug: str) -> None:
     def build(inputs: LossInputs) -> Any:
         right = next(c for c in CONTENDERS if c.name == "stock").build(inputs)
@@ -45,7 +51,10 @@ def test_a_wrong_contender_is_reported_and_not_timed(bug: str) -> None:
             if bug == "loss":
                 return loss * 1.01
             assert inputs.hidden.grad is not None
-            inputs.hidden.grad[inputs.labels != -100] *= 1.01
+            if bug == "gradient":
+                inputs.hidden.grad[inputs.labels != -100] *= 1.01
+            else:
+                inputs.hidden.grad[inputs.labels == -100] = 1e-30
             return loss
 
         return step

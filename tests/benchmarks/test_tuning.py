@@ -7,7 +7,7 @@ import tempfile
 import pytest
 import torch
 
-from benchmarks.tuning import OURS, STOCK, Stopwatch, run_workload, trainer_of
+from benchmarks.tuning import OURS, STOCK, Stopwatch, patches_undone, run_workload, trainer_of
 from benchmarks.workloads import Demo, Synthetic, unweighted
 
 CPU = torch.device("cpu")
@@ -24,6 +24,15 @@ def test_every_kind_is_timed_and_compared() -> None:
         assert timing["tokens_per_second"] == pytest.approx(128 / timing["median"])
     assert entry["contenders"][STOCK]["ratio_to_stock"] == 1
     assert "GPU" in entry["absent"]["Liger"]
+
+
+def test_what_a_rival_patches_is_put_back() -> None:
+    from transformers.models.llama import modeling_llama
+
+    stock = modeling_llama.LlamaRMSNorm
+    with patches_undone():
+        modeling_llama.LlamaRMSNorm = torch.nn.Identity
+    assert modeling_llama.LlamaRMSNorm is stock
 
 
 @pytest.mark.parametrize("workload", [TINY, Demo(batch=6)], ids=["synthetic", "demo"])

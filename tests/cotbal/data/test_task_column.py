@@ -106,3 +106,16 @@ def test_data_sets_are_checked_before_training():
         check_task_column(Dataset.from_dict({"task": ["vqa", None]}), TASKS, "task", "train_dataset")
     with pytest.raises(ValueError, match=r"eval_dataset\['a'\] has neither .*its columns: messages"):
         check_task_column(Dataset.from_dict({"messages": [1]}), TASKS, "task", "eval_dataset['a']")
+
+
+def test_numbers_of_tokens_that_a_left_padded_row_would_shift_are_refused():
+    def left_padded(examples):
+        return {
+            "labels": torch.tensor([[-100, 3, 4], [5, 6, 7]]),
+            "attention_mask": torch.tensor([[0, 1, 1], [1, 1, 1]]),
+        }
+
+    collator = TaskColumnCollator(left_padded, TASKS)
+    with pytest.raises(ValueError, match="row 0 is padded on the left"):
+        collator([{"loss_task_index": [0, 1]}, {"loss_task_index": [0, 1, 2]}])
+    assert collator([{"task": "vqa"}, {"task": "ocr"}])["loss_task_index"].tolist() == [1, 2]
