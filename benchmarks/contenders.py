@@ -95,7 +95,6 @@ def stock(inputs: LossInputs) -> Callable[[], Tensor]:
 
 def stock_compiled(inputs: LossInputs) -> Callable[[], Tensor]:
     """The stock loss under torch.compile, for these shapes."""
-    torch._dynamo.reset()  # what was compiled for other cases would lead to slower, dynamic shapes
     compiled = torch.compile(_stock_loss, dynamic=False)
 
     def step() -> Tensor:

@@ -89,5 +89,8 @@ def _multiplications(event: FunctionEvent) -> int:
     first = _PRODUCTS.get(event.name)
     if first is None:
         return 0
-    left, right = event.input_shapes[first : first + 2]
-    return int(left[0] * left[1] * right[1])
+    shapes = event.input_shapes[first : first + 2]
+    if [len(shape) for shape in shapes] != [2, 2]:
+        return 0  # traced, not run: a compiler at work
+    (rows, inner), (_, columns) = shapes
+    return int(rows * inner * columns)

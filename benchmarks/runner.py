@@ -37,6 +37,7 @@ def run_case(
     JSON-ready mapping: the case, per contender seconds (median, quartiles), peak bytes and the ratio of
     medians to the floor of this same run, and for the others the reason why there is no figure.
     """
+    torch._dynamo.reset()  # what was compiled for other cases would count against a limit of recompilations
     inputs = make(case, device, seed)
     emulation = None if case.logits_level else emulated_products(inputs)
     layouts = {"": inputs}
