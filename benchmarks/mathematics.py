@@ -33,7 +33,7 @@ def score_table(tasks: int, samples: int = SAMPLES_PER_TASK, seed: int = 0) -> c
     return cotbal.ScoreTable.from_samples(table)
 
 
-def run(sizes: tuple[int, ...] = (8, 64, 512), budget: float = 20.0) -> list[dict[str, Any]]:
+def run(sizes: tuple[int, ...] = (8, 64, 512), budget: float = 5.0) -> list[dict[str, Any]]:
     entries = []
     for tasks in sizes:
         scores = score_table(tasks)
