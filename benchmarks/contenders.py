@@ -212,7 +212,7 @@ CONTENDERS = (
     Contender("stock", stock),
     Contender("stock, compiled", stock_compiled),
     Contender("torch fused", torch_fused()),
-    # the fastest of its options on the CPUs we have seen: as many products as chunks is what makes it slow there
+    # not all of its options are tried: one chunk, since as many products as chunks is what makes it slow on CPUs
     Contender("torch fused, one chunk", torch_fused(chunking_method=None, acc_policy="accurate")),
     Contender("Liger", liger),
     Contender("Liger, CuTe", liger_cute),

@@ -111,7 +111,7 @@ class Emulation:
 
 
 def emulated_products(inputs: LossInputs, rows: int = 16) -> Emulation | None:
-    """How slow the GEMMs are in the case's type, where float32 is faster; None where it is not (it never is on GPUs).
+    """How slow the GEMMs are in the case's type, where float32 is several times faster; else None, and on GPUs.
 
     torch multiplies bfloat16 matrices on CPUs without instructions for them one element at a time.
     """
@@ -126,7 +126,7 @@ def emulated_products(inputs: LossInputs, rows: int = 16) -> Emulation | None:
         step()
         taken[dtype] = time.perf_counter() - began
     slowdown = taken[inputs.case.dtype] / taken[torch.float32]
-    return Emulation(inputs.case.dtype, taken[inputs.case.dtype] / rows, slowdown) if slowdown > 1 else None
+    return Emulation(inputs.case.dtype, taken[inputs.case.dtype] / rows, slowdown) if slowdown > 4 else None
 
 
 def _floor_text(case: LossCase, emulation: Emulation | None) -> str:
