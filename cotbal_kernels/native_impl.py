@@ -1,7 +1,13 @@
-"""The native C++ row pass for CPUs: one read of each row for loss and hit, one write for its gradient.
+"""The native C++ kernels for CPUs: the row pass, and matrix products of their own.
+
+The row pass reads each row once for loss and hit and writes it once for its gradient. The products replace
+torch's where those are slow: MKL, which torch multiplies with on x86, is made for Intel's processors and reaches
+some 70 % of the peak of others, and products of bfloat16 are emulated where the processor has no instruction for
+them.
 
 The kernels are built for several instruction sets and the best one this processor supports is chosen when
-they run; the environment variable ``COTBAL_CPU_ISA`` (``portable``, ``avx2`` or ``avx512``) forces one.
+they run. Two environment variables force a choice: ``COTBAL_CPU_ISA`` (``portable``, ``avx2`` or ``avx512``) and
+``COTBAL_CPU_PRODUCTS`` (``own`` or ``torch``).
 """
 
 from __future__ import annotations
@@ -11,6 +17,8 @@ from importlib import resources
 
 import torch
 from torch import Tensor
+
+from cotbal_kernels.products import Product
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -131,3 +139,59 @@ def row_pass(
         instruction_set(),
     )
     return nll, hits
+
+
+def own_product(dtype: torch.dtype) -> Product | None:
+    """`product_` where logits of `dtype` are made faster by it than by torch; None elsewhere.
+
+    That is in float32 (bfloat16 inputs, too, have float32 logits on processors that cannot multiply bfloat16), with
+    AVX2 or AVX-512, on processors that are not Intel's. ``COTBAL_CPU_PRODUCTS`` overrides the last two.
+
+    Raises:
+        ValueError: ``COTBAL_CPU_PRODUCTS`` is none of ``own``, ``torch`` and empty; or an impossible
+            ``COTBAL_CPU_ISA``.
+        ImportError: the extension is not in this installation.
+    """
+    from cotbal_kernels import _native
+
+    choice = os.environ.get("COTBAL_CPU_PRODUCTS", "")
+    if choice not in ("", "own", "torch"):
+        raise ValueError(f"COTBAL_CPU_PRODUCTS={choice!r}: accepted are 'own', 'torch' and nothing")
+    if choice == "torch" or dtype != torch.float32:
+        return None
+    if choice == "own" or (instruction_set() != "portable" and not _native.is_intel()):
+        return product_
+    return None
+
+
+def product_(left: Tensor, right: Tensor, out: Tensor, *, accumulate: bool = False) -> None:
+    """``out (+)= left @ right.T``, summed in float32 and rounded once when it is stored.
+
+    The sum over K runs in blocks of at most 1024; which blocks, and so the result's bits, depend on the shapes alone
+    and not on the number of threads. Threads follow ``torch.get_num_threads()``; the interpreter lock is released
+    meanwhile. Profilers see one event ``cotbal_kernels::product[M, N, K]`` for each call.
+
+    Args:
+        left: [M, K] float32 or bfloat16, unit stride along one dimension.
+        right: [N, K], likewise; the dtypes may differ.
+        out: [M, N] float32 or bfloat16, unit column stride; must not share memory with the others.
+        accumulate: add to what `out` holds; float32 only.
+
+    Raises:
+        ValueError: a shape, stride or dtype that is none of these, before anything is written; also an impossible
+            ``COTBAL_CPU_ISA``.
+        ImportError: the extension is not in this installation.
+    """
+    from cotbal_kernels import _native
+
+    if 0 in (*left.shape, *right.shape):
+        if not accumulate:
+            out.zero_()
+        return
+    threads, isa = torch.get_num_threads(), instruction_set()
+    left, right, out = left.detach(), right.detach(), out.detach()
+    shape = f"{left.shape[0]}, {right.shape[0]}, {left.shape[1]}"
+    with torch.profiler.record_function(f"cotbal_kernels::product[{shape}]"):
+        size = _native.product_workspace(left, right, out, threads, isa)
+        workspace = torch.empty(size, dtype=torch.float32)
+        _native.product(left, right, out, accumulate, workspace, threads, isa)
