@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cases, mathematics, pages, results, runner, tuning, workloads
+from benchmarks import cases, mathematics, pages, results, runner, tuning, weighting, workloads
 from benchmarks.allocator import keep_freed_memory
 
 Measure = Callable[[], list[dict[str, Any]]]
@@ -38,6 +38,7 @@ def cpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Mea
     return {
         **loss_groups(losses, device, budget=8.0, minimum=3, names=names),
         **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few, compacted=False),
+        "cpu-weighting": lambda: weighting.run(weighting.CPU, device, announce),
         "cpu-tuning": lambda: tuning.run(workloads.CPU, device, announce),
         "mathematics": mathematics.run,
     }
@@ -48,6 +49,7 @@ def gpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Mea
     measured = [case for case in (*cases.gpu_cases(), *cases.gpu_extra_cases()) if match in case.name]
     return {
         **loss_groups(measured, device, budget=6.0, minimum=20, names=names),
+        "gpu-weighting": lambda: weighting.run(weighting.GPU, device, announce),
         "gpu-tuning": lambda: tuning.run(workloads.GPU, device, announce),
     }
 

@@ -24,6 +24,7 @@ _STYLES = {
     "stock": ("#D55E00", "s", "--"),
     "torch fused, one chunk": ("#009E73", "^", ":"),
 }
+_OWN_PRODUCTS = "Ours makes its products by itself here; those of the floor are torch's."
 _CURVES = {
     "curve-supervised": ("supervised", "share of supervised tokens"),
     "curve-tokens": ("tokens", "tokens"),
@@ -96,6 +97,8 @@ def _table(entry: dict[str, Any]) -> list[str]:
     lines = [f"**{entry['name']}**", ""]
     if "emulated" in entry.get("floor", ""):
         lines += [f"Floor: {entry['floor']}.", ""]
+    if entry.get("own_products"):
+        lines += [_OWN_PRODUCTS, ""]
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for name, timing in sorted(timings.items(), key=lambda item: item[1]["median"]):
         cells = [
@@ -109,6 +112,13 @@ def _table(entry: dict[str, Any]) -> list[str]:
         peak = timing["peak_bytes"]
         cells += [f"{peak / 2**20:,.0f} MiB", str(timing["runs"])]
         lines.append("| " + " | ".join(cells) + " |")
+    if "paired" in entry:
+        pair = entry["paired"]
+        lines += [
+            "",
+            f"*{pair['first']}* takes {pair['ratio']:.3f} times as long as *{pair['second']}* (95 % interval "
+            f"{pair['lower']:.3f} to {pair['upper']:.3f}, from {pair['pairs']} pairs of calls side by side).",
+        ]
     if "largest_batch" in entry:
         told = ", ".join(f"{name}: {batch}" for name, batch in entry["largest_batch"].items())
         lines += ["", f"Samples in the largest batch that fits (powers of two): {told}."]
@@ -196,6 +206,11 @@ def readme_block(files: Iterable[dict[str, Any]]) -> str:
         rows += [
             "",
             "Where a CPU only emulates bfloat16 products, the bare GEMMs are float32's; the others take minutes.",
+        ]
+    if any(entry.get("own_products") for file in files for entry in file["entries"]):
+        rows += [
+            "",
+            "The bare GEMMs are torch's; on this CPU ours makes its products by itself, and may take less than 1 x.",
         ]
     rows += ["", "`F.linear_cross_entropy`: the faster of its automatic options and of one chunk."]
     rows += [

@@ -16,6 +16,8 @@ from benchmarks.cases import LossCase
 from benchmarks.contenders import CONTENDERS, Contender, Unavailable
 from benchmarks.inputs import LossInputs, Truth, disagreement, make, truths
 from benchmarks.timing import Step, interleave
+from cotbal_kernels import native_impl
+from cotbal_kernels.products import product_dtype
 
 FLOOR = "floor"
 PATIENCE = 15.0  # seconds of one call, beyond which a contender is not waited for
@@ -61,7 +63,7 @@ def run_case(
                 if seconds > PATIENCE:
                     absent[label] = f"would take about {seconds:.0f} s a call: {emulation}"
                     continue
-            outcome = _check(contender, given, expected[contender.weighted])
+            outcome = checked_step(contender, given, expected[contender.weighted])
             if isinstance(outcome, str):
                 absent[label] = outcome
             else:
@@ -89,6 +91,7 @@ def run_case(
         "dtype": str(case.dtype).removeprefix("torch."),
         "seed": seed,
         "floor": _floor_text(case, emulation),
+        "own_products": _own_products(case, device),
         "contenders": {
             name: {**timing.as_dict(), "ratio_to_floor": timing.median / floor}
             for name, timing in timings.items()
@@ -129,6 +132,14 @@ def emulated_products(inputs: LossInputs, rows: int = 16) -> Emulation | None:
     return Emulation(inputs.case.dtype, taken[inputs.case.dtype] / rows, slowdown) if slowdown > 4 else None
 
 
+def _own_products(case: LossCase, device: torch.device) -> bool:
+    """Whether "ours" makes its matrix products by itself here, and not through torch."""
+    dtype = product_dtype(case.dtype, device)
+    if case.logits_level or native_impl.unavailable(device, dtype) is not None:
+        return False
+    return native_impl.own_product(dtype, (case.rows, case.vocab, case.hidden)) is not None
+
+
 def _floor_text(case: LossCase, emulation: Emulation | None) -> str:
     if case.logits_level:
         return "one copy of the supervised logits"
@@ -142,7 +153,7 @@ def _flush(device: torch.device) -> Callable[[], object]:
     return buffer.zero_
 
 
-def _check(contender: Contender, inputs: LossInputs, expected: Truth) -> Step | str:
+def checked_step(contender: Contender, inputs: LossInputs, expected: Truth) -> Step | str:
     """The contender's step, or why it has none: unavailable here, failed, or wrong."""
     try:
         run = contender.build(inputs)

@@ -17,6 +17,7 @@ from rich.text import Text
 import cotbal
 import cotbal_kernels as ck
 from cotbal import __version__
+from cotbal_kernels import native_impl
 
 __all__ = ["Package", "devices", "examine", "packages"]
 
@@ -105,6 +106,8 @@ def _kernel_table(device: torch.device, dtype: torch.dtype) -> Table:
         if found.available:
             verdict = "runs" if chosen else "[green]runs, used by default[/green]"
             chosen = True
+            if found.name == "native":
+                verdict += f" ({native_impl.described(device, dtype)})"
         else:
             verdict = f"[yellow]cannot run:[/yellow] {escape(str(found.reason))}"
         table.add_row(found.name, verdict)

@@ -68,9 +68,11 @@ class Head:
     @property
     def product(self) -> products.Product | None:
         """The implementation's own product, where it has one that is faster here than torch's."""
-        found: Callable[[torch.dtype], products.Product | None] | None
         found = getattr(self.implementation, "own_product", None)
-        return None if found is None else found(self.logits_dtype)
+        if found is None:
+            return None
+        own: products.Product | None = found(self.logits_dtype, (self.targets.shape[0], *self.weight.shape))
+        return own
 
     def gathered(self, part: slice, row_scale: Tensor | None = None) -> Tensor:
         """The hidden states of some rows, times their scale, in the dtype of the products."""

@@ -12,13 +12,14 @@ they run. Two environment variables force a choice: ``COTBAL_CPU_ISA`` (``portab
 
 from __future__ import annotations
 
+import math
 import os
 from importlib import resources
 
 import torch
 from torch import Tensor
 
-from cotbal_kernels.products import Product
+from cotbal_kernels.products import Product, product_dtype
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -81,6 +82,17 @@ def instruction_sets() -> dict[str, bool]:
     return _native.instruction_sets()
 
 
+def described(device: torch.device, dtype: torch.dtype) -> str:
+    """What runs here for inputs of `dtype`, in a few words: the instruction set, and who multiplies matrices.
+
+    Raises:
+        ImportError: the extension is not in this installation.
+        ValueError: an impossible ``COTBAL_CPU_ISA`` or ``COTBAL_CPU_PRODUCTS``.
+    """
+    own = own_product(product_dtype(dtype, device)) is not None
+    return f"{instruction_set()}, matrix products {'of its own' if own else 'by torch'}"
+
+
 def row_pass(
     logits: Tensor,
     targets: Tensor,
@@ -141,11 +153,21 @@ def row_pass(
     return nll, hits
 
 
-def own_product(dtype: torch.dtype) -> Product | None:
-    """`product_` where logits of `dtype` are made faster by it than by torch; None elsewhere.
+# Below these, packing the panels takes longer than torch's product.
+_LEAST_DIMENSION = 8
+_LEAST_MULTIPLICATIONS = 2**25
+
+
+def own_product(dtype: torch.dtype, shape: tuple[int, int, int] | None = None) -> Product | None:
+    """`product_` where it makes products of this size, with logits of `dtype`, faster than torch; None elsewhere.
 
     That is in float32 (bfloat16 inputs, too, have float32 logits on processors that cannot multiply bfloat16), with
-    AVX2 or AVX-512, on processors that are not Intel's. ``COTBAL_CPU_PRODUCTS`` overrides the last two.
+    AVX2 or AVX-512, on processors that are not Intel's, from 8 rows and 2^25 multiplications on.
+    ``COTBAL_CPU_PRODUCTS`` overrides all but the dtype.
+
+    Args:
+        dtype: of the logits.
+        shape: rows, classes and hidden size; None: large.
 
     Raises:
         ValueError: ``COTBAL_CPU_PRODUCTS`` is none of ``own``, ``torch`` and empty; or an impossible
@@ -159,17 +181,20 @@ def own_product(dtype: torch.dtype) -> Product | None:
         raise ValueError(f"COTBAL_CPU_PRODUCTS={choice!r}: accepted are 'own', 'torch' and nothing")
     if choice == "torch" or dtype != torch.float32:
         return None
-    if choice == "own" or (instruction_set() != "portable" and not _native.is_intel()):
+    if choice == "own":
         return product_
-    return None
+    large = shape is None or (min(shape) >= _LEAST_DIMENSION and math.prod(shape) >= _LEAST_MULTIPLICATIONS)
+    return product_ if large and instruction_set() != "portable" and not _native.is_intel() else None
 
 
 def product_(left: Tensor, right: Tensor, out: Tensor, *, accumulate: bool = False) -> None:
     """``out (+)= left @ right.T``, summed in float32 and rounded once when it is stored.
 
-    The sum over K runs in blocks of at most 1024; which blocks, and so the result's bits, depend on the shapes alone
-    and not on the number of threads. Threads follow ``torch.get_num_threads()``; the interpreter lock is released
-    meanwhile. Profilers see one event ``cotbal_kernels::product[M, N, K]`` for each call.
+    The sum over K runs in blocks of at most 512. The result's bits depend on the shape and on whether the instruction
+    set has a fused multiply-add, not on the number of threads. Threads follow ``torch.get_num_threads()``; the
+    interpreter lock is released meanwhile. Profilers see an event ``cotbal_kernels::product[M, N, K]`` for each call.
+    The working memory is 4 MiB, or 2 KiB x min(M, N) where that is more (with a bfloat16 `out` 4 x K x min(M, N)
+    bytes), and some hundred KiB for each thread.
 
     Args:
         left: [M, K] float32 or bfloat16, unit stride along one dimension.

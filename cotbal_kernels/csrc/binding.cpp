@@ -278,6 +278,7 @@ void elementwise(std::string_view function, const ReadOnly& input, const Tensor&
 }  // namespace
 
 NB_MODULE(_native, module) {
+    cotbal::watch_forks();
     module.def(
         "instruction_sets",
         [] {

@@ -44,10 +44,7 @@ std::atomic<bool> forked{false};
 GompParallel openmp() noexcept {
     // Looked up, not linked: torch brings its runtime under a name that differs from build to build, and a
     // second runtime of our own would fight the first for the processors. torch loads it globally.
-    static const GompParallel parallel = [] {
-        pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
-        return reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    }();
+    static const auto parallel = reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
     return forked.load(std::memory_order_relaxed) ? nullptr : parallel;
 }
 
@@ -67,6 +64,10 @@ void started_threads(Team& team, int threads) {
 }
 
 }  // namespace
+
+void watch_forks() noexcept {
+    pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
+}
 
 void parallel_for(std::int64_t count, std::int64_t grain, int threads, void* context, Body body) {
     const std::int64_t pieces = (count + grain - 1) / grain;

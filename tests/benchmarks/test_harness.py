@@ -1,5 +1,8 @@
 """The harness measures what it says: wrong contenders are found, ratios and changes come out right."""
 
+import itertools
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import results, runner
+from benchmarks import results, runner, timing
 from benchmarks.cases import LossCase
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.inputs import LossInputs, make, truths
-from benchmarks.runner import FLOOR, _check, run_case
+from benchmarks.runner import FLOOR, checked_step, run_case
 from benchmarks.timing import peak_memory, summarise
 
 CPU = torch.device("cpu")
@@ -60,7 +63,7 @@ def test_a_wrong_contender_is_reported_and_not_timed(bug: str) -> None:
         return step
 
     inputs = make(CASE, CPU)
-    outcome = _check(Contender("planted", build), inputs, truths(inputs)[False])
+    outcome = checked_step(Contender("planted", build), inputs, truths(inputs)[False])
     assert isinstance(outcome, str)
     assert outcome.startswith("wrong: ")
     assert bug in outcome
@@ -93,6 +96,29 @@ def test_peak_memory_is_exact_and_takes_replaced_gradients_as_given() -> None:
     counted = peak_memory(step, CPU)
     assert 2 * 4000 <= counted < 3 * 4000
     assert peak_memory(step, CPU, replaces=True) == counted - 4000
+
+
+def test_pairs_tell_a_ratio_and_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both calls of a pair slow down alike: the ratio of each pair is 2 whatever the machine does."""
+    clock = itertools.count()
+
+    def seconds(step: Callable[[], float], device: torch.device) -> float:
+        return step() * (1 + (next(clock) // 2) % 5)
+
+    monkeypatch.setattr(timing, "_once", seconds)
+    timings, comparison = timing.paired({"a": lambda: 2.0, "b": lambda: 1.0}, torch.device("cpu"), 20)
+    assert comparison == {"first": "a", "second": "b", "ratio": 2.0, "lower": 2.0, "upper": 2.0, "pairs": 20}
+    assert timings["a"].runs == timings["b"].runs == 20
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 20, 36, 100])
+def test_interval_of_a_median_covers_as_often_as_it_says(count: int) -> None:
+    """Exactly, from the binomial distribution; with 5 values or fewer even the extremes cover less than 95 %."""
+    outside = timing._outside(count)
+    missed = 2 * sum(math.comb(count, k) for k in range(outside + 1)) / 2**count
+    assert missed <= 0.05 or outside == 0
+    one_more = missed + 2 * math.comb(count, outside + 1) / 2**count
+    assert one_more > 0.05 or outside == (count - 1) // 2
 
 
 def test_quartiles() -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 import cotbal_kernels as ck
 from cotbal import __version__
 from cotbal.doctor import devices, examine, packages
+from cotbal_kernels import native_impl
 
 
 def shown() -> str:
@@ -50,3 +51,9 @@ def test_every_implementation_is_listed_with_its_reason() -> None:
         if not found.available:
             assert str(found.reason) in text
     assert "runs, used by default" in text
+    for dtype in (torch.float32, torch.bfloat16):
+        (native,) = [found for found in ck.implementations("cpu", dtype) if found.name == "native"]
+        if native.available:
+            assert (
+                f"native runs, used by default ({native_impl.described(torch.device('cpu'), dtype)})" in text
+            )

@@ -113,6 +113,30 @@ def test_a_forked_child_with_two_threads_does_not_hang() -> None:
     assert in_fresh_process(FORK) == "same"
 
 
+UNPREPARED = """
+import os, torch
+import cotbal_kernels
+
+torch.set_num_threads(2)
+logits = torch.randn(64, 5000)
+torch.mm(logits, logits.t())
+child = os.fork()
+if child == 0:
+    from cotbal_kernels import _native, native_impl
+    assert _native.thread_source() == "std::thread"
+    native_impl.row_pass(logits, torch.arange(64))
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork on Windows")
+def test_nor_does_one_whose_parent_has_never_called_a_kernel() -> None:
+    assert in_fresh_process(UNPREPARED) == "done"
+
+
 LOADER = """
 import torch
 from torch.utils.data import DataLoader, Dataset
