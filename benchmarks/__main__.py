@@ -36,7 +36,7 @@ def cpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Mea
     losses = [case for case in cases.cpu_cases() if match in case.name]
     few = ["ours", "stock", "torch fused, one chunk"]
     return {
-        **loss_groups(losses, device, budget=8.0, minimum=3, names=names),
+        **loss_groups(losses, device, budget=6.0, minimum=3, names=names),
         **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few, compacted=False),
         "cpu-weighting": lambda: weighting.run(weighting.CPU, device, announce),
         "cpu-tuning": lambda: tuning.run(workloads.CPU, device, announce),

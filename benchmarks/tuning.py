@@ -108,7 +108,7 @@ def kinds_here(device: torch.device) -> tuple[list[str], dict[str, str]]:
 
 
 def run_workload(
-    workload: Workload, device: torch.device, *, rounds: int = 3, steps: int = 8
+    workload: Workload, device: torch.device, *, rounds: int = 3, steps: int = 7
 ) -> dict[str, Any]:
     """Train each kind in turn, ``rounds`` times over, on models of its own; step times pooled per kind."""
     kinds, absent = kinds_here(device)

@@ -16,8 +16,8 @@ from benchmarks.timing import Step, paired
 WEIGHTED, UNWEIGHTED = "ours", "ours, unweighted"
 
 CPU = (
-    (LossCase("cpu-weighting", "B=4 L=704 H=1024 V=32000", 4 * 704, 1024, 32_000, supervised=0.1), 36),
-    (LossCase("cpu-weighting", "small hidden H=128 V=32000", 4 * 704, 128, 32_000, supervised=0.1), 100),
+    (LossCase("cpu-weighting", "B=4 L=704 H=1024 V=32000", 4 * 704, 1024, 32_000, supervised=0.1), 30),
+    (LossCase("cpu-weighting", "small hidden H=128 V=32000", 4 * 704, 128, 32_000, supervised=0.1), 60),
 )
 GPU = (
     (LossCase("gpu-weighting", "M=4096 H=4096 V=32000", 4096, 4096, 32_000, dtype=torch.bfloat16), 200),
