@@ -1,9 +1,8 @@
 """The native C++ kernels for CPUs: the row pass, and matrix products of their own.
 
 The row pass reads each row once for loss and hit and writes it once for its gradient. The products replace
-torch's where those are slow: MKL, which torch multiplies with on x86, is made for Intel's processors and reaches
-some 70 % of the peak of others, and products of bfloat16 are emulated where the processor has no instruction for
-them.
+torch's where those are slow: MKL, which torch multiplies with on x86, is made for Intel's processors, and
+products of bfloat16 are emulated where the processor has no instruction for them.
 
 The kernels are built for several instruction sets and the best one this processor supports is chosen when
 they run. Two environment variables force a choice: ``COTBAL_CPU_ISA`` (``portable``, ``avx2`` or ``avx512``) and
