@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cases, mathematics, pages, results, runner, tuning, weighting, workloads
+from benchmarks import cases, mathematics, memory_limit, pages, results, runner, tuning, weighting, workloads
 from benchmarks.allocator import keep_freed_memory
 
 Measure = Callable[[], list[dict[str, Any]]]
@@ -39,9 +39,21 @@ def cpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Mea
         **loss_groups(losses, device, budget=6.0, minimum=3, names=names),
         **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few, compacted=False),
         "cpu-weighting": lambda: weighting.run(weighting.CPU, device, announce),
-        "cpu-tuning": lambda: tuning.run(workloads.CPU, device, announce),
+        "cpu-tuning": cpu_tuning,
         "mathematics": mathematics.run,
     }
+
+
+def cpu_tuning() -> list[dict[str, Any]]:
+    """Whole steps; of the first workload also the largest batch within a limit of memory, as on GPUs of all."""
+    entries = tuning.run(workloads.CPU, torch.device("cpu"), announce)
+    name = entries[0]["name"]
+    announce(f"largest batch of {name}")
+    entries[0]["largest_batch"] = {
+        kind: memory_limit.largest_batch(name, kind) for kind in (tuning.OURS, tuning.STOCK)
+    }
+    entries[0]["memory_limit"] = memory_limit.LIMIT
+    return entries
 
 
 def gpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Measure]:

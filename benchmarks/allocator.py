@@ -11,17 +11,17 @@ import os
 import platform
 import sys
 
-_SETTINGS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+SETTINGS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
 def keep_freed_memory() -> None:
     """Start this process anew with the settings, unless it has them or the system has another allocator."""
     if platform.libc_ver()[0] != "glibc" or keeps_freed_memory():
         return
-    os.environ.update(_SETTINGS)
+    os.environ.update(SETTINGS)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def keeps_freed_memory() -> bool:
     """Whether glibc was told to."""
-    return all(os.environ.get(name) == value for name, value in _SETTINGS.items())
+    return all(os.environ.get(name) == value for name, value in SETTINGS.items())

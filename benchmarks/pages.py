@@ -121,7 +121,9 @@ def _table(entry: dict[str, Any]) -> list[str]:
         ]
     if "largest_batch" in entry:
         told = ", ".join(f"{name}: {batch}" for name, batch in entry["largest_batch"].items())
-        lines += ["", f"Samples in the largest batch that fits (powers of two): {told}."]
+        limit = entry.get("memory_limit")
+        where = "" if limit is None else f" into {limit / 2**20:,.0f} MiB beyond the first step's"
+        lines += ["", f"Samples in the largest batch that fits{where} (powers of two): {told}."]
     if entry["absent"]:
         by_reason: dict[str, list[str]] = {}
         for name, reason in entry["absent"].items():

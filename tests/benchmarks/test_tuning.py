@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 
 import pytest
 import torch
 
+from benchmarks import workloads
+from benchmarks.memory_limit import largest_batch
 from benchmarks.tuning import OURS, STOCK, Stopwatch, patches_undone, run_workload, trainer_of
 from benchmarks.workloads import Demo, Synthetic, unweighted
 
@@ -53,3 +56,11 @@ def test_both_trainers_minimise_the_same_loss_where_weights_are_equal(workload: 
             trainer.train()
             losses[kind] = trainer.state.log_history[0]["loss"]
     assert losses[OURS] == pytest.approx(losses[STOCK], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is Linux's")
+def test_ours_trains_larger_batches_where_memory_is_limited() -> None:
+    """Real allocations are refused: 256 MiB hold the model, its optimizer, and stock logits of a sample."""
+    found = {kind: largest_batch(workloads.CPU[0].name, kind, 2**28) for kind in (OURS, STOCK)}
+    assert found[OURS] >= 2 * found[STOCK]
