@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from cotbal_kernels.api import LossOutput, cross_entropy, linear_cross_entropy
 from cotbal_kernels.implementations import Implementation, implementations
 from cotbal_kernels.plan import Plan, plan
-
-with contextlib.suppress(ImportError):
-    # Before any fork: a child must know that it is one, or it would wait for its parent's threads.
-    importlib.import_module("cotbal_kernels._native")
 
 if TYPE_CHECKING:
     from cotbal_kernels import reference

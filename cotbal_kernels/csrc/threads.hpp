@@ -15,7 +15,8 @@ namespace cotbal {
 void parallel_for(std::int64_t count, std::int64_t grain, int threads, void* context,
                   void (*body)(void* context, std::int64_t begin, std::int64_t end, int member) noexcept);
 
-// Once, before any fork: from then on children know that they are.
+// Once, when the extension is loaded: children forked from then on know that they are. (One that loads it
+// first itself takes the runtime's threads for alive, as torch does there.)
 void watch_forks() noexcept;
 
 // "openmp" or "std::thread": what a parallel_for of this process would use now.

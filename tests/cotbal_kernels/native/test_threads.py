@@ -115,14 +115,13 @@ def test_a_forked_child_with_two_threads_does_not_hang() -> None:
 
 UNPREPARED = """
 import os, torch
-import cotbal_kernels
+from cotbal_kernels import _native, native_impl
 
 torch.set_num_threads(2)
 logits = torch.randn(64, 5000)
 torch.mm(logits, logits.t())
 child = os.fork()
 if child == 0:
-    from cotbal_kernels import _native, native_impl
     assert _native.thread_source() == "std::thread"
     native_impl.row_pass(logits, torch.arange(64))
     os._exit(0)
