@@ -192,8 +192,8 @@ def product_(left: Tensor, right: Tensor, out: Tensor, *, accumulate: bool = Fal
     The sum over K runs in blocks of at most 512. The result's bits depend on the shape and on whether the instruction
     set has a fused multiply-add, not on the number of threads. Threads follow ``torch.get_num_threads()``; the
     interpreter lock is released meanwhile. Profilers see an event ``cotbal_kernels::product[M, N, K]`` for each call.
-    The working memory is 4 MiB, or 2 KiB x min(M, N) where that is more (with a bfloat16 `out` 4 x K x min(M, N)
-    bytes), and some hundred KiB for each thread.
+    The working memory is 4 MiB, or 2 KiB x min(M, N) where that is more, and some hundred KiB for each thread; with a
+    bfloat16 `out` it is 4 x K x min(M, N) bytes, and 0.6 KiB x min(M, N) for each thread beside.
 
     Args:
         left: [M, K] float32 or bfloat16, unit stride along one dimension.

@@ -37,7 +37,7 @@ ROW_BYTES = 128
 
 @pytest.fixture(autouse=True)
 def own_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ "native" makes its own products, whatever processor this is; torch's are counted for "torch"."""
+    """Whatever processor this is; torch's products are counted where impl is "torch"."""
     monkeypatch.setenv("COTBAL_CPU_PRODUCTS", "own")
 
 

@@ -1,6 +1,5 @@
 """The native matrix products, each instruction set of this machine against NumPy float64."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +25,7 @@ every_set = pytest.mark.parametrize("instruction_set", SETS)
 def products_by(choice: str) -> Iterator[None]:
     """COTBAL_CPU_PRODUCTS for a while."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "COTBAL_CPU_PRODUCTS", choice)
+        patch.setenv("COTBAL_CPU_PRODUCTS", choice)
         yield
 
 
