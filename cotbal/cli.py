@@ -18,7 +18,7 @@ from rich.console import Console
 from cotbal import __version__
 
 if TYPE_CHECKING:
-    from cotbal.config import Config
+    from cotbal.config.schema import Config
     from cotbal.prepare.progress import PlanProgress
     from cotbal.report.inputs import ReportInput
     from cotbal.weights import TaskWeights
@@ -276,7 +276,7 @@ def unit(
 
 
 def _load(path: Path, output: Path | None) -> Config:
-    from cotbal.config import load_config
+    from cotbal.config.schema import load_config
 
     return load_config(path, output=output)
 

@@ -8,11 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from cotbal.config.schema.yaml_file import ConfigError, suggest
 from pydantic import TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
-from cotbal.config import Config
-from cotbal.config_file import ConfigError, suggest
+from cotbal.config.schema import Config
 from cotbal.prepare.plan import Stage
 
 __all__ = ["check_settings", "settings_that_matter", "training_arguments", "training_settings"]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cotbal.config.schema.yaml_file import ConfigError
 from transformers import PreTrainedModel
 
 import cotbal_kernels as ck
-from cotbal.config_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.data.formats import Record
 from cotbal.data.prompts import PromptCollator

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cotbal.config.schema.yaml_file import ConfigError
 from torch.utils.data import Dataset
 
-from cotbal.config import Config, TaskConfig
-from cotbal.config_file import ConfigError
+from cotbal.config.schema import Config, TaskConfig
 from cotbal.data.formats import Problem, Record, read_records
 from cotbal.data.splits import preparation_sets
 from cotbal.prepare.fingerprint import file_digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cotbal.config import Config, ConfigError, StrategyConfig
+from cotbal.config.schema import Config, ConfigError, StrategyConfig
 from cotbal.tasks import MINI, plus_model, single_model
 
 __all__ = ["Plan", "Stage", "Unit", "make_plan"]

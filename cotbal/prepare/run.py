@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cotbal.config.schema.yaml_file import ConfigError
+
 from cotbal import strategies
-from cotbal.config import Config, StrategyConfig, TaskConfig
-from cotbal.config_file import ConfigError
+from cotbal.config.schema import Config, StrategyConfig, TaskConfig
 from cotbal.metrics import Metric
 from cotbal.metrics import get as get_metric
 from cotbal.prepare.arguments import settings_that_matter, training_settings

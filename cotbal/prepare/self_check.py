@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from cotbal.config.schema.yaml_file import ConfigError
 from torch import Tensor, nn
 from transformers import PrinterCallback
 
-from cotbal.config import Config
-from cotbal.config_file import ConfigError
+from cotbal.config.schema import Config
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.formats import Record
 from cotbal.prepare.arguments import training_arguments, training_settings

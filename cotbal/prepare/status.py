@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cotbal.config import Config
+from cotbal.config.schema import Config
 from cotbal.prepare.checkpoints import last_complete, step_of
 from cotbal.prepare.plan import Unit, make_plan
 from cotbal.prepare.progress import show_time

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 
-from cotbal.config import Config
+from cotbal.config.schema import Config
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.formats import Record
 from cotbal.prepare.arguments import training_arguments

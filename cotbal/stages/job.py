@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cotbal.config import Config, load_config
-from cotbal.config_file import ConfigError
+from cotbal.config.schema import Config, load_config
+from cotbal.config.schema.yaml_file import ConfigError
 from cotbal.measure import measure
 from cotbal.prepare.plan import Unit
 from cotbal.prepare.progress import PlanProgress

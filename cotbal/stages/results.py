@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cotbal.config import Config
+from cotbal.config.schema import Config
 from cotbal.measure import Measurement, measure
 from cotbal.metrics import get as get_metric
 from cotbal.prepare.plan import Plan, Unit, make_plan

@@ -183,7 +183,7 @@ def test_errors_inside_are_shown_whole(
     def broken(*_: object, **__: object) -> None:
         {}["missing"]
 
-    monkeypatch.setattr("cotbal.config.load_config", broken)
+    monkeypatch.setattr("cotbal.config.schema.load_config", broken)
     assert main(["status", str(config)]) == 1
     text = output(capsys)
     assert "Traceback" in text

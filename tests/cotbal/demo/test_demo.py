@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from cotbal.config import Config, load_config
+from cotbal.config.schema import Config, load_config
 from cotbal.data import TaskCollator, read_records
 from cotbal.demo import prepare_demo
 from cotbal.demo.pretrain import DEFAULT_SCHEDULE

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cotbal.config.schema.yaml_file import ConfigError
 from transformers import TrainingArguments
 
-from cotbal.config import Config
-from cotbal.config_file import ConfigError
+from cotbal.config.schema import Config
 from cotbal.prepare import arguments
 from cotbal.prepare.arguments import (
     check_settings,

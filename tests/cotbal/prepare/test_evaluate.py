@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from cotbal.config.schema.yaml_file import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cotbal import metrics
-from cotbal.config_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.data.records import Record, Turn
 from cotbal.prepare.evaluate import (

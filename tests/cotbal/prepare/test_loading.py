@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from cotbal.config.schema.yaml_file import ConfigError
 
-from cotbal.config import ModelConfig
-from cotbal.config_file import ConfigError
+from cotbal.config.schema import ModelConfig
 from cotbal.prepare.loading import freeze, load_model, load_processor
 
 

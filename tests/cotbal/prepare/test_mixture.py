@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from cotbal.config.schema.yaml_file import ConfigError
 
-from cotbal.config import Config, load_config
-from cotbal.config_file import ConfigError
+from cotbal.config.schema import Config, load_config
 from cotbal.prepare.mixture import Mixture, RecordDataset
 from cotbal.prepare.plan import make_plan
 

@@ -12,11 +12,11 @@ import pytest
 import tiny_mixture
 import tiny_models
 import yaml
+from cotbal.config.schema.yaml_file import ConfigError
 from rich.console import Console
 
 from cotbal import stages
-from cotbal.config import Config, load_config
-from cotbal.config_file import ConfigError
+from cotbal.config.schema import Config, load_config
 from cotbal.prepare.progress import LineProgress
 from cotbal.prepare.run import Runner, UnitChangedError
 from cotbal.prepare.store import RunFolder

@@ -15,7 +15,7 @@ from tiny_mixture import write_mixture
 
 from cotbal import stages
 from cotbal.cli import main
-from cotbal.config import load_config
+from cotbal.config.schema import load_config
 from cotbal.prepare.self_check import check_weights, first_records
 from cotbal.tune import BalanceHandle
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from cotbal.config import Config, load_config
+from cotbal.config.schema import Config, load_config
 from cotbal.prepare.checkpoints import mark_complete
 from cotbal.prepare.plan import make_plan
 from cotbal.prepare.status import status_table

@@ -5,10 +5,10 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from cotbal.config.schema.yaml_file import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.config_file import ConfigError
 from cotbal.data.records import Problem
 from cotbal.prepare.store import Manifest, RunFolder, SampleScore, UnitFolder
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from cotbal import stages
-from cotbal.config import Config, load_config
+from cotbal.config.schema import Config, load_config
 from cotbal.prepare import train
 from cotbal.prepare.checkpoints import last_complete, step_of
 from cotbal.prepare.progress import LineProgress

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
+from cotbal.config.schema.yaml_file import ConfigError
 
 from cotbal import stages
-from cotbal.config import Config, load_config
-from cotbal.config_file import ConfigError
+from cotbal.config.schema import Config, load_config
 from cotbal.weigh import task_weights
 
 

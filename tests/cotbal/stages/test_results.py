@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cotbal.config import Config, load_config
+from cotbal.config.schema import Config, load_config
 from cotbal.data.records import Problem
 from cotbal.prepare.plan import make_plan
 from cotbal.prepare.store import Manifest, RunFolder, SampleScore

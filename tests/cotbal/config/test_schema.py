@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.config import (
+from cotbal.config.schema import (
     ComparisonConfig,
     Config,
     ConfigError,
@@ -83,7 +83,7 @@ def test_words_stay_words(tmp_path: Path, word: str) -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_survives(value: float) -> None:
-    from cotbal.config_file import parse_yaml
+    from cotbal.config.schema.yaml_file import parse_yaml
 
     assert parse_yaml(f"x: {value!r}", Path("f"))["x"] == value
 
