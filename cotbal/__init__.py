@@ -11,16 +11,16 @@ from typing import Any
 
 # Imported eagerly for a second reason too: the functions `measure` and `weigh` share their modules' names, and the
 # name that is bound last, the function, is the one people get.
-from cotbal.measure import (
+from cotbal.method.measurement import (
     Measurement,
     improvement_and_error,
     inter_task_contributions,
     intra_task_difficulty,
     measure,
 )
-from cotbal.scores import ScoreTable
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weighing import TaskWeights, task_weights, weigh
 from cotbal.tasks import Task
-from cotbal.weigh import TaskWeights, task_weights, weigh
 
 __version__ = "0.1.0"
 

@@ -19,9 +19,9 @@ from cotbal import __version__
 
 if TYPE_CHECKING:
     from cotbal.config.schema import Config
+    from cotbal.method.weights import TaskWeights
     from cotbal.prepare.progress import PlanProgress
     from cotbal.report.inputs import ReportInput
-    from cotbal.weights import TaskWeights
 
 __all__ = ["app", "main"]
 
@@ -166,7 +166,7 @@ def tune(
     Example: [bold]cotbal tune my-mixture.yaml --weights weights.json[/bold]
     """
     from cotbal import stages
-    from cotbal.weigh import TaskWeights
+    from cotbal.method.weighing import TaskWeights
 
     settings = _load(config, output)
     given = None if weights is None else TaskWeights.load(weights)

@@ -15,6 +15,7 @@ from cotbal.config.schema.yaml_file import ConfigError
 
 from cotbal import strategies
 from cotbal.config.schema import Config, StrategyConfig, TaskConfig
+from cotbal.method.weights import TaskWeights
 from cotbal.metrics import Metric
 from cotbal.metrics import get as get_metric
 from cotbal.prepare.arguments import settings_that_matter, training_settings
@@ -25,7 +26,6 @@ from cotbal.prepare.plan import Plan, Unit, make_plan
 from cotbal.prepare.progress import PlanProgress, Work
 from cotbal.prepare.store import Manifest, RunFolder, SampleScore, UnitFolder
 from cotbal.tasks import MINI, plus_model
-from cotbal.weights import TaskWeights
 
 __all__ = ["Runner", "UnitChangedError"]
 

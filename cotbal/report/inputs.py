@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from cotbal.arrays import directions
 from cotbal.data.records import Problem
-from cotbal.measure import Measurement
-from cotbal.scores import ScoreTable
+from cotbal.method.arrays import directions
+from cotbal.method.measurement import Measurement
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weighing import TaskWeights
 from cotbal.tasks import Task, check_task_names
-from cotbal.weigh import TaskWeights
 
 SINGLE = "single"
 

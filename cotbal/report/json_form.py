@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cotbal.measure import Measurement
+from cotbal.method.measurement import Measurement
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weighing import TaskWeights
 from cotbal.report.inputs import ReportInput
 from cotbal.report.notices import notices
 from cotbal.report.verdict import Judgement
-from cotbal.scores import ScoreTable
-from cotbal.weigh import TaskWeights
 
 FORMAT = "cotbal-report"
 VERSION = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cotbal.measure import UndefinedColumn
+from cotbal.method.measurement import UndefinedColumn
 from cotbal.report.inputs import ReportInput
 from cotbal.report.names import count, score, strategy_label
 from cotbal.report.verdict import Judgement

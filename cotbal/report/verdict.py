@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from cotbal.arrays import FloatArray
-from cotbal.measure import improvement_and_error, relative_improvements
+from cotbal.method.arrays import FloatArray
+from cotbal.method.measurement import improvement_and_error, relative_improvements
 from cotbal.report.inputs import SINGLE, Comparison
 from cotbal.report.names import percent, strategy_label
 

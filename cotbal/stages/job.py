@@ -15,15 +15,15 @@ import numpy as np
 
 from cotbal.config.schema import Config, load_config
 from cotbal.config.schema.yaml_file import ConfigError
-from cotbal.measure import measure
+from cotbal.method.measurement import measure
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weighing import Provenance, TaskWeights, weigh
 from cotbal.prepare.plan import Unit
 from cotbal.prepare.progress import PlanProgress
 from cotbal.prepare.run import Runner
 from cotbal.prepare.store import RunFolder
 from cotbal.report import ReportInput
-from cotbal.scores import ScoreTable
 from cotbal.stages.results import measure_scores, report_input, task_values
-from cotbal.weigh import Provenance, TaskWeights, weigh
 
 if TYPE_CHECKING:
     from cotbal.tune.verification import Verification

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from cotbal.config.schema import Config
-from cotbal.measure import Measurement, measure
+from cotbal.method.measurement import Measurement, measure
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weights import TaskWeights
 from cotbal.metrics import get as get_metric
 from cotbal.prepare.plan import Plan, Unit, make_plan
 from cotbal.prepare.store import Manifest, RunFolder
@@ -18,9 +20,7 @@ from cotbal.report.inputs import (
     StrategyRun,
     UnitRecord,
 )
-from cotbal.scores import ScoreTable
 from cotbal.tasks import Task
-from cotbal.weights import TaskWeights
 
 __all__ = ["measure_scores", "report_input", "task_values"]
 

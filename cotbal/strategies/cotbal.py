@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from cotbal.method.weights import TaskWeights
 from cotbal.strategies.fixed import Fixed
-from cotbal.weights import TaskWeights
 
 
 class CoTBal(Fixed):
@@ -18,7 +18,7 @@ class CoTBal(Fixed):
         tasks: the tasks in the order of the training data; default: the order of the weights.
 
     >>> import torch
-    >>> from cotbal.weigh import task_weights
+    >>> from cotbal.method.weighing import task_weights
     >>> measured = task_weights([0.2, 0.1], [0.1, 0.1], [0.5, 0.1], tasks=["caption", "vqa"])
     >>> CoTBal(2, measured, tasks=["vqa", "caption"]).begin_step(torch.tensor([30, 10]))
     tensor([0.7851, 1.2149], dtype=torch.float64)

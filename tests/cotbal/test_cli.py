@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cotbal.cli import app, main
-from cotbal.weights import TaskWeights
+from cotbal.method.weights import TaskWeights
 
 COMMANDS = ("run", "prepare", "weigh", "tune", "report", "status", "doctor", "demo")
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import tiny_mixture
 
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weights import TaskWeights
 from cotbal.prepare.store import RunFolder
-from cotbal.scores import ScoreTable
-from cotbal.weights import TaskWeights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -40,7 +40,7 @@ POINTS = [
     # one plus run on, between optimizer steps
     ("cotbal.tune.trainer:begin_step", 5, "after"),
     # the preparation is done, the weights are not saved
-    ("cotbal.weights:TaskWeights.save", 1, "before"),
+    ("cotbal.method.weights:TaskWeights.save", 1, "before"),
     # in the final runs: a whole checkpoint was made, then some steps more
     ("cotbal.prepare.train:_Watch.on_step_end", 5, "after"),
 ]

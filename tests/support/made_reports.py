@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from cotbal.data.records import Problem
-from cotbal.measure import UndefinedContributionsWarning, measure
+from cotbal.method.measurement import UndefinedContributionsWarning, measure
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weighing import weigh
 from cotbal.report.inputs import Comparison, Curve, ReportInput, ReportProvenance, StrategyRun, UnitRecord
-from cotbal.scores import ScoreTable
 from cotbal.tasks import MINI, Task, plus_model
-from cotbal.weigh import weigh
 
 METRICS = ("cider", "exact_match", "iou@0.5", "anls", "loss")
 NAMES = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from cotbal.scores import ScoreTable
+from cotbal.method.scores import ScoreTable
 
 COUNTS = st.integers(1, 8)
 TEMPERATURES = st.floats(0.05, 100.0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cotbal.arrays import FloatArray
-from cotbal.measure import Measurement
+from cotbal.method.arrays import FloatArray
+from cotbal.method.measurement import Measurement
+from cotbal.method.scores import ScoreTable
 from cotbal.report.document import Block, Cell, Section, Table, Text, absent, name_cell
 from cotbal.report.inputs import ReportInput
 from cotbal.report.names import UNDEFINED, interval, number, score
 from cotbal.report.plots.heat_map import contribution_heat_map
 from cotbal.report.plots.weights import Estimate, measures_plot
-from cotbal.scores import ScoreTable
 from cotbal.tasks import MINI, plus_model
 
 

@@ -9,7 +9,7 @@ from cotbal.config.schema.yaml_file import ConfigError
 
 from cotbal import stages
 from cotbal.config.schema import Config, load_config
-from cotbal.weigh import task_weights
+from cotbal.method.weighing import task_weights
 
 
 def config(folder: Path, measured: list[str], given: dict[str, float], **changes: Any) -> Config:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategy_oracle import DwaDefinition, IgbDefinition, softmax_times_count
 
 from cotbal import strategies
-from cotbal.weigh import task_weights
+from cotbal.method.weighing import task_weights
 
 EPS = 2.0**-52
 LOSSES = st.floats(0.05, 20.0)

@@ -13,7 +13,7 @@ from strategy_oracle import DwaDefinition, softmax_times_count
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from cotbal import strategies
-from cotbal.weigh import task_weights
+from cotbal.method.weighing import task_weights
 
 TASKS = 3
 # Windows short enough to be active within a few steps.

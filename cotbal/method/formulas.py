@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cotbal.arrays import BoolArray, FloatArray, directions, float_array, same_length
+from cotbal.method.arrays import BoolArray, FloatArray, directions, float_array, same_length
 
 # Two means of equal samples may differ by the rounding of their sums; that much is no difference.
 _ROUNDING = 64 * np.finfo(np.float64).eps

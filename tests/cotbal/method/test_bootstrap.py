@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measured import sampled_tables
 
-from cotbal import bootstrap
-from cotbal.scores import ScoreTable
+from cotbal.method import bootstrap
+from cotbal.method.scores import ScoreTable
 
 REPLICATES = 100
 

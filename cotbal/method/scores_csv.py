@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from cotbal.arrays import FloatArray, directions
 from cotbal.atomic import replacing
+from cotbal.method.arrays import FloatArray, directions
 from cotbal.tasks import check_task_names
 
 if TYPE_CHECKING:
-    from cotbal.scores import Labels, ScoreTable
+    from cotbal.method.scores import Labels, ScoreTable
 
 Table = TypeVar("Table", bound="ScoreTable")
 

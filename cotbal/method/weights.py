@@ -13,8 +13,8 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from cotbal.arrays import FloatArray
 from cotbal.atomic import replacing
+from cotbal.method.arrays import FloatArray
 from cotbal.tasks import check_task_name, check_task_names
 
 FORMAT = "cotbal-task-weights"

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measured import Terms, terms
 
-from cotbal.weigh import task_weights
-from cotbal.weights import Provenance, TaskWeights
+from cotbal.method.weighing import task_weights
+from cotbal.method.weights import Provenance, TaskWeights
 
 
 def _example() -> TaskWeights:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measured import COUNTS, POSITIVE, VALUES, vectors
 
-from cotbal.formulas import (
+from cotbal.method.formulas import (
     improvement_and_error,
     inter_task_contributions,
     intra_task_difficulty,

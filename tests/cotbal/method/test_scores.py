@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from measured import sampled_tables
 
-from cotbal.scores import ScoreTable
+from cotbal.method.scores import ScoreTable
 
 SAMPLES = {
     "mini": {"a": [0.0, 1.0], "b": [0.5, 0.25, 0.0]},

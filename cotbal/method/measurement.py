@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cotbal.arrays import FloatArray
-from cotbal.bootstrap import Gathered, Resampled, percentile_interval, replicate_column
-from cotbal.formulas import (
+from cotbal.method.arrays import FloatArray
+from cotbal.method.bootstrap import Gathered, Resampled, percentile_interval, replicate_column
+from cotbal.method.formulas import (
     ImprovementAndError,
     contributions_where,
     improvement_and_error,
@@ -27,7 +27,7 @@ from cotbal.formulas import (
     is_zero_gain,
     relative_improvements,
 )
-from cotbal.scores import ScoreTable
+from cotbal.method.scores import ScoreTable
 
 __all__ = [
     "ImprovementAndError",

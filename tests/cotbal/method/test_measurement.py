@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measured import COUNTS, sampled_tables, vectors
 
-from cotbal.bootstrap import generator
-from cotbal.measure import Measurement, UndefinedContributionsWarning, measure
-from cotbal.scores import ScoreTable
+from cotbal.method.bootstrap import generator
+from cotbal.method.measurement import Measurement, UndefinedContributionsWarning, measure
+from cotbal.method.scores import ScoreTable
 from cotbal.tasks import plus_model
 
 SCORES = st.floats(0.01, 1.0).map(lambda value: round(value, 2))

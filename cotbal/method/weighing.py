@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cotbal.arrays import BoolArray, FloatArray, float_array, positive, same_length
-from cotbal.bootstrap import Resampled, percentile_interval
-from cotbal.measure import Measurement
+from cotbal.method.arrays import BoolArray, FloatArray, float_array, positive, same_length
+from cotbal.method.bootstrap import Resampled, percentile_interval
+from cotbal.method.measurement import Measurement
+from cotbal.method.weights import Provenance, TaskWeights
 from cotbal.tasks import check_task_names
-from cotbal.weights import Provenance, TaskWeights
 
 __all__ = ["Provenance", "TaskWeights", "task_weights", "weigh"]
 
@@ -91,8 +91,8 @@ def weigh(
             finite, or that is given to a measured task.
         TypeError: `measurement` is no Measurement.
 
-    >>> from cotbal.measure import measure
-    >>> from cotbal.scores import ScoreTable
+    >>> from cotbal.method.measurement import measure
+    >>> from cotbal.method.scores import ScoreTable
     >>> table = ScoreTable.from_means([0.5, 0.2], [[0.7, 0.3], [0.6, 0.6]], tasks=["caption", "vqa"])
     >>> weigh(measure(table), explicit={"text-only": 1}).as_dict()["text-only"]
     1.0

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from cotbal.arrays import FloatArray, directions, float_array, same_length
+from cotbal.method.arrays import FloatArray, directions, float_array, same_length
 from cotbal.tasks import MINI, check_task_names, plus_model
 
 Labels = npt.NDArray[np.str_]
@@ -118,14 +118,14 @@ class ScoreTable:
         tasks: Sequence[str] | None = None,
         higher_is_better: bool | Sequence[bool] | Mapping[str, bool] | None = None,
     ) -> Self:
-        """Read a CSV file: see `cotbal.scores_csv.read` for its columns and errors."""
-        from cotbal import scores_csv
+        """Read a CSV file: see `cotbal.method.scores_csv.read` for its columns and errors."""
+        from cotbal.method import scores_csv
 
         return scores_csv.read(cls, path, tasks=tasks, higher_is_better=higher_is_better)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write all of the table as CSV, atomically; `from_csv` gives it back exactly."""
-        from cotbal import scores_csv
+        from cotbal.method import scores_csv
 
         scores_csv.write(self, path)
 

@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from measured import Terms, sampled_tables, terms
 
-from cotbal.bootstrap import Resampled
-from cotbal.measure import Measurement, UndefinedContributionsWarning, measure
-from cotbal.scores import ScoreTable
-from cotbal.weigh import TaskWeights, task_weights, weigh
+from cotbal.method.bootstrap import Resampled
+from cotbal.method.measurement import Measurement, UndefinedContributionsWarning, measure
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weighing import TaskWeights, task_weights, weigh
 
 # exp(x / T) is off by |x / T| eps or so, with |x| <= 10 between two drawn values and T >= 0.05; the sums of at most
 # eight terms and the few other operations add a handful of roundings.

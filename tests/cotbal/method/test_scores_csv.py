@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from measured import sampled_tables
 
-from cotbal.scores import ScoreTable
+from cotbal.method.scores import ScoreTable
 
 HEADER = "model,task,score,sample,group,higher_is_better\n"
 
