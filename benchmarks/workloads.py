@@ -144,7 +144,7 @@ class Demo:
         return build_model(_demo_processor()).to(device, self.dtype)
 
     def samples(self, count: int) -> Dataset[Any]:
-        from cotbal.prepare.mixture import RecordDataset
+        from cotbal.units.mixture import RecordDataset
 
         records = _demo_records()
         return RecordDataset([records[number % len(records)] for number in range(count)])

@@ -20,8 +20,8 @@ from cotbal import __version__
 if TYPE_CHECKING:
     from cotbal.config.schema import Config
     from cotbal.method.weights import TaskWeights
-    from cotbal.prepare.progress import PlanProgress
     from cotbal.report.inputs import ReportInput
+    from cotbal.units.progress import PlanProgress
 
 __all__ = ["app", "main"]
 
@@ -84,7 +84,7 @@ def run(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -> No
 
     Example: [bold]cotbal run examples/llava-1.5-7b.yaml[/bold]
     """
-    from cotbal import stages
+    from cotbal.units import stages
 
     settings = _load(config, output)
     with _working(settings) as progress:
@@ -99,7 +99,7 @@ def prepare(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -
 
     Writes scores.csv. Example: [bold]cotbal prepare my-mixture.yaml[/bold]
     """
-    from cotbal import stages
+    from cotbal.units import stages
 
     settings = _load(config, output)
     with _working(settings) as progress:
@@ -138,7 +138,7 @@ def weigh(
     Scores made with other tools will do: a CSV with the models mini and plus_<task> on every task.
     Example: [bold]cotbal weigh scores.csv --temperature 0.5 -o weights.json[/bold]
     """
-    from cotbal import stages
+    from cotbal.units import stages
 
     with _plain_warnings():
         weights, path = stages.weigh_source(source, output, temperature, lower_is_better or [])
@@ -165,8 +165,8 @@ def tune(
 
     Example: [bold]cotbal tune my-mixture.yaml --weights weights.json[/bold]
     """
-    from cotbal import stages
     from cotbal.method.weighing import TaskWeights
+    from cotbal.units import stages
 
     settings = _load(config, output)
     given = None if weights is None else TaskWeights.load(weights)
@@ -182,7 +182,7 @@ def report(config: ConfigPath, output: OutputPath = None) -> None:
 
     Example: [bold]cotbal report my-mixture.yaml[/bold]
     """
-    from cotbal import stages
+    from cotbal.units import stages
 
     settings = _load(config, output)
     with _plain_warnings():
@@ -196,7 +196,7 @@ def status(config: ConfigPath, output: OutputPath = None) -> None:
 
     Example: [bold]cotbal status my-mixture.yaml[/bold]
     """
-    from cotbal.prepare.status import status_table
+    from cotbal.units.status import status_table
 
     settings = _load(config, output)
     Console().print(status_table(settings))
@@ -231,7 +231,7 @@ def doctor(
 
 
 def _weights_act(config: Config, *, tell: bool) -> bool:
-    from cotbal import stages
+    from cotbal.units import stages
 
     _quiet()
     if tell:
@@ -268,7 +268,7 @@ def unit(
     output: OutputPath = None,
 ) -> None:
     """Run one unit in this process; for launchers."""
-    from cotbal import stages
+    from cotbal.units import stages
 
     settings = _load(config, output)
     with _working(settings, lock=False) as progress:
@@ -284,8 +284,8 @@ def _load(path: Path, output: Path | None) -> Config:
 @contextmanager
 def _working(config: Config, *, lock: bool = True) -> Iterator[PlanProgress]:
     """Progress on the terminal, the run folder locked, and other packages' chatter off."""
-    from cotbal.prepare.progress import LineProgress, RichProgress
-    from cotbal.prepare.store import RunFolder
+    from cotbal.units.progress import LineProgress, RichProgress
+    from cotbal.units.store import RunFolder
 
     _quiet()
     console = Console()
@@ -302,7 +302,7 @@ def _working(config: Config, *, lock: bool = True) -> Iterator[PlanProgress]:
 def _quiet() -> None:
     """Other packages' notes and progress bars only with --debug."""
     if not _debug.get():
-        from cotbal.prepare.loading import quieten
+        from cotbal.units.loading import quieten
 
         quieten()
 

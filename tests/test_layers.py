@@ -10,13 +10,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # from the ground up: a room may import its own layer's floor and whatever lies below
 FLOORS = [
-    {"tasks", "scores", "config"},
-    {"measure", "weigh", "strategies", "data", "metrics"},
-    {"prepare", "tune", "report", "demo", "doctor"},
-    {"stages"},
+    {"tasks", "atomic"},
+    {"method", "config"},
+    {"strategies", "data", "metrics"},
+    {"tune"},
+    {"units", "report", "demo"},
+    {"doctor"},
     {"cli", "__main__"},
 ]
-TRANSFORMERS_ROOMS = {"tune", "prepare", "demo"}
+TRANSFORMERS_ROOMS = {"tune", "units", "demo"}
 
 
 def imported(path: Path) -> set[str]:

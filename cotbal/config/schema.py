@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from cotbal.config.schema.yaml_file import ConfigError, describe_errors, parse_yaml
+from cotbal.config.yaml_file import ConfigError, describe_errors, parse_yaml
 from cotbal.tasks import check_task_name
 
 __all__ = [

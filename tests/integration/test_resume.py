@@ -15,7 +15,7 @@ import tiny_mixture
 
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
-from cotbal.prepare.store import RunFolder
+from cotbal.units.store import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -24,25 +24,25 @@ SUPPORT = Path(tiny_mixture.__file__).parent
 # Each is a process that works on what the one before left, and dies: (function, which call of it, when).
 POINTS = [
     # in the middle of a checkpoint, with nothing to fall back on
-    ("cotbal.prepare.train:mark_complete", 1, "before"),
+    ("cotbal.units.train:mark_complete", 1, "before"),
     # the second checkpoint's optimizer state is half written; the first is whole
     ("torch:save", 8, "torn"),
     # between the last step and the saved model
-    ("cotbal.prepare.train:_save", 1, "before"),
+    ("cotbal.units.train:_save", 1, "before"),
     # the model is saved, but the manifest does not say so yet
-    ("cotbal.prepare.train:_save", 1, "after"),
+    ("cotbal.units.train:_save", 1, "after"),
     # one batch of answers is on disk
-    ("cotbal.prepare.evaluate:_Generation.__call__", 2, "before"),
+    ("cotbal.units.evaluate:_Generation.__call__", 2, "before"),
     # all answers are there, the scores are not
-    ("cotbal.prepare.store:UnitFolder.write_scores", 1, "before"),
+    ("cotbal.units.store:UnitFolder.write_scores", 1, "before"),
     # the scores are there, the manifest does not say so yet
-    ("cotbal.prepare.store:UnitFolder.write_scores", 1, "after"),
+    ("cotbal.units.store:UnitFolder.write_scores", 1, "after"),
     # one plus run on, between optimizer steps
     ("cotbal.tune.trainer:begin_step", 5, "after"),
     # the preparation is done, the weights are not saved
     ("cotbal.method.weights:TaskWeights.save", 1, "before"),
     # in the final runs: a whole checkpoint was made, then some steps more
-    ("cotbal.prepare.train:_Watch.on_step_end", 5, "after"),
+    ("cotbal.units.train:_Watch.on_step_end", 5, "after"),
 ]
 
 

@@ -21,7 +21,7 @@ from cotbal.config.schema import (
     load_config,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def minimal(**changes: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_words_stay_words(tmp_path: Path, word: str) -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_survives(value: float) -> None:
-    from cotbal.config.schema.yaml_file import parse_yaml
+    from cotbal.config.yaml_file import parse_yaml
 
     assert parse_yaml(f"x: {value!r}", Path("f"))["x"] == value
 

@@ -12,14 +12,14 @@ import pytest
 import tiny_mixture
 import tiny_models
 import yaml
-from cotbal.config.schema.yaml_file import ConfigError
 from rich.console import Console
 
-from cotbal import stages
 from cotbal.config.schema import Config, load_config
-from cotbal.prepare.progress import LineProgress
-from cotbal.prepare.run import Runner, UnitChangedError
-from cotbal.prepare.store import RunFolder
+from cotbal.config.yaml_file import ConfigError
+from cotbal.units import stages
+from cotbal.units.progress import LineProgress
+from cotbal.units.runner import Runner, UnitChangedError
+from cotbal.units.store import RunFolder
 
 
 class Told(LineProgress):

@@ -13,11 +13,11 @@ import torch
 import yaml
 from tiny_mixture import write_mixture
 
-from cotbal import stages
 from cotbal.cli import main
 from cotbal.config.schema import load_config
-from cotbal.prepare.self_check import check_weights, first_records
 from cotbal.tune import BalanceHandle
+from cotbal.units import stages
+from cotbal.units.self_check import check_weights, first_records
 
 ROOT = Path(__file__).parents[3]
 WRAP = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}

@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbal.config.schema import Config
-from cotbal.prepare.checkpoints import last_complete, step_of
-from cotbal.prepare.plan import Unit, make_plan
-from cotbal.prepare.progress import show_time
-from cotbal.prepare.store import Manifest, RunFolder, UnitFolder
+from cotbal.units.checkpoints import last_complete, step_of
+from cotbal.units.progress import show_time
+from cotbal.units.schedule import Unit, make_plan
+from cotbal.units.store import Manifest, RunFolder, UnitFolder
 
 __all__ = ["status_table"]
 

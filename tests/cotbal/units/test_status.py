@@ -7,10 +7,10 @@ import yaml
 from rich.console import Console
 
 from cotbal.config.schema import Config, load_config
-from cotbal.prepare.checkpoints import mark_complete
-from cotbal.prepare.plan import make_plan
-from cotbal.prepare.status import status_table
-from cotbal.prepare.store import Manifest, RunFolder, State
+from cotbal.units.checkpoints import mark_complete
+from cotbal.units.schedule import make_plan
+from cotbal.units.status import status_table
+from cotbal.units.store import Manifest, RunFolder, State
 
 
 def shown(config: Config) -> dict[str, str]:

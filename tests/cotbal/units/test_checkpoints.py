@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cotbal.prepare.checkpoints import discard_incomplete, is_complete, last_complete, mark_complete, step_of
+from cotbal.units.checkpoints import discard_incomplete, is_complete, last_complete, mark_complete, step_of
 
 
 def checkpoint(folder: Path, step: int, *, mark: bool = True) -> Path:

@@ -5,12 +5,12 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-from cotbal.config.schema.yaml_file import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
-from cotbal.prepare.store import Manifest, RunFolder, SampleScore, UnitFolder
+from cotbal.units.store import Manifest, RunFolder, SampleScore, UnitFolder
 
 text = st.text(max_size=8)
 scores = st.builds(

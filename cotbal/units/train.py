@@ -17,14 +17,14 @@ from transformers import TrainingArguments as Arguments
 from cotbal.config.schema import Config
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.formats import Record
-from cotbal.prepare.arguments import training_arguments
-from cotbal.prepare.checkpoints import discard_incomplete, last_complete, mark_complete, step_of
-from cotbal.prepare.loading import load_model
-from cotbal.prepare.mixture import RecordDataset
-from cotbal.prepare.plan import Unit
-from cotbal.prepare.store import UnitFolder
 from cotbal.strategies import Strategy
 from cotbal.tune import TaskBalancedTrainer
+from cotbal.units.arguments import training_arguments
+from cotbal.units.checkpoints import discard_incomplete, last_complete, mark_complete, step_of
+from cotbal.units.loading import load_model
+from cotbal.units.mixture import RecordDataset
+from cotbal.units.schedule import Unit
+from cotbal.units.store import UnitFolder
 
 __all__ = ["Trained", "release_memory", "train"]
 

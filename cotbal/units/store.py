@@ -22,9 +22,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cotbal.config.schema.yaml_file import ConfigError
-
 from cotbal.atomic import replacing
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
 
 __all__ = ["Manifest", "RunFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from cotbal.config.schema.yaml_file import ConfigError
 from torch import Tensor, nn
 from transformers import PrinterCallback
 
 from cotbal.config.schema import Config
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.formats import Record
-from cotbal.prepare.arguments import training_arguments, training_settings
-from cotbal.prepare.loading import load_model, load_processor
-from cotbal.prepare.mixture import Mixture, RecordDataset
 from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.tune.verification import Verification
+from cotbal.units.arguments import training_arguments, training_settings
+from cotbal.units.loading import load_model, load_processor
+from cotbal.units.mixture import Mixture, RecordDataset
 
 __all__ = ["check_weights"]
 

@@ -9,8 +9,6 @@ from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
 from cotbal.metrics import get as get_metric
-from cotbal.prepare.plan import Plan, Unit, make_plan
-from cotbal.prepare.store import Manifest, RunFolder
 from cotbal.report.inputs import (
     SINGLE,
     Comparison,
@@ -21,6 +19,8 @@ from cotbal.report.inputs import (
     UnitRecord,
 )
 from cotbal.tasks import Task
+from cotbal.units.schedule import Plan, Unit, make_plan
+from cotbal.units.store import Manifest, RunFolder
 
 __all__ = ["measure_scores", "report_input", "task_values"]
 

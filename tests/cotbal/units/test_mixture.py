@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
-from cotbal.config.schema.yaml_file import ConfigError
 
 from cotbal.config.schema import Config, load_config
-from cotbal.prepare.mixture import Mixture, RecordDataset
-from cotbal.prepare.plan import make_plan
+from cotbal.config.yaml_file import ConfigError
+from cotbal.units.mixture import Mixture, RecordDataset
+from cotbal.units.schedule import make_plan
 
 COUNTS = {"a": 40, "b": 20, "text": 10}
 

@@ -11,21 +11,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cotbal.config.schema.yaml_file import ConfigError
-
 from cotbal import strategies
 from cotbal.config.schema import Config, StrategyConfig, TaskConfig
+from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.metrics import Metric
 from cotbal.metrics import get as get_metric
-from cotbal.prepare.arguments import settings_that_matter, training_settings
-from cotbal.prepare.evaluate import answer, check_references, score_samples
-from cotbal.prepare.fingerprint import differences, folder_digest, versions
-from cotbal.prepare.mixture import Mixture
-from cotbal.prepare.plan import Plan, Unit, make_plan
-from cotbal.prepare.progress import PlanProgress, Work
-from cotbal.prepare.store import Manifest, RunFolder, SampleScore, UnitFolder
 from cotbal.tasks import MINI, plus_model
+from cotbal.units.arguments import settings_that_matter, training_settings
+from cotbal.units.evaluate import answer, check_references, score_samples
+from cotbal.units.fingerprint import differences, folder_digest, versions
+from cotbal.units.mixture import Mixture
+from cotbal.units.progress import PlanProgress, Work
+from cotbal.units.schedule import Plan, Unit, make_plan
+from cotbal.units.store import Manifest, RunFolder, SampleScore, UnitFolder
 
 __all__ = ["Runner", "UnitChangedError"]
 
@@ -73,7 +72,7 @@ class Runner:
     def processor(self) -> Any:
         """The processor, loaded once."""
         if self._processor is None:
-            from cotbal.prepare.loading import load_processor
+            from cotbal.units.loading import load_processor
 
             self._processor = load_processor(self.config.model)
         return self._processor
@@ -230,7 +229,7 @@ class Runner:
     def _train(
         self, unit: Unit, folder: UnitFolder, manifest: Manifest, weights: TaskWeights | None
     ) -> Manifest:
-        from cotbal.prepare.train import release_memory, train
+        from cotbal.units.train import release_memory, train
 
         manifest = manifest.advanced("planned", versions=versions())
         folder.write_manifest(manifest)
@@ -268,8 +267,8 @@ class Runner:
         started = time.monotonic()
         scores: list[SampleScore] = []
         if unit.scored_tasks:
-            from cotbal.prepare.loading import load_model
-            from cotbal.prepare.train import release_memory
+            from cotbal.units.loading import load_model
+            from cotbal.units.train import release_memory
 
             self.progress.begin(unit.name, "score")
             model = load_model(self.config.model, folder.model)
@@ -323,7 +322,7 @@ class Runner:
         return score_samples(records, answers, metric, task, self.mixture.task(task).images)
 
     def _device(self, unit: Unit) -> Any:
-        from cotbal.prepare.arguments import training_arguments
+        from cotbal.units.arguments import training_arguments
 
         return training_arguments(
             self.settings[unit.stage], self.folder.unit(unit.name).checkpoints, unit.seed

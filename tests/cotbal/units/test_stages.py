@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
-from cotbal.config.schema.yaml_file import ConfigError
 
-from cotbal import stages
 from cotbal.config.schema import Config, load_config
+from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weighing import task_weights
+from cotbal.units import stages
 
 
 def config(folder: Path, measured: list[str], given: dict[str, float], **changes: Any) -> Config:

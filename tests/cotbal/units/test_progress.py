@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cotbal.prepare.progress import Clock, LineProgress, PlanProgress, RichProgress, Work, show_time
+from cotbal.units.progress import Clock, LineProgress, PlanProgress, RichProgress, Work, show_time
 
 WORK = [
     Work("mini", "train", 10),

@@ -8,12 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cotbal.config.schema.yaml_file import ConfigError, suggest
 from pydantic import TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from cotbal.config.schema import Config
-from cotbal.prepare.plan import Stage
+from cotbal.config.yaml_file import ConfigError, suggest
+from cotbal.units.schedule import Stage
 
 __all__ = ["check_settings", "settings_that_matter", "training_arguments", "training_settings"]
 

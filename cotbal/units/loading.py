@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import transformers
-from cotbal.config.schema.yaml_file import ConfigError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,6 +18,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from cotbal.config.schema import ModelConfig
+from cotbal.config.yaml_file import ConfigError
 
 __all__ = ["freeze", "load_model", "load_processor", "quieten"]
 

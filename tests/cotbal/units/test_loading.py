@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
-from cotbal.config.schema.yaml_file import ConfigError
 
 from cotbal.config.schema import ModelConfig
-from cotbal.prepare.loading import freeze, load_model, load_processor
+from cotbal.config.yaml_file import ConfigError
+from cotbal.units.loading import freeze, load_model, load_processor
 
 
 @pytest.fixture(scope="module")

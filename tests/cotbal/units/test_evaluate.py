@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
-from cotbal.config.schema.yaml_file import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cotbal import metrics
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.data.records import Record, Turn
-from cotbal.prepare.evaluate import (
+from cotbal.units.evaluate import (
     _finished_batches,
     answer,
     check_references,
@@ -20,7 +20,7 @@ from cotbal.prepare.evaluate import (
     score_samples,
     teacher_forced_loss,
 )
-from cotbal.prepare.store import json_line
+from cotbal.units.store import json_line
 
 
 def record(index: int, text: str = "three") -> Record:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cotbal.config.schema.yaml_file import ConfigError
 from torch.utils.data import Dataset
 
 from cotbal.config.schema import Config, TaskConfig
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data.formats import Problem, Record, read_records
 from cotbal.data.splits import preparation_sets
-from cotbal.prepare.fingerprint import file_digest
-from cotbal.prepare.plan import Unit
+from cotbal.units.fingerprint import file_digest
+from cotbal.units.schedule import Unit
 
 __all__ = ["Mixture", "RecordDataset"]
 

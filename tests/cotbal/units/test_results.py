@@ -7,10 +7,10 @@ import yaml
 
 from cotbal.config.schema import Config, load_config
 from cotbal.data.records import Problem
-from cotbal.prepare.plan import make_plan
-from cotbal.prepare.store import Manifest, RunFolder, SampleScore
 from cotbal.report.inputs import SINGLE
-from cotbal.stages.results import report_input, task_values
+from cotbal.units.results import report_input, task_values
+from cotbal.units.schedule import make_plan
+from cotbal.units.store import Manifest, RunFolder, SampleScore
 
 
 @pytest.fixture

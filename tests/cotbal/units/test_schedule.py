@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotbal.config.schema import Config, ConfigError, load_config
-from cotbal.prepare.plan import make_plan
+from cotbal.units.schedule import make_plan
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "llava-1.5-7b.yaml"
 

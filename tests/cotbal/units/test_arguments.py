@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cotbal.config.schema.yaml_file import ConfigError
 from transformers import TrainingArguments
 
 from cotbal.config.schema import Config
-from cotbal.prepare import arguments
-from cotbal.prepare.arguments import (
+from cotbal.config.yaml_file import ConfigError
+from cotbal.units import arguments
+from cotbal.units.arguments import (
     check_settings,
     settings_that_matter,
     training_arguments,

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cotbal.config.schema import Config, load_config
-from cotbal.config.schema.yaml_file import ConfigError
+from cotbal.config.yaml_file import ConfigError
 from cotbal.method.measurement import measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weighing import Provenance, TaskWeights, weigh
-from cotbal.prepare.plan import Unit
-from cotbal.prepare.progress import PlanProgress
-from cotbal.prepare.run import Runner
-from cotbal.prepare.store import RunFolder
 from cotbal.report import ReportInput
-from cotbal.stages.results import measure_scores, report_input, task_values
+from cotbal.units.progress import PlanProgress
+from cotbal.units.results import measure_scores, report_input, task_values
+from cotbal.units.runner import Runner
+from cotbal.units.schedule import Unit
+from cotbal.units.store import RunFolder
 
 if TYPE_CHECKING:
     from cotbal.tune.verification import Verification
@@ -179,9 +179,9 @@ def run_all(config: Config, progress: PlanProgress, *, redo: bool = False) -> Ta
 def check_weights(config: Config) -> tuple[Verification, str]:
     """Prove on one batch that task weights act; with the measured weights where there are any, else with 1 for all.
 
-    See `cotbal.prepare.self_check.check_weights`.
+    See `cotbal.units.self_check.check_weights`.
     """
-    from cotbal.prepare.self_check import check_weights as check
+    from cotbal.units.self_check import check_weights as check
 
     weights = mixture_weights(config, saved_weights(config))
     return check(config, None if weights is None else weights.as_dict())

@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.prepare import fingerprint
-from cotbal.prepare.fingerprint import differences, file_digest, folder_digest, versions
+from cotbal.units import fingerprint
+from cotbal.units.fingerprint import differences, file_digest, folder_digest, versions
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

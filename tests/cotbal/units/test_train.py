@@ -14,12 +14,11 @@ import yaml
 from rich.console import Console
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from cotbal import stages
 from cotbal.config.schema import Config, load_config
-from cotbal.prepare import train
-from cotbal.prepare.checkpoints import last_complete, step_of
-from cotbal.prepare.progress import LineProgress
-from cotbal.prepare.store import RunFolder
+from cotbal.units import stages, train
+from cotbal.units.checkpoints import last_complete, step_of
+from cotbal.units.progress import LineProgress
+from cotbal.units.store import RunFolder
 
 # 9 samples in batches of 2, two batches a step: 3 steps an epoch, the last of one batch of a single sample.
 STEPS_AN_EPOCH = 3

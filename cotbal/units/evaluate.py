@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cotbal.config.schema.yaml_file import ConfigError
 from transformers import PreTrainedModel
 
 import cotbal_kernels as ck
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.data.formats import Record
 from cotbal.data.prompts import PromptCollator
 from cotbal.metrics import Metric
-from cotbal.prepare.store import SampleScore, json_line
+from cotbal.units.store import SampleScore, json_line
 
 __all__ = ["answer", "check_references", "group_of", "score_samples", "teacher_forced_loss"]
 

@@ -11,7 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
-from cotbal.prepare.store import write_text
+from cotbal.units.store import write_text
 
 __all__ = ["discard_incomplete", "last_complete", "mark_complete"]
 
