@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from cotbal.tune.divisor import StepCounts, StepSums, begin_step, end_step, step_counts
+from cotbal.tune.step import StepCounts, StepSums, begin_step, end_step, step_counts
 from cotbal.tune.head import BalanceHandle, balance, handle_of
 
 __all__ = [

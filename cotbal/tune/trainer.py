@@ -15,7 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from cotbal.strategies import Fixed, Strategy
 from cotbal.tasks import check_task_names
-from cotbal.tune.divisor import batch_plan, begin_step, check_normalization, end_step, reduce_over_ranks
+from cotbal.tune.step import batch_plan, begin_step, check_normalization, end_step, reduce_over_ranks
 from cotbal.tune.head import BalanceHandle, balance, handle_of
 from cotbal.tune.settings import check_not_patched, check_ranks, check_settings
 from cotbal.tune.window import LogWindow

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cotbal.tune.divisor import (
+from cotbal.tune.step import (
     StepCounts,
     batch_plan,
     begin_step,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cotbal.tune.divisor import StepSums
+from cotbal.tune.step import StepSums
 
 
 class LogWindow:
