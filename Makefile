@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard cotbal_kernels/csrc/*)
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard cotbal_kernels/backends/native/csrc/*)
 # Where the CPU build of torch comes from. With a GPU, or from a mirror of your own: make TORCH_INDEX_URL=... demo
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
@@ -54,12 +54,12 @@ lint: $(VENV)/.dev ## ruff, mypy and clang-format, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(wildcard cotbal_kernels/csrc/*.?pp)
+	$(BIN)/clang-format --dry-run --Werror $(wildcard cotbal_kernels/backends/native/csrc/*.?pp)
 
 format: $(VENV)/.dev ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard cotbal_kernels/csrc/*.?pp)
+	$(BIN)/clang-format -i $(wildcard cotbal_kernels/backends/native/csrc/*.?pp)
 
 bench: $(VENV)/.dev ## the CPU benchmarks; results in benchmarks/results
 	$(BIN)/python -m benchmarks cpu

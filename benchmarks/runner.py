@@ -16,7 +16,7 @@ from benchmarks.cases import LossCase
 from benchmarks.contenders import CONTENDERS, Contender, Unavailable
 from benchmarks.inputs import LossInputs, Truth, disagreement, make, truths
 from benchmarks.timing import Step, interleave
-from cotbal_kernels import native_impl
+from cotbal_kernels.backends.native import backend as native_backend
 from cotbal_kernels.products import product_dtype
 
 FLOOR = "floor"
@@ -135,9 +135,9 @@ def emulated_products(inputs: LossInputs, rows: int = 16) -> Emulation | None:
 def _own_products(case: LossCase, device: torch.device) -> bool:
     """Whether "ours" makes its matrix products by itself here, and not through torch."""
     dtype = product_dtype(case.dtype, device)
-    if case.logits_level or native_impl.unavailable(device, dtype) is not None:
+    if case.logits_level or native_backend.unavailable(device, dtype) is not None:
         return False
-    return native_impl.own_product(dtype, (case.rows, case.vocab, case.hidden)) is not None
+    return native_backend.own_product(dtype, (case.rows, case.vocab, case.hidden)) is not None
 
 
 def _floor_text(case: LossCase, emulation: Emulation | None) -> str:

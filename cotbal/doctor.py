@@ -17,7 +17,7 @@ from rich.text import Text
 import cotbal
 import cotbal_kernels as ck
 from cotbal import __version__
-from cotbal_kernels import native_impl
+from cotbal_kernels.backends.native import backend as native_backend
 
 __all__ = ["Package", "devices", "examine", "packages"]
 
@@ -107,7 +107,7 @@ def _kernel_table(device: torch.device, dtype: torch.dtype) -> Table:
             verdict = "runs" if chosen else "[green]runs, used by default[/green]"
             chosen = True
             if found.name == "native":
-                verdict += f" ({native_impl.described(device, dtype)})"
+                verdict += f" ({native_backend.described(device, dtype)})"
         else:
             verdict = f"[yellow]cannot run:[/yellow] {escape(str(found.reason))}"
         table.add_row(found.name, verdict)

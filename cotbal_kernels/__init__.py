@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cotbal_kernels.api import LossOutput, cross_entropy, linear_cross_entropy
-from cotbal_kernels.implementations import Implementation, implementations
-from cotbal_kernels.plan import Plan, plan
+from cotbal_kernels.backends.registry import Implementation, implementations
+from cotbal_kernels.planning import Plan, plan
 
 if TYPE_CHECKING:
     from cotbal_kernels import reference

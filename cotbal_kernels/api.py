@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cotbal_kernels import autograd as _registered  # noqa: F401
 from cotbal_kernels import checks, products
-from cotbal_kernels.implementations import AUTO, check_name, resolve
-from cotbal_kernels.plan import IGNORE_INDEX, Plan, plan
+from cotbal_kernels.backends.registry import AUTO, check_name, resolve
+from cotbal_kernels.planning import IGNORE_INDEX, Plan, plan
 
 Reduction = Literal["mean", "sum", "none"]
 _REDUCTIONS: Final = ("mean", "sum", "none")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cotbal_kernels import ops
-from cotbal_kernels.implementations import resolve
+from cotbal_kernels.backends.registry import resolve
 from cotbal_kernels.reduction import row_weight_gradient
 
 

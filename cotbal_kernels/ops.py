@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cotbal_kernels import linear, logits, products
-from cotbal_kernels.implementations import resolve
+from cotbal_kernels.backends.registry import resolve
 from cotbal_kernels.linear import Gradients, Head, Mode
 from cotbal_kernels.reduction import reduced_loss, row_scale
 

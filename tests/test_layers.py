@@ -65,10 +65,11 @@ def test_cotbal_imports_only_downwards(path: Path) -> None:
 def test_kernels_never_import_cotbal_and_implementations_not_one_another(path: Path) -> None:
     names = imported(path)
     assert not any(name.split(".")[0] in {"cotbal", "transformers"} for name in names)
-    implementations = {"torch_impl", "native_impl", "triton_impl"}
-    if path.stem in implementations:
-        others = implementations - {path.stem}
-        assert not any(set(name.split(".")) & others for name in names)
+    backends = {"torch_backend", "native", "triton"}
+    place = path.relative_to(ROOT / "cotbal_kernels").parts
+    if place[0] == "backends" and (own := place[1].removesuffix(".py")) in backends:
+        others = {f"cotbal_kernels.backends.{other}" for other in backends - {own}}
+        assert not any(name.startswith(tuple(others)) for name in names)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class TaskCollator:
     - `labels` int64 [B, L]: the token ids of answer turns up to and including the end-of-turn marker,
       `ignore_index` elsewhere;
     - `loss_task_index` int64 [B]: each row's position in `tasks`;
-    - `loss_plan`: the plan of the labels (`cotbal_kernels.plan`, shift=True), made on the CPU so that the
+    - `loss_plan`: the plan of the labels (`cotbal_kernels.planning`, shift=True), made on the CPU so that the
       loss needs no synchronisation.
 
     Records are plain values, not dictionaries of columns, so the Trainer's `remove_unused_columns` leaves them as

@@ -24,7 +24,7 @@ class TaskColumnCollator:
 
     - `loss_task_index` int64 [B], or [B, L] where the inner collator puts several samples into one row or where
       an example gives one number per token;
-    - `loss_plan`: the plan of its `labels` (`cotbal_kernels.plan`, shift=True).
+    - `loss_plan`: the plan of its `labels` (`cotbal_kernels.planning`, shift=True).
 
     A batch to which the inner collator itself gave one of the two is left as it is.
 

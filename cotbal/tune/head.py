@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 import cotbal_kernels as ck
-from cotbal.tune.step import StepSums, batch_plan, check_normalization, plan_counts
 from cotbal.tune.effective_weight import head_product
 from cotbal.tune.install import EXTRA_INPUTS, STATE, install, stock_forward, uninstall
 from cotbal.tune.override import BYPASSES, local_precision, replaced_head_and_loss, replaced_loss
 from cotbal.tune.probe import find_transform
+from cotbal.tune.step import StepSums, batch_plan, check_normalization, plan_counts
 from cotbal.tune.transform import LogitTransform
 
 if TYPE_CHECKING:

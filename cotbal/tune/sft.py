@@ -17,9 +17,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from cotbal.data.task_column import INDEX_COLUMN, TaskColumnCollator, check_task_column, task_of
 from cotbal.strategies import Strategy
 from cotbal.tasks import check_task_names
-from cotbal.tune.step import reduce_over_ranks
 from cotbal.tune.head import BalanceHandle, handle_of
 from cotbal.tune.settings import check_sft_settings
+from cotbal.tune.step import reduce_over_ranks
 from cotbal.tune.trainer import TaskBalancedTrainer
 
 try:

@@ -15,9 +15,9 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from cotbal.strategies import Fixed, Strategy
 from cotbal.tasks import check_task_names
-from cotbal.tune.step import batch_plan, begin_step, check_normalization, end_step, reduce_over_ranks
 from cotbal.tune.head import BalanceHandle, balance, handle_of
 from cotbal.tune.settings import check_not_patched, check_ranks, check_settings
+from cotbal.tune.step import batch_plan, begin_step, check_normalization, end_step, reduce_over_ranks
 from cotbal.tune.window import LogWindow
 
 STATE_FILE = "task_balance.pt"

@@ -1,6 +1,6 @@
 """The regression gate: what may not grow, counted exactly, so that a slow or busy machine changes nothing.
 
-Kernel launches are counted in tests/cotbal_kernels/triton/kernels/test_launches.py, waits on a GPU in
+Kernel launches are counted in tests/cotbal_kernels/backends/triton/kernels/test_launches.py, waits on a GPU in
 tests/cotbal_kernels/test_on_gpu.py.
 """
 
@@ -60,7 +60,7 @@ def test_three_products_over_supervised_rows_and_no_further_reads(impl: str, dty
 
 def panels() -> int:
     """Floats of the largest workspace among the three products of CASE."""
-    from cotbal_kernels import _native
+    from cotbal_kernels.backends.native import _native
 
     rows, hidden, classes = CASE.rows, CASE.hidden, CASE.vocab
     sizes = [(rows, classes, hidden), (rows, hidden, classes), (classes, hidden, rows)]

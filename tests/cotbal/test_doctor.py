@@ -9,7 +9,7 @@ from rich.console import Console
 import cotbal_kernels as ck
 from cotbal import __version__
 from cotbal.doctor import devices, examine, packages
-from cotbal_kernels import native_impl
+from cotbal_kernels.backends.native import backend as native_backend
 
 
 def shown() -> str:
@@ -55,5 +55,6 @@ def test_every_implementation_is_listed_with_its_reason() -> None:
         (native,) = [found for found in ck.implementations("cpu", dtype) if found.name == "native"]
         if native.available:
             assert (
-                f"native runs, used by default ({native_impl.described(torch.device('cpu'), dtype)})" in text
+                f"native runs, used by default ({native_backend.described(torch.device('cpu'), dtype)})"
+                in text
             )

@@ -14,10 +14,11 @@ from loss_contract import check
 from loss_strategies import loss_cases
 from torch import Tensor
 
-from cotbal_kernels import linear, logits, ops, statistics, torch_impl
+from cotbal_kernels import linear, logits, ops, statistics
+from cotbal_kernels.backends import torch_backend
 
 RowPass = Callable[..., tuple[Tensor, Tensor]]
-GOOD: RowPass = torch_impl.row_pass
+GOOD: RowPass = torch_backend.row_pass
 
 
 def true_class_rounded_early(raw: Tensor, targets: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
@@ -158,19 +159,19 @@ def property_over_all_options(impl: str, device: str) -> None:
 # The place in the product, the bug, and the check of the suite that must catch it.
 BUGS: dict[str, tuple[Any, str, Any, loss_checks.Check]] = {
     "true class rounded early": (
-        *(torch_impl, "row_pass", true_class_rounded_early),
+        *(torch_backend, "row_pass", true_class_rounded_early),
         loss_checks.check_02_true_class_gradient_keeps_its_digits,
     ),
     "unwritten loss slot": (
-        *(torch_impl, "row_pass", unwritten_slot),
+        *(torch_backend, "row_pass", unwritten_slot),
         loss_checks.check_03_every_slot_is_written,
     ),
     "unwritten gradient slot": (
-        *(torch_impl, "row_pass", unwritten_gradient),
+        *(torch_backend, "row_pass", unwritten_gradient),
         loss_checks.check_03_every_slot_is_written,
     ),
     "int32 offsets": (
-        *(torch_impl, "row_pass", offsets_of_32_bits),
+        *(torch_backend, "row_pass", offsets_of_32_bits),
         loss_checks.check_10_offsets_beyond_int32,
     ),
     "first upstream element broadcast": (
@@ -185,9 +186,9 @@ BUGS: dict[str, tuple[Any, str, Any, loss_checks.Check]] = {
         *(linear, "gather_rows", ignored_rows_multiplied_by_zero),
         loss_checks.check_26_infinities_in_ignored_rows_stay_there,
     ),
-    "last of tied classes": (*(torch_impl, "row_pass", last_class_wins_ties), property_over_all_options),
+    "last of tied classes": (*(torch_backend, "row_pass", last_class_wins_ties), property_over_all_options),
     "no slope of the softcap": (
-        *(torch_impl, "row_pass", slope_of_the_softcap_forgotten),
+        *(torch_backend, "row_pass", slope_of_the_softcap_forgotten),
         property_over_all_options,
     ),
     "first upstream element broadcast, found by chance": (

@@ -18,7 +18,7 @@ from loss_strategies import LossCase, made_case
 
 import cotbal_kernels as ck
 from cotbal_kernels import reference
-from cotbal_kernels.implementations import load
+from cotbal_kernels.backends.registry import load
 
 Check = Callable[[str, str], None]
 LOW = (torch.bfloat16, torch.float16)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CSRC = ROOT / "cotbal_kernels" / "csrc"
-EMULATION = ROOT / "tests" / "cotbal_kernels" / "native" / "emulation"
+CSRC = ROOT / "cotbal_kernels" / "backends" / "native" / "csrc"
+EMULATION = ROOT / "tests" / "cotbal_kernels" / "backends" / "native" / "emulation"
 
 
 def compiler() -> str:
@@ -51,5 +51,5 @@ def build_extension(folder: Path, *definitions: str) -> Path:
         ]
     )
     run(["cmake", "--build", folder, "--parallel", "2"])
-    (built,) = folder.glob("cotbal_kernels/csrc/_native*.so")
+    (built,) = folder.glob("cotbal_kernels/backends/native/csrc/_native*.so")
     return built

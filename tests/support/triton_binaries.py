@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from cotbal_kernels import triton_impl
+from cotbal_kernels.backends.triton import backend as triton_backend
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -79,7 +79,7 @@ def compiled(target: str, call: Callable[[], object]) -> list[Binary]:
     try:
         with (
             mock.patch.object(JITFunction, "run", compile_only),
-            mock.patch.object(triton_impl, "_warp_size", return_value=TARGETS[target].warp_size),
+            mock.patch.object(triton_backend, "_warp_size", return_value=TARGETS[target].warp_size),
         ):
             call()
     finally:

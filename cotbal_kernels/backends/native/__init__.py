@@ -1,0 +1,1 @@
+"""The native C++ kernels for CPUs."""

@@ -1,0 +1,313 @@
+// Python's way in: tensors arrive through DLPack, are checked here down to the last index, and the pass runs
+// with the interpreter lock released. Nothing is converted or copied.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "dispatch.hpp"
+#include "product.hpp"
+#include "row_pass.hpp"
+#include "threads.hpp"
+
+namespace nb = nanobind;
+
+namespace {
+
+using Tensor = nb::ndarray<nb::device::cpu>;
+using ReadOnly = nb::ndarray<nb::ro, nb::device::cpu>;
+
+constexpr nb::dlpack::dtype bfloat16{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Bfloat), 16, 1};
+
+[[noreturn]] void refuse(const std::string& message) {
+    throw nb::value_error(message.c_str());
+}
+
+template <class Array>
+void check_vector(const Array& array, const char* name, nb::dlpack::dtype dtype, const char* dtype_name,
+                  std::int64_t length) {
+    if (array.ndim() != 1 || static_cast<std::int64_t>(array.shape(0)) != length) {
+        refuse(std::string(name) + " must have the shape [" + std::to_string(length) + "]");
+    }
+    if (array.dtype() != dtype) {
+        refuse(std::string(name) + " must be " + dtype_name);
+    }
+    if (length > 1 && array.stride(0) != 1) {
+        refuse(std::string(name) + " must be contiguous");
+    }
+}
+
+template <class Array>
+void check_matrix(const Array& array, const char* name) {
+    if (array.ndim() != 2 || array.shape(1) == 0) {
+        refuse(std::string(name) + " must have two dimensions and at least one column");
+    }
+    if (array.dtype() != nb::dtype<float>() && array.dtype() != bfloat16) {
+        refuse(std::string(name) + " must be float32 or bfloat16");
+    }
+    if (array.shape(1) > 1 && array.stride(1) != 1) {
+        refuse(std::string(name) + " must have unit stride along its columns");
+    }
+}
+
+// A stride that no index uses says nothing, and torch may give any number for it.
+template <class Array>
+std::int64_t row_stride(const Array& array) {
+    return array.shape(0) > 1 ? array.stride(0) : static_cast<std::int64_t>(array.shape(1));
+}
+
+void check_indices(const std::int64_t* values, std::int64_t count, std::int64_t least, std::int64_t bound,
+                   const char* name) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        if (values[i] < least || values[i] >= bound) {
+            refuse(std::string(name) + "[" + std::to_string(i) + "] = " + std::to_string(values[i]) +
+                   " is outside " + std::to_string(least) + " .. " + std::to_string(bound - 1));
+        }
+    }
+}
+
+const cotbal::InstructionSet& instruction_set(std::string_view name) {
+    const cotbal::InstructionSet* set = cotbal::find_instruction_set(name);
+    if (set != nullptr && set->supported) {
+        return *set;
+    }
+    std::string usable;
+    for (const cotbal::InstructionSet& other : cotbal::instruction_sets()) {
+        if (other.supported) {
+            usable += (usable.empty() ? "" : ", ") + std::string(other.name);
+        }
+    }
+    refuse("instruction set '" + std::string(name) +
+           (set == nullptr ? "' is not in this build" : "' is not supported by this processor") +
+           "; usable here: " + usable);
+}
+
+struct Job {
+    const cotbal::RowPass& pass;
+    cotbal::RowPassFunction* function;
+};
+
+// Outputs whose rows are short are taken several at a time: about this many columns a piece.
+constexpr std::int64_t columns_per_piece = 8192;
+
+void row_pass(const ReadOnly& logits, const ReadOnly& targets, const std::optional<ReadOnly>& rows,
+              const std::optional<Tensor>& gradient, const std::optional<ReadOnly>& row_scale,
+              const std::optional<ReadOnly>& bias, double logit_scale, double softcap, const Tensor& nll,
+              const Tensor& hits, int threads, std::string_view isa) {
+    const cotbal::InstructionSet& set = instruction_set(isa);
+    check_matrix(logits, "logits");
+    const auto total_rows = static_cast<std::int64_t>(logits.shape(0));
+    const auto columns = static_cast<std::int64_t>(logits.shape(1));
+    const auto count = static_cast<std::int64_t>(nll.ndim() == 1 ? nll.shape(0) : 0);
+    check_vector(nll, "nll", nb::dtype<float>(), "float32", count);
+    check_vector(hits, "hits", nb::dtype<bool>(), "bool", count);
+    check_vector(targets, "targets", nb::dtype<std::int64_t>(), "int64", count);
+    const auto* target_values = static_cast<const std::int64_t*>(targets.data());
+    check_indices(target_values, count, -1, columns, "targets");
+
+    cotbal::RowPass pass{};
+    pass.logits = logits.data();
+    pass.logits_stride = row_stride(logits);
+    pass.columns = columns;
+    pass.targets = target_values;
+    pass.logit_scale = logit_scale;
+    pass.softcap = softcap;
+    pass.nll = static_cast<float*>(nll.data());
+    pass.hits = static_cast<bool*>(hits.data());
+    pass.is_bfloat16 = logits.dtype() == bfloat16;
+    if (rows) {
+        check_vector(*rows, "rows", nb::dtype<std::int64_t>(), "int64", count);
+        pass.rows = static_cast<const std::int64_t*>(rows->data());
+        check_indices(pass.rows, count, 0, total_rows, "rows");
+    } else if (count > total_rows) {
+        refuse("targets must not be longer than logits has rows");
+    }
+    if (gradient) {
+        check_matrix(*gradient, "gradient");
+        if (gradient->shape(0) != logits.shape(0) || gradient->shape(1) != logits.shape(1) ||
+            gradient->dtype() != logits.dtype()) {
+            refuse("gradient must have the shape and dtype of logits");
+        }
+        pass.gradient = gradient->data();
+        pass.gradient_stride = row_stride(*gradient);
+        if (pass.gradient_stride < columns) {
+            refuse("gradient must have rows that do not overlap");
+        }
+    }
+    if (row_scale) {
+        check_vector(*row_scale, "row_scale", nb::dtype<float>(), "float32", count);
+        pass.row_scale = static_cast<const float*>(row_scale->data());
+    }
+    if (bias) {
+        check_vector(*bias, "bias", nb::dtype<float>(), "float32", columns);
+        pass.bias = static_cast<const float*>(bias->data());
+    }
+    if (!(softcap >= 0.0) || std::isinf(softcap)) {
+        refuse("softcap must be positive and finite, or 0 for none");
+    }
+    if (threads < 1) {
+        refuse("threads must be at least 1");
+    }
+
+    Job job{pass, set.row_pass};
+    const std::int64_t grain = columns < columns_per_piece ? columns_per_piece / columns : 1;
+    nb::gil_scoped_release unlocked;
+    cotbal::parallel_for(count, grain, threads, &job,
+                         [](void* context, std::int64_t begin, std::int64_t end, int) noexcept {
+                             const Job& part = *static_cast<Job*>(context);
+                             part.function(part.pass, begin, end);
+                         });
+}
+
+cotbal::Factor factor(const ReadOnly& array, const char* name) {
+    if (array.ndim() != 2) {
+        refuse(std::string(name) + " must have two dimensions");
+    }
+    if (array.dtype() != nb::dtype<float>() && array.dtype() != bfloat16) {
+        refuse(std::string(name) + " must be float32 or bfloat16");
+    }
+    cotbal::Factor made{};
+    made.data = array.data();
+    made.lanes = static_cast<std::int64_t>(array.shape(0));
+    made.is_bfloat16 = array.dtype() == bfloat16;
+    const bool long_inner = array.shape(1) > 1;
+    made.lane_stride = made.lanes > 1 ? array.stride(0) : 1;
+    made.inner_stride = long_inner ? array.stride(1) : 1;
+    if (made.lane_stride != 1 && made.inner_stride != 1) {
+        refuse(std::string(name) + " must have unit stride along one of its dimensions");
+    }
+    return made;
+}
+
+// Pieces of the packing phase taken at once: those of one panel alone are short.
+constexpr std::int64_t panels_per_piece = 4;
+
+struct Multiplication {
+    const cotbal::InstructionSet& set;
+    cotbal::Product product;
+    cotbal::ProductPlan plan;
+    int threads;        // as many as there are pieces at most
+    std::int64_t size;  // floats of workspace
+    std::int64_t first;
+};
+
+Multiplication multiplication(const ReadOnly& left, const ReadOnly& right, const Tensor& out, bool accumulate,
+                              int threads, std::string_view isa) {
+    cotbal::Product product{};
+    product.left = factor(left, "left");
+    product.right = factor(right, "right");
+    product.inner = static_cast<std::int64_t>(left.shape(1));
+    if (right.shape(1) != left.shape(1)) {
+        refuse("right must have as many columns as left");
+    }
+    if (product.inner == 0 || product.left.lanes == 0 || product.right.lanes == 0) {
+        refuse("left and right must not be empty");
+    }
+    check_matrix(out, "out");
+    if (out.shape(0) != left.shape(0) || out.shape(1) != right.shape(0)) {
+        refuse("out must have a row for each of left's and a column for each of right's rows");
+    }
+    product.out = out.data();
+    product.out_stride = row_stride(out);
+    if (product.out_stride < product.right.lanes) {
+        refuse("out must have rows that do not overlap");
+    }
+    product.out_is_bfloat16 = out.dtype() == bfloat16;
+    product.accumulate = accumulate;
+    if (accumulate && product.out_is_bfloat16) {
+        refuse("out must be float32 to be added to");
+    }
+    if (threads < 1) {
+        refuse("threads must be at least 1");
+    }
+    const cotbal::InstructionSet& set = instruction_set(isa);
+    const cotbal::ProductPlan plan = set.plan_product(product, threads);
+    const int used = static_cast<int>(std::min<std::int64_t>(plan.pieces, threads));
+    const std::int64_t size = plan.shared_size + used * plan.local_size;
+    return {set, product, plan, used, size, 0};
+}
+
+std::int64_t product_workspace(const ReadOnly& left, const ReadOnly& right, const Tensor& out, int threads,
+                               std::string_view isa) {
+    return multiplication(left, right, out, false, threads, isa).size;
+}
+
+void product(const ReadOnly& left, const ReadOnly& right, const Tensor& out, bool accumulate,
+             const Tensor& workspace, int threads, std::string_view isa) {
+    Multiplication made = multiplication(left, right, out, accumulate, threads, isa);
+    check_vector(workspace, "workspace", nb::dtype<float>(), "float32", made.size);
+    made.product.shared = static_cast<float*>(workspace.data());
+    made.product.local = made.product.shared + made.plan.shared_size;
+    nb::gil_scoped_release unlocked;
+    for (; made.first < made.product.inner; made.first += made.plan.slab) {
+        cotbal::parallel_for(made.plan.shared_panels, panels_per_piece, made.threads, &made,
+                             [](void* context, std::int64_t begin, std::int64_t end, int) noexcept {
+                                 const Multiplication& part = *static_cast<Multiplication*>(context);
+                                 part.set.pack_shared(part.product, part.plan, part.first, begin, end);
+                             });
+        cotbal::parallel_for(made.plan.pieces, 1, made.threads, &made,
+                             [](void* context, std::int64_t begin, std::int64_t end, int member) noexcept {
+                                 const Multiplication& part = *static_cast<Multiplication*>(context);
+                                 part.set.multiply(part.product, part.plan, part.first, begin, end,
+                                                   part.product.local + member * part.plan.local_size);
+                             });
+    }
+}
+
+void elementwise(std::string_view function, const ReadOnly& input, const Tensor& output,
+                 std::string_view isa) {
+    const cotbal::InstructionSet& set = instruction_set(isa);
+    const auto count = static_cast<std::int64_t>(input.ndim() == 1 ? input.shape(0) : 0);
+    check_vector(input, "input", nb::dtype<float>(), "float32", count);
+    check_vector(output, "output", nb::dtype<float>(), "float32", count);
+    if (function != "exp" && function != "tanh") {
+        refuse("function must be 'exp' or 'tanh'");
+    }
+    set.elementwise(function == "exp" ? cotbal::Elementwise::exp : cotbal::Elementwise::tanh,
+                    static_cast<const float*>(input.data()), static_cast<float*>(output.data()), count);
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+    cotbal::watch_forks();
+    module.def(
+        "instruction_sets",
+        [] {
+            nb::dict sets;
+            for (const cotbal::InstructionSet& set : cotbal::instruction_sets()) {
+                sets[set.name] = set.supported;
+            }
+            return sets;
+        },
+        "The instruction sets of this build, least first, and whether this processor supports each.");
+    module.def(
+        "resolve", [](std::string_view isa) { return instruction_set(isa).name; }, nb::arg("isa"),
+        "The instruction set that `isa` asks for ('' for the best); ValueError where it cannot run.");
+    module.def("thread_source", &cotbal::thread_source, "'openmp' or 'std::thread'.");
+    module.def("row_pass", &row_pass, nb::arg("logits").noconvert(), nb::arg("targets").noconvert(),
+               nb::arg("rows").noconvert().none(), nb::arg("gradient").noconvert().none(),
+               nb::arg("row_scale").noconvert().none(), nb::arg("bias").noconvert().none(),
+               nb::arg("logit_scale"), nb::arg("softcap"), nb::arg("nll").noconvert(),
+               nb::arg("hits").noconvert(), nb::arg("threads"), nb::arg("isa"),
+               "Fill nll, hits and, where given, gradient; see cotbal_kernels.native_backend.row_pass.");
+    module.def("is_intel", &cotbal::is_intel, "Whether this is a processor of Intel's.");
+    module.def("product_workspace", &product_workspace, nb::arg("left").noconvert(),
+               nb::arg("right").noconvert(), nb::arg("out").noconvert(), nb::arg("threads"), nb::arg("isa"),
+               "Floats of workspace that `product` needs for these.");
+    module.def("product", &product, nb::arg("left").noconvert(), nb::arg("right").noconvert(),
+               nb::arg("out").noconvert(), nb::arg("accumulate"), nb::arg("workspace").noconvert(),
+               nb::arg("threads"), nb::arg("isa"),
+               "out (+)= left @ right.T; see cotbal_kernels.native_backend.product_.");
+    module.def("elementwise", &elementwise, nb::arg("function"), nb::arg("input").noconvert(),
+               nb::arg("output").noconvert(), nb::arg("isa"),
+               "The kernels' own exp (of arguments <= 0) or tanh, value by value.");
+}

@@ -1,0 +1,87 @@
+"""Row passes and products through an extension built with sanitizers, in a process of its own.
+
+Run by test_sanitizers.py:
+
+python sanitized_calls.py EXTENSION CALLS
+"""
+
+import importlib.util
+import sys
+
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from product_cases import ProductCase, exact_product, product_cases
+from row_cases import Case, cases, forced
+
+
+def use_extension(path: str) -> None:
+    from cotbal_kernels.backends import native
+
+    spec = importlib.util.spec_from_file_location("cotbal_kernels.backends.native._native", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module
+    native._native = module  # type: ignore[attr-defined]
+
+
+def main(extension: str, calls: int) -> None:
+    use_extension(extension)
+    from cotbal_kernels.backends.native import _native
+    from cotbal_kernels.backends.native import backend as native_backend
+
+    assert _native.__file__ == extension
+    sets = [name for name, supported in native_backend.instruction_sets().items() if supported]
+    made = dict.fromkeys(sets, 0)
+
+    def examples(number: int) -> settings:
+        return settings(
+            max_examples=number,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+
+    # A tenth as many: in plain loops and watched, a product takes a hundred times as long as a row pass.
+    @examples(-(-calls // len(sets) // 10))
+    @given(case=product_cases())
+    def multiply(case: ProductCase) -> None:
+        # Checked here, too: this build alone has AVX-512 on every processor.
+        value, allowed = exact_product(case)
+        for name in sets:
+            with forced(name):
+                storage = case.storage()
+                native_backend.product_(
+                    case.left, case.right, case.window(storage), accumulate=case.accumulate
+                )
+            found = case.window(storage).to(torch.float64).numpy()
+            assert (abs(found - value) <= allowed).all(), name
+            made[name] += 1
+
+    @examples(-(-calls // len(sets)))
+    @given(case=cases())
+    def call(case: Case) -> None:
+        # Exactly as large as its contents, so that one element past the end is past the allocation.
+        storage = case.storage.clone()
+        gradient = torch.empty_like(storage)
+        for name in sets:
+            with forced(name):
+                native_backend.row_pass(
+                    case.window(storage), case.targets, gradient=case.window(gradient), **case.options
+                )
+            made[name] += 1
+        native_backend.row_pass(
+            case.window(storage), case.targets, gradient=case.window(storage), **case.options
+        )
+
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        call()
+        multiply()
+    print(made)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
