@@ -69,7 +69,7 @@ bench-gpu: ## the GPU benchmarks, with the python that is active
 
 soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m soak --timeout 0 --junitxml build/soak.xml; \
-	  status=$$?; $(BIN)/python tests/support/soak_page.py build/soak.xml docs/soak.md; exit $$status
+	  status=$$?; $(BIN)/python tests/support/pages/soak_page.py build/soak.xml docs/soak.md; exit $$status
 
 docs: $(VENV)/.dev ## regenerate the pages made from results, and docs/exactness.md (some minutes)
 	$(BIN)/python -m benchmarks pages

@@ -18,11 +18,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path.insert(0, str(ROOT / "tests"))
 
-import lowest_versions  # noqa: E402
-from run_setups import Outcome, run, run_on_ranks  # noqa: E402
-from setups import JOBS, SETUPS  # noqa: E402
+from support.tune import lowest_versions  # noqa: E402
+from support.tune.run_setups import Outcome, run, run_on_ranks  # noqa: E402
+from support.tune.setups import JOBS, SETUPS  # noqa: E402
 
 PAGE = ROOT / "docs" / "exactness.md"
 CACHE = ROOT / ".pytest_cache" / "d" / "lowest-versions"  # as the tests have it

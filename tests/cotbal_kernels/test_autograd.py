@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from budgets import UNIT
-from loss_contract import DEVICES, IMPLEMENTATIONS, skip_unless_runnable
-from loss_strategies import REDUCTIONS, LossCase, made_case
+from support.kernels.budgets import UNIT
+from support.kernels.loss_contract import DEVICES, IMPLEMENTATIONS, skip_unless_runnable
+from support.kernels.loss_strategies import REDUCTIONS, LossCase, made_case
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_contract import DEVICES, IMPLEMENTATIONS, LAYOUTS, check, skip_unless_runnable
-from loss_strategies import FUNCTIONS, REDUCTIONS, Function, loss_cases, made_case
+from support.kernels.loss_contract import DEVICES, IMPLEMENTATIONS, LAYOUTS, check, skip_unless_runnable
+from support.kernels.loss_strategies import FUNCTIONS, REDUCTIONS, Function, loss_cases, made_case
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_contract import Outcome, poisoned_memory, run
-from loss_strategies import FUNCTIONS, Function, LossCase, loss_cases, made_case
+from support.kernels.loss_contract import Outcome, poisoned_memory, run
+from support.kernels.loss_strategies import FUNCTIONS, Function, LossCase, loss_cases, made_case
 
 import cotbal_kernels as ck
 

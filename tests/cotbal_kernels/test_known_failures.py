@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from loss_checks import CHECKS, Check
-from loss_contract import DEVICES, IMPLEMENTATIONS, skip_unless_runnable
+from support.kernels.loss_checks import CHECKS, Check
+from support.kernels.loss_contract import DEVICES, IMPLEMENTATIONS, skip_unless_runnable
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from loss_contract import check, run
-from loss_strategies import LossCase, made_case
+from support.kernels.loss_contract import check, run
+from support.kernels.loss_strategies import LossCase, made_case
 from torch.profiler import ProfilerActivity, profile
 
 import cotbal_kernels as ck

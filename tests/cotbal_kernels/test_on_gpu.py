@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from loss_contract import skip_unless_runnable
-from loss_strategies import LossCase, made_case
+from support.kernels.loss_contract import skip_unless_runnable
+from support.kernels.loss_strategies import LossCase, made_case
 
 import cotbal_kernels as ck
 

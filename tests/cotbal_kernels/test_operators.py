@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from loss_contract import DEVICES, IMPLEMENTATIONS, skip_unless_runnable
-from loss_strategies import FUNCTIONS, REDUCTIONS, Function, LossCase, made_case
+from support.kernels.loss_contract import DEVICES, IMPLEMENTATIONS, skip_unless_runnable
+from support.kernels.loss_strategies import FUNCTIONS, REDUCTIONS, Function, LossCase, made_case
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.library import opcheck
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_contract import tokens_of
-from loss_strategies import LossCase, loss_cases, made_case
+from support.kernels.loss_contract import tokens_of
+from support.kernels.loss_strategies import LossCase, loss_cases, made_case
 
 import cotbal_kernels as ck
 

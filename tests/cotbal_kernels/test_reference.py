@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_contract import plain, truth
-from loss_strategies import FUNCTIONS, Function, LossCase, loss_cases
+from support.kernels.loss_contract import plain, truth
+from support.kernels.loss_strategies import FUNCTIONS, Function, LossCase, loss_cases
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_contract import DEVICES, IMPLEMENTATIONS, run, skip_unless_runnable
-from loss_strategies import FUNCTIONS, Function, made_case
+from support.kernels.loss_contract import DEVICES, IMPLEMENTATIONS, run, skip_unless_runnable
+from support.kernels.loss_strategies import FUNCTIONS, Function, made_case
 
 from cotbal_kernels import statistics
 

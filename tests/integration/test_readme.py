@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from PIL import Image
+from support.models import tiny_models
 
 from cotbal.data import Record, TaskCollator, Turn
 

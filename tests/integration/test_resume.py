@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_mixture
+from support.models import tiny_mixture
 
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
@@ -19,7 +19,7 @@ from cotbal.units.store import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-SUPPORT = Path(tiny_mixture.__file__).parent
+KILLED_RUN = Path(tiny_mixture.__file__).parents[1] / "units" / "killed_run.py"
 
 # Each is a process that works on what the one before left, and dies: (function, which call of it, when).
 POINTS = [
@@ -47,7 +47,7 @@ POINTS = [
 
 
 def environment() -> dict[str, str]:
-    paths = [str(SUPPORT), *([os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else [])]
+    paths = [str(KILLED_RUN.parents[2]), *([os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else [])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -55,7 +55,15 @@ def cotbal(*arguments: str, kill: tuple[str, int, str] | None = None) -> subproc
     command = [sys.executable, "-m", "cotbal", *arguments]
     if kill is not None:
         target, count, when = kill
-        command = [sys.executable, str(SUPPORT / "killed_run.py"), target, str(count), when, "--", *arguments]
+        command = [
+            sys.executable,
+            str(KILLED_RUN),
+            target,
+            str(count),
+            when,
+            "--",
+            *arguments,
+        ]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment(), timeout=600
     )

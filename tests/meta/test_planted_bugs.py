@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import loss_checks
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from loss_contract import check
-from loss_strategies import loss_cases
+from support.kernels import loss_checks
+from support.kernels.loss_contract import check
+from support.kernels.loss_strategies import loss_cases
 from torch import Tensor
 
 from cotbal_kernels import linear, logits, ops, statistics

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from soak_page import page
+from support.pages.soak_page import page
 
 JUNIT = """<testsuites><testsuite>
 <testcase classname="tests.native.test_sanitizers" name="test_no_finding[10000]" time="61.4"/>

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support.models import tiny_models
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import tiny_models
 import torch
+from support.models import tiny_models
 
 from cotbal.data import PromptCollator, Record, Turn
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measured import sampled_tables
+from support.method.measured import sampled_tables
 
 from cotbal.method import bootstrap
 from cotbal.method.scores import ScoreTable

@@ -1,11 +1,11 @@
 """The plain formulas against exact fractions."""
 
-import method_oracle as oracle
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measured import COUNTS, POSITIVE, VALUES, vectors
+from support.method import method_oracle as oracle
+from support.method.measured import COUNTS, POSITIVE, VALUES, vectors
 
 from cotbal.method.formulas import (
     improvement_and_error,

@@ -2,12 +2,12 @@
 
 import warnings
 
-import method_oracle as oracle
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measured import COUNTS, sampled_tables, vectors
+from support.method import method_oracle as oracle
+from support.method.measured import COUNTS, sampled_tables, vectors
 
 from cotbal.method.bootstrap import generator
 from cotbal.method.measurement import Measurement, UndefinedContributionsWarning, measure

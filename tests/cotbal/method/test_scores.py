@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given
-from measured import sampled_tables
+from support.method.measured import sampled_tables
 
 from cotbal.method.scores import ScoreTable
 

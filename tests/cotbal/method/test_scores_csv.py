@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
-from measured import sampled_tables
+from support.method.measured import sampled_tables
 
 from cotbal.method.scores import ScoreTable
 

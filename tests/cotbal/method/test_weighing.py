@@ -3,12 +3,12 @@
 import warnings
 from dataclasses import replace
 
-import method_oracle as oracle
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from measured import Terms, sampled_tables, terms
+from support.method import method_oracle as oracle
+from support.method.measured import Terms, sampled_tables, terms
 
 from cotbal.method.bootstrap import Resampled
 from cotbal.method.measurement import Measurement, UndefinedContributionsWarning, measure

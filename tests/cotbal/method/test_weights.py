@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measured import Terms, terms
+from support.method.measured import Terms, terms
 
 from cotbal.method.weighing import task_weights
 from cotbal.method.weights import Provenance, TaskWeights

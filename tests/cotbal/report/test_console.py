@@ -7,8 +7,8 @@ import sys
 from dataclasses import replace
 
 import pytest
-from made_reports import made_report
 from rich.console import Console
+from support.pages.made_reports import made_report
 
 from cotbal.report import ReportInput, judge
 from cotbal.report.console import print_summary

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from made_reports import made_report
+from support.pages.made_reports import made_report
 
 from cotbal.report import Comparison, Curve, ReportInput, StrategyRun
 from cotbal.tasks import Task

@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
-from made_reports import made_report
-from page_reader import Page, read_page
+from support.pages.made_reports import made_report
+from support.pages.page_reader import Page, read_page
 
 from cotbal.data.records import Problem
 from cotbal.report import Comparison, ReportInput, StrategyRun, UnitRecord, write_report

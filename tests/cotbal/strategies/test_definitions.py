@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategy_oracle import DwaDefinition, IgbDefinition, softmax_times_count
+from support.tune.strategy_oracle import DwaDefinition, IgbDefinition, softmax_times_count
 
 from cotbal import strategies
 from cotbal.method.weighing import task_weights

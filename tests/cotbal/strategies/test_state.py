@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategy_oracle import DwaDefinition, softmax_times_count
+from support.tune.strategy_oracle import DwaDefinition, softmax_times_count
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from cotbal import strategies

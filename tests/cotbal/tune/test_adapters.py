@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
-from step_oracle import gradients_of, largest_deviation, oracle_step, to_double
-from tiny_models import random_batch, tiny_llama, tiny_llava
+from support.models.tiny_models import random_batch, tiny_llama, tiny_llava
+from support.tune.step_oracle import gradients_of, largest_deviation, oracle_step, to_double
 from torch import nn
 
 from cotbal.tune import balance, handle_of

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import deepspeed_cases
 import pytest
+from support.tune import deepspeed_cases
 
 pytestmark = [
     pytest.mark.deepspeed,
@@ -26,7 +26,7 @@ pytestmark = [
 def outcomes(tmp_path_factory):
     found = tmp_path_factory.mktemp("deepspeed") / "found.json"
     support = Path(deepspeed_cases.__file__).parent
-    paths = [str(support), str(support.parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(support.parents[1]), str(support.parents[2]), os.environ.get("PYTHONPATH", "")]
     settings = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     job = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(

@@ -10,8 +10,8 @@ from types import MethodType
 
 import pytest
 import torch
-from step_oracle import gradients_of, largest_deviation, oracle_step, to_double
-from tiny_models import random_batch, tiny_llama, tiny_llava, tiny_qwen2_5_vl
+from support.models.tiny_models import random_batch, tiny_llama, tiny_llava, tiny_qwen2_5_vl
+from support.tune.step_oracle import gradients_of, largest_deviation, oracle_step, to_double
 from torch import nn
 
 import cotbal

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lowest_versions
 import pytest
+from support.tune import lowest_versions
 
 pytestmark = pytest.mark.slow
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rank_checks import CHECKS
-from run_setups import LIMITS, run, run_on_ranks
-from setups import CORE, JOBS, SETUPS
+from support.tune.rank_checks import CHECKS
+from support.tune.run_setups import LIMITS, run, run_on_ranks
+from support.tune.setups import CORE, JOBS, SETUPS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),

@@ -13,9 +13,9 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image
-from recorded_steps import Recorder, training_arguments
-from step_oracle import largest_deviation, oracle_step, to_double
-from tiny_models import tiny_llama, tiny_llava, tiny_qwen2_5_vl
+from support.models.tiny_models import tiny_llama, tiny_llava, tiny_qwen2_5_vl
+from support.tune.recorded_steps import Recorder, training_arguments
+from support.tune.step_oracle import largest_deviation, oracle_step, to_double
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, DataCollatorForVisionLanguageModeling

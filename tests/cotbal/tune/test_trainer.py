@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
-from recorded_steps import MicroBatches, Recorder, single, training_arguments
-from step_oracle import largest_deviation, oracle_step, to_double
-from tiny_models import random_batch, tiny_llama, tiny_llava, tiny_qwen2_5_vl
+from support.models.tiny_models import random_batch, tiny_llama, tiny_llava, tiny_qwen2_5_vl
+from support.tune.recorded_steps import MicroBatches, Recorder, single, training_arguments
+from support.tune.step_oracle import largest_deviation, oracle_step, to_double
 from transformers import Trainer
 
 import cotbal_kernels as ck

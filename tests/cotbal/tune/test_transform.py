@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from step_oracle import gradients_of, largest_deviation, oracle_step, to_double
-from tiny_families import FAMILIES, LOGIT_TRANSFORMS, family_batch, tiny_family
-from tiny_models import random_batch, tiny_llama
+from support.models.tiny_families import FAMILIES, LOGIT_TRANSFORMS, family_batch, tiny_family
+from support.models.tiny_models import random_batch, tiny_llama
+from support.tune.step_oracle import gradients_of, largest_deviation, oracle_step, to_double
 
 from cotbal.tune import balance
 from cotbal.tune.transform import LogitTransform, check_loss_convention, identify_transform, probe_logits

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny_families import family_batch, tiny_family
-from tiny_models import random_batch, tiny_llama, tiny_llava, tiny_qwen2_5_vl
+from support.models.tiny_families import family_batch, tiny_family
+from support.models.tiny_models import random_batch, tiny_llama, tiny_llava, tiny_qwen2_5_vl
 
 import cotbal_kernels as ck
 from cotbal.tune import balance, verify

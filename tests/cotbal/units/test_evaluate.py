@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.models import tiny_models
 
 from cotbal import metrics
 from cotbal.config.yaml_file import ConfigError

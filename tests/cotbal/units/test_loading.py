@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
+from support.models import tiny_models
 
 from cotbal.config.schema import ModelConfig
 from cotbal.config.yaml_file import ConfigError

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_mixture
-import tiny_models
 import yaml
 from rich.console import Console
+from support.models import tiny_mixture, tiny_models
 
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError

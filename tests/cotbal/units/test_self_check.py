@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny_mixture import write_mixture
+from support.models.tiny_mixture import write_mixture
 
 from cotbal.cli import main
 from cotbal.config.schema import load_config

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_mixture
-import tiny_models
 import yaml
 from rich.console import Console
+from support.models import tiny_mixture, tiny_models
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from cotbal.config.schema import Config, load_config

@@ -10,8 +10,8 @@ import sys
 
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
-from product_cases import ProductCase, exact_product, product_cases
-from row_cases import Case, cases, forced
+from support.kernels.product_cases import ProductCase, exact_product, product_cases
+from support.kernels.row_cases import Case, cases, forced
 
 
 def use_extension(path: str) -> None:

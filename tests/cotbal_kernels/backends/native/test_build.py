@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from native_builds import ROOT, needs_compiler, run
+from support.kernels.native_builds import ROOT, needs_compiler, run
 
 # Runs anywhere but in the source tree; prints where the package came from and what it says of itself.
 PROBE = """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from native_builds import CSRC, compiler, needs_compiler
-from row_cases import forced
+from support.kernels.native_builds import CSRC, compiler, needs_compiler
+from support.kernels.row_cases import forced
 
 native = pytest.importorskip("cotbal_kernels.backends.native.backend")
 if native.missing() is not None:

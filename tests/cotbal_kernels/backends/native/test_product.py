@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
-from loss_contract import check as check_loss
-from loss_strategies import loss_cases
-from product_cases import ProductCase, exact_product, factor, product_cases
-from row_cases import forced
+from support.kernels.loss_contract import check as check_loss
+from support.kernels.loss_strategies import loss_cases
+from support.kernels.product_cases import ProductCase, exact_product, factor, product_cases
+from support.kernels.row_cases import forced
 
 native = pytest.importorskip("cotbal_kernels.backends.native.backend")
 if native.missing() is not None:

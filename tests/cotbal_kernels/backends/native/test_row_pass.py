@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from row_cases import Case, cases, exact, forced
+from support.kernels.row_cases import Case, cases, exact, forced
 
 native = pytest.importorskip("cotbal_kernels.backends.native.backend")
 if native.missing() is not None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from native_builds import EMULATION, ROOT, build_extension, compiler, needs_compiler, run
+from support.kernels.native_builds import EMULATION, ROOT, build_extension, compiler, needs_compiler, run
 
 pytestmark = [needs_compiler, pytest.mark.slow]
 CALLS = ROOT / "tests" / "cotbal_kernels" / "backends" / "native" / "sanitized_calls.py"
@@ -28,7 +28,7 @@ def sanitized(*words: str | Path) -> subprocess.CompletedProcess[str]:
         "LD_PRELOAD": " ".join(preload),
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "PYTHONMALLOC": "malloc",
     }
     command = [sys.executable, *map(str, words)]

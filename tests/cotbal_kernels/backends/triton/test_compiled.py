@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import triton
-from triton_binaries import TARGETS, Binary, compiled
+from support.kernels.triton_binaries import TARGETS, Binary, compiled
 
 from cotbal_kernels.backends.triton import backend as triton_backend
 from cotbal_kernels.backends.triton import configs as triton_configs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from triton_interpreter import run_tests
+from support.kernels.triton_interpreter import run_tests
 
 _ROOM = Path(__file__).resolve().parent / "kernels"
 _FILES = sorted(path.name for path in _ROOM.glob("test_*.py"))

@@ -8,7 +8,7 @@ import torch
 import triton
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from row_cases import Case, cases, exact
+from support.kernels.row_cases import Case, cases, exact
 
 from cotbal_kernels.backends.triton import backend as triton_backend
 from cotbal_kernels.backends.triton.configs import RowConfig

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from budgets import TINY, UNIT, Array, assert_within_budget, exact
-from loss_strategies import LossCase
+from support.kernels.budgets import TINY, UNIT, Array, assert_within_budget, exact
+from support.kernels.loss_strategies import LossCase
 from torch import Tensor
 
 import cotbal_kernels as ck

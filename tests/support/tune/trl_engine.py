@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from engines import TASKS, _dealt, _grouped, _LossRecorder, _over_ranks
-from recorded_steps import Recorder, training_arguments
-from step_oracle import Gradients
-from tiny_models import tiny_llama
+from support.models.tiny_models import tiny_llama
+from support.tune.engines import TASKS, _dealt, _grouped, _LossRecorder, _over_ranks
+from support.tune.recorded_steps import Recorder, training_arguments
+from support.tune.step_oracle import Gradients
 from trl import SFTConfig
 
 from cotbal.tune import balance
 from cotbal.tune.sft import TaskBalancedSFTTrainer
 
 if TYPE_CHECKING:
-    from setups import SetUp
+    from support.tune.setups import SetUp
 
 
 class _SFTLossRecorder(_LossRecorder, TaskBalancedSFTTrainer):

@@ -1,6 +1,6 @@
 """Turn the junit file of `make soak` into docs/soak.md.
 
-python tests/support/soak_page.py JUNIT PAGE
+python tests/support/pages/soak_page.py JUNIT PAGE
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 INTRODUCTION = """\
 # The long tests
 

@@ -1,7 +1,8 @@
 """Triton's interpreter in a process of its own, and what it needs to agree with hardware.
 
 Kernels are interpreted or compiled for a whole process: ``TRITON_INTERPRET`` is read when Triton is imported. So
-tests under the interpreter run in a child, which loads this module as a pytest plugin (``-p triton_interpreter``).
+tests under the interpreter run in a child, which loads this module as a pytest plugin
+(``-p support.kernels.triton_interpreter``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-_SUPPORT = Path(__file__).resolve().parent
-_ROOT = _SUPPORT.parent.parent
+_TESTS = Path(__file__).resolve().parents[2]
+_ROOT = _TESTS.parent
 # Longer than anything but the whole contract takes on a busy machine.
 _SECONDS = 2900
 
@@ -25,7 +26,7 @@ def run_tests(arguments: Sequence[str], seconds: float | None = _SECONDS) -> tup
     """Run pytest on some tests with kernels interpreted; its exit status and output."""
     environment = dict(os.environ, TRITON_INTERPRET="1")
     environment["PYTHONPATH"] = os.pathsep.join(
-        [str(_SUPPORT), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+        [str(_TESTS), *environment.get("PYTHONPATH", "").split(os.pathsep)]
     )
     for name in [name for name in environment if name.startswith("PYTEST_")]:
         del environment[name]
@@ -37,7 +38,7 @@ def run_tests(arguments: Sequence[str], seconds: float | None = _SECONDS) -> tup
         "-p",
         "no:cacheprovider",
         "-p",
-        "triton_interpreter",
+        "support.kernels.triton_interpreter",
         # NumPy warns where a GPU gives infinity or NaN, and rows without a class are meant to.
         "-W",
         "ignore::RuntimeWarning",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from step_oracle import Gradients, gradients_of
+from support.tune.step_oracle import Gradients, gradients_of
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 

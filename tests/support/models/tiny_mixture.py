@@ -10,9 +10,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-import tiny_models
 import yaml
 from PIL import Image, ImageDraw
+from support.models import tiny_models
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 40), "blue": (40, 60, 220)}
 

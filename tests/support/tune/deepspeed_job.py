@@ -1,6 +1,6 @@
 """One rank of a job under DeepSpeed's ZeRO-3: steps against the oracle, and the self-check; writes FOUND.json.
 
-DS_ACCELERATOR=cpu torchrun --nproc-per-node 2 tests/support/deepspeed_job.py FOUND.json
+DS_ACCELERATOR=cpu torchrun --nproc-per-node 2 tests/support/tune/deepspeed_job.py FOUND.json
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
-from deepspeed_cases import CASES, THE_TRAINER
-from recorded_steps import MicroBatches, single, training_arguments
-from run_setups import WEIGHTS, build
-from setup_data import make_batch
-from setups import SetUp
-from step_oracle import Gradients, largest_deviation, oracle_step
+from support.tune.deepspeed_cases import CASES, THE_TRAINER
+from support.tune.recorded_steps import MicroBatches, single, training_arguments
+from support.tune.run_setups import WEIGHTS, build
+from support.tune.setup_data import make_batch
+from support.tune.setups import SetUp
+from support.tune.step_oracle import Gradients, largest_deviation, oracle_step
 from transformers import TrainerCallback
 
 from cotbal.tune import TaskBalancedTrainer, balance, begin_step, end_step

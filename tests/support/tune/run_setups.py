@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import engines
 import torch
 import torch.distributed as dist
-from setup_data import make_batch
-from setups import ADAPTERS, SetUp
-from step_oracle import Gradients, largest_deviation, oracle_step, plain_step, to_double
-from tiny_families import FAMILIES, tiny_family
-from tiny_models import tiny_llama, tiny_llava, tiny_qwen2_5_vl
+from support.models.tiny_families import FAMILIES, tiny_family
+from support.models.tiny_models import tiny_llama, tiny_llava, tiny_qwen2_5_vl
+from support.tune import engines
+from support.tune.setup_data import make_batch
+from support.tune.setups import ADAPTERS, SetUp
+from support.tune.step_oracle import Gradients, largest_deviation, oracle_step, plain_step, to_double
 
 WEIGHTS = (0.5, 2.0, 0.1)
 LIMITS = {"float64": 1e-10, "float32": 1e-5}
@@ -140,7 +140,9 @@ def run_on_ranks(
             str(wanted),
             str(found),
         ]
-        paths = os.pathsep.join([str(here), str(here.parents[1]), environment.get("PYTHONPATH", "")])
+        paths = os.pathsep.join(
+            [str(here.parents[1]), str(here.parents[2]), environment.get("PYTHONPATH", "")]
+        )
         done = subprocess.run(
             job,
             env={**environment, "PYTHONPATH": paths},

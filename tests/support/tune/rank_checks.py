@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState
-from engines import TASKS, _shard
-from recorded_steps import MicroBatches, single, training_arguments
-from setup_data import make_batch
-from tiny_models import random_batch, tiny_llama, tiny_llava
+from support.models.tiny_models import random_batch, tiny_llama, tiny_llava
+from support.tune.engines import TASKS, _shard
+from support.tune.recorded_steps import MicroBatches, single, training_arguments
+from support.tune.setup_data import make_batch
 from torch import nn
 
 from cotbal import strategies

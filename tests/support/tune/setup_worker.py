@@ -18,9 +18,8 @@ LONGEST = float(os.environ.get("COTBAL_TEST_LONGEST_CHECK", "240"))  # seconds
 
 
 def main(wanted: Path, found: Path) -> None:
-    import run_setups
-    import setups
-    from rank_checks import CHECKS
+    from support.tune import run_setups, setups
+    from support.tune.rank_checks import CHECKS
 
     torch.set_num_threads(1)
     alone = "RANK" not in os.environ

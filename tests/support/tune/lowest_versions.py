@@ -18,8 +18,8 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from run_setups import Outcome, run_on_ranks
-from setups import CORE, SETUPS
+from support.tune.run_setups import Outcome, run_on_ranks
+from support.tune.setups import CORE, SETUPS
 
 PACKAGES = ("transformers", "accelerate", "peft")
 UNREACHABLE = (
@@ -39,7 +39,7 @@ class IndexUnreachable(Exception):
 
 def lowest() -> dict[str, str]:
     """The lower bounds of pyproject.toml, by package."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"], *project["optional-dependencies"]["peft"]]
     bounds = dict(re.fullmatch(r"([a-z]+)>=([\d.]+)", line).groups() for line in lines if _named(line))  # type: ignore[union-attr]
     return {name: bounds[name] for name in PACKAGES}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from hypothesis import strategies as st
-from row_cases import HALF_ULP, Array
+from support.kernels.row_cases import HALF_ULP, Array
 
 # The inner dimension is summed in blocks of at most this many, one after the other.
 INNER_BLOCK = 512

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from budgets import UNIT, assert_within_budget, exact
-from loss_contract import check, poisoned_memory, run
-from loss_strategies import LossCase, made_case
+from support.kernels.budgets import UNIT, assert_within_budget, exact
+from support.kernels.loss_contract import check, poisoned_memory, run
+from support.kernels.loss_strategies import LossCase, made_case
 
 import cotbal_kernels as ck
 from cotbal_kernels import reference

@@ -6,8 +6,8 @@ import itertools
 from typing import Any
 
 import torch
-from tiny_families import FAMILIES, family_batch
-from tiny_models import random_batch
+from support.models.tiny_families import FAMILIES, family_batch
+from support.models.tiny_models import random_batch
 
 import cotbal_kernels as ck
 

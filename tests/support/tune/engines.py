@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from recorded_steps import MicroBatches, Recorder, single, training_arguments
-from stand_in_zero3 import StandInZero3
-from step_oracle import Gradients, gradients_of
+from support.tune.recorded_steps import MicroBatches, Recorder, single, training_arguments
+from support.tune.stand_in_zero3 import StandInZero3
+from support.tune.step_oracle import Gradients, gradients_of
 from torch import Tensor, nn
 
 from cotbal.tune import TaskBalancedTrainer, balance, begin_step, end_step, handle_of
 
 if TYPE_CHECKING:
-    from setups import SetUp
+    from support.tune.setups import SetUp
 
 Steps = list[tuple[float, Gradients]]
 Build = Callable[..., Any]
@@ -229,7 +229,7 @@ def _sync_only(model: Any, last: bool) -> Any:
 
 def with_trl(*arguments: Any) -> Steps:
     """`TaskBalancedSFTTrainer`; TRL takes seconds to import."""
-    from trl_engine import train
+    from support.tune.trl_engine import train
 
     return train(*arguments)
 

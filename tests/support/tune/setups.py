@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tiny_families import FAMILIES
+from support.models.tiny_families import FAMILIES
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "LoRA on the body": {"target_modules": ["q_proj", "up_proj"]},
