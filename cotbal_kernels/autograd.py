@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import torch
@@ -22,19 +21,13 @@ def _refuse_second_order() -> None:
 
 
 def _scaled(saved: Tensor, upstream: Tensor, impl: str) -> Tensor:
-    """``saved * upstream``, without a pass over it where that can be helped.
-
-    An implementation may supply ``rescale_(saved, upstream)`` that finds out on the device.
-    """
+    """`saved * upstream`, without a pass over it where that can be helped."""
     # Only a plain tensor can be asked what it holds, and only a graph that is not kept gives its tensors away.
     if type(upstream) is not Tensor or torch._C._autograd._get_current_graph_task_keep_graph():
         return saved * upstream
-    if upstream.device.type == "cpu" and upstream.item() == 1.0:
-        return saved
-    own: Callable[[Tensor, Tensor], Tensor] | None = None
-    if saved.device.type != "cpu":
-        own = getattr(resolve(impl, saved.device, saved.dtype), "rescale_", None)
-    return saved.mul_(upstream) if own is None else own(saved, upstream)
+    if saved.device.type == "cpu":
+        return saved if upstream.item() == 1.0 else saved.mul_(upstream)
+    return resolve(impl, saved.device, saved.dtype).rescale_(saved, upstream)
 
 
 def _weights_gradient(ctx: Any, saved: tuple[Tensor, ...], upstream: Tensor) -> Tensor | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cotbal_kernels import products, statistics
+from cotbal_kernels.backends.base import Backend
 from cotbal_kernels.reduction import row_scale
 from cotbal_kernels.statistics import RowStatistics
 
@@ -44,7 +44,7 @@ class Computed(NamedTuple):
 class Head:
     """The inputs of one call that its forward and backward passes share."""
 
-    implementation: ModuleType
+    backend: Backend
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
@@ -67,17 +67,16 @@ class Head:
 
     @property
     def product(self) -> products.Product | None:
-        """The implementation's own product, where it has one that is faster here than torch's."""
-        found = getattr(self.implementation, "own_product", None)
-        if found is None:
+        """The native products, where they are faster here than torch's."""
+        if self.backend.name != "native":
             return None
-        own: products.Product | None = found(self.logits_dtype, (self.targets.shape[0], *self.weight.shape))
-        return own
+        from cotbal_kernels.backends.native.backend import own_product
+
+        return own_product(self.logits_dtype, (self.targets.shape[0], *self.weight.shape))
 
     def gathered(self, part: slice, row_scale: Tensor | None = None) -> Tensor:
         """The hidden states of some rows, times their scale, in the dtype of the products."""
-        own: Callable[..., Tensor] = getattr(self.implementation, "gather_rows", gather_rows)
-        return own(
+        return self.backend.gather_rows(
             self.hidden, self.rows[part], self.targets[part], row_scale, self.logits_dtype, self.padded
         )
 
@@ -87,7 +86,7 @@ class Head:
     def row_pass(
         self, logits: Tensor, part: slice, gradient: Tensor | None, row_scale: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = self.implementation.row_pass(
+        return self.backend.row_pass(
             logits,
             self.targets[part],
             gradient=gradient,
@@ -96,46 +95,16 @@ class Head:
             logit_scale=self.logit_scale,
             softcap=self.softcap,
         )
-        return result
 
     def scattered(self, source: Tensor, row_scale: Tensor | None) -> Tensor:
         """Rows [R, H] times their scale, at their positions in a gradient of the hidden states."""
-        own: Callable[..., Tensor] = getattr(self.implementation, "scatter_rows", scatter_rows)
-        return own(source, self.rows, self.targets, row_scale, self.hidden)
+        return self.backend.scatter_rows(source, self.rows, self.targets, row_scale, self.hidden)
 
 
 def empty_rows(like: Tensor, count: int, classes: int, dtype: torch.dtype) -> Tensor:
     """An uninitialised matrix [count, classes] whose rows start aligned."""
     stride = -(-classes // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
     return like.new_empty_strided((count, classes), (stride, 1), dtype=dtype)
-
-
-def gather_rows(
-    source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, dtype: torch.dtype, padded: bool
-) -> Tensor:
-    """``row_scale * source[rows]`` in ``dtype``; zeros in padding rows (target -1).
-
-    An implementation may supply a function of this name and signature instead.
-    """
-    found = source.index_select(0, rows)
-    if padded:
-        # Padding points at some unsupervised position; an infinity there must not reach the products.
-        found.masked_fill_((targets < 0).unsqueeze(1), 0)
-    found = found.to(dtype)
-    return found if row_scale is None else found.mul_(row_scale.unsqueeze(1))
-
-
-def scatter_rows(
-    source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, like: Tensor
-) -> Tensor:
-    """Zeros shaped and typed ``like`` with ``row_scale * source`` at ``rows``, rounded once.
-
-    An implementation may supply a function of this name and signature instead. Padding rows (target -1) all
-    point at one unsupervised position, and their ``source`` is 0.
-    """
-    scaled = source if row_scale is None else source * row_scale.unsqueeze(1)
-    out = torch.zeros_like(like, memory_format=torch.contiguous_format)
-    return out.index_copy_(0, rows, scaled.to(like.dtype))
 
 
 def compute(
@@ -171,10 +140,9 @@ def compute(
     else:
         for part, _, logits in _chunks(head, memory_budget):
             nll[part], hits[part] = head.row_pass(logits, part, None, None)
-    summed: Callable[..., RowStatistics] = getattr(
-        head.implementation, "row_statistics", statistics.row_statistics
+    sums = head.backend.row_statistics(
+        nll, hits, head.targets, tasks, samples, row_weights, num_tasks, num_samples
     )
-    sums = summed(nll, hits, head.targets, tasks, samples, row_weights, num_tasks, num_samples)
     return Computed(nll, sums, statistics.divisor(sums.weight_sum, normalizer, reduction), kept, gradients)
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
 from cotbal_kernels import statistics
+from cotbal_kernels.backends.base import Backend
 from cotbal_kernels.linear import Mode
 from cotbal_kernels.reduction import row_scale
 from cotbal_kernels.statistics import RowStatistics
 
 
 def compute(
-    implementation: ModuleType,
+    backend: Backend,
     logits: Tensor,
     rows: Tensor,
     targets: Tensor,
@@ -36,20 +34,15 @@ def compute(
         divisor = statistics.divisor(statistics.weight_sum(targets, row_weights), normalizer, reduction)
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         scale = row_scale(None, rows, row_weights, divisor, reduction, dtype)
-        nll, hits, made = _full_pass(implementation, logits, rows, targets, scale, logit_scale, softcap)
+        nll, hits, made = _full_pass(backend, logits, rows, targets, scale, logit_scale, softcap)
     else:
-        nll, hits = implementation.row_pass(
-            logits, targets, rows=rows, logit_scale=logit_scale, softcap=softcap
-        )
-    summed: Callable[..., RowStatistics] = getattr(
-        implementation, "row_statistics", statistics.row_statistics
-    )
-    sums = summed(nll, hits, targets, tasks, samples, row_weights, num_tasks, num_samples)
+        nll, hits = backend.row_pass(logits, targets, rows=rows, logit_scale=logit_scale, softcap=softcap)
+    sums = backend.row_statistics(nll, hits, targets, tasks, samples, row_weights, num_tasks, num_samples)
     return nll, sums, statistics.divisor(sums.weight_sum, normalizer, reduction), made
 
 
 def gradient(
-    implementation: ModuleType,
+    backend: Backend,
     logits: Tensor,
     rows: Tensor,
     targets: Tensor,
@@ -58,11 +51,11 @@ def gradient(
     softcap: float | None,
 ) -> Tensor:
     """The gradient [M, V] from the logits and each row's scale."""
-    return _full_pass(implementation, logits, rows, targets, scale, logit_scale, softcap)[2]
+    return _full_pass(backend, logits, rows, targets, scale, logit_scale, softcap)[2]
 
 
 def _full_pass(
-    implementation: ModuleType,
+    backend: Backend,
     logits: Tensor,
     rows: Tensor,
     targets: Tensor,
@@ -70,14 +63,9 @@ def _full_pass(
     logit_scale: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """nll and hits of each row, and the gradient [M, V], 0 where no row is.
-
-    An implementation may supply ``full_row_pass`` to write the zeros in the same pass.
-    """
-    own: Callable[..., tuple[Tensor, Tensor]] | None = getattr(implementation, "full_row_pass", None)
-    options = {"row_scale": scale, "logit_scale": logit_scale, "softcap": softcap}
-    if own is not None:
-        made = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        return *own(logits, rows, targets, made, **options), made
-    made = torch.zeros_like(logits, memory_format=torch.contiguous_format)
-    return *implementation.row_pass(logits, targets, rows=rows, gradient=made, **options), made
+    """nll and hits of each row, and the gradient [M, V], 0 where no row is."""
+    made = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    nll, hits = backend.full_row_pass(
+        logits, rows, targets, made, row_scale=scale, logit_scale=logit_scale, softcap=softcap
+    )
+    return nll, hits, made

@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import cotbal_kernels as ck
 from cotbal_kernels import linear, products
+from cotbal_kernels.backends import registry
 
 HIDDEN, CLASSES, ROWS = 8, 16, 40
 
@@ -111,7 +112,7 @@ def test_chunks_are_equal(small_chunks: int) -> None:
         plan = ck.plan(case.labels)
         head = linear.Head(
             *(
-                None,
+                registry.load("torch"),
                 case.scores,
                 case.weight,
                 None,

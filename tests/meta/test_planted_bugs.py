@@ -15,7 +15,7 @@ from support.kernels.loss_strategies import loss_cases
 from torch import Tensor
 
 from cotbal_kernels import linear, logits, ops, statistics
-from cotbal_kernels.backends import torch_backend
+from cotbal_kernels.backends.torch_backend import BACKEND as torch_backend
 
 RowPass = Callable[..., tuple[Tensor, Tensor]]
 GOOD: RowPass = torch_backend.row_pass
@@ -108,8 +108,7 @@ def first_upstream_element_for_all(upstream: Tensor | None, *rest: Any) -> Tenso
 
 
 GOOD_SCALE = ops.row_scale
-GOOD_STATISTICS = statistics.row_statistics
-GOOD_GATHER = linear.gather_rows
+GOOD_STATISTICS = torch_backend.row_statistics
 
 
 def perfectly_predicted_dropped(
@@ -179,11 +178,11 @@ BUGS: dict[str, tuple[Any, str, Any, loss_checks.Check]] = {
         loss_checks.check_01_every_upstream_element_counts,
     ),
     "perfectly predicted token dropped": (
-        *(statistics, "row_statistics", perfectly_predicted_dropped),
+        *(torch_backend, "row_statistics", perfectly_predicted_dropped),
         loss_checks.check_27_perfectly_predicted_tokens_count,
     ),
     "infinity in a padding row": (
-        *(linear, "gather_rows", ignored_rows_multiplied_by_zero),
+        *(torch_backend, "gather_rows", ignored_rows_multiplied_by_zero),
         loss_checks.check_26_infinities_in_ignored_rows_stay_there,
     ),
     "last of tied classes": (*(torch_backend, "row_pass", last_class_wins_ties), property_over_all_options),

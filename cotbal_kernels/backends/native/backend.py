@@ -5,7 +5,7 @@ torch's where those are slow: MKL, which torch multiplies with on x86, is made f
 products of bfloat16 are emulated where the processor has no instruction for them.
 
 The kernels are built for several instruction sets and the best one this processor supports is chosen when
-they run. Two environment variables force a choice: ``COTBAL_CPU_ISA`` (``portable``, ``avx2`` or ``avx512``) and
+they run. Two environment variables force a choice: `COTBAL_CPU_ISA` (``portable``, ``avx2`` or ``avx512``) and
 ``COTBAL_CPU_PRODUCTS`` (``own`` or ``torch``).
 """
 
@@ -14,30 +14,81 @@ from __future__ import annotations
 import math
 import os
 from importlib import resources
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from cotbal_kernels.backends.base import Backend
 from cotbal_kernels.products import Product, product_dtype
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
-def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the native kernels cannot run on `device` with `dtype` logits; None when they can.
+class NativeBackend(Backend):
+    """The C++ row pass on CPUs, in float32 and bfloat16."""
 
-    Raises:
-        ValueError: ``COTBAL_CPU_ISA`` asks for an instruction set that cannot run here. That is no reason to
-            pass the native kernels over: whoever set it wants exactly these kernels.
-    """
-    if device.type != "cpu":
-        return f"the native kernels run on cpu, not on {device.type}"
-    if dtype not in _DTYPES:
-        return f"the native kernels take float32 and bfloat16, not {dtype}"
-    reason = missing()
-    if reason is None:
-        instruction_set()
-    return reason
+    name = "native"
+
+    def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """See `Backend.unavailable`.
+
+        Raises:
+            ValueError: `COTBAL_CPU_ISA` asks for an instruction set that cannot run here. That is no reason to
+                pass the native kernels over: whoever set it wants exactly these kernels.
+        """
+        if device.type != "cpu":
+            return f"the native kernels run on cpu, not on {device.type}"
+        if dtype not in _DTYPES:
+            return f"the native kernels take float32 and bfloat16, not {dtype}"
+        reason = missing()
+        if reason is None:
+            instruction_set()
+        return reason
+
+    def row_pass(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        rows: Tensor | None = None,
+        gradient: Tensor | None = None,
+        row_scale: Tensor | None = None,
+        bias: Tensor | None = None,
+        logit_scale: float = 1.0,
+        softcap: float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backend.row_pass`; sums over more than 1024 columns are made in float64.
+
+        Threads follow `torch.get_num_threads()`; the interpreter lock is released meanwhile.
+
+        Raises:
+            ValueError: a shape, stride or dtype that the kernel cannot index, or an index out of range, before
+                anything is written; also an impossible `COTBAL_CPU_ISA`.
+            ImportError: the extension is not in this installation.
+        """
+        from cotbal_kernels.backends.native import _native
+
+        nll = torch.empty(targets.shape, dtype=torch.float32)
+        hits = torch.empty(targets.shape, dtype=torch.bool)
+        _native.row_pass(
+            logits.detach(),
+            targets,
+            rows,
+            None if gradient is None else gradient.detach(),
+            None if row_scale is None else row_scale.detach().to(torch.float32).contiguous(),
+            None if bias is None else bias.detach().to(torch.float32).contiguous(),
+            float(logit_scale),
+            0.0 if softcap is None else float(softcap),
+            nll,
+            hits,
+            torch.get_num_threads(),
+            instruction_set(),
+        )
+        return nll, hits
+
+
+BACKEND: Final = NativeBackend()
 
 
 def missing() -> str | None:
@@ -55,11 +106,11 @@ def missing() -> str | None:
 
 
 def instruction_set() -> str:
-    """The instruction set the kernels use here: what ``COTBAL_CPU_ISA`` names, else the best supported.
+    """The instruction set the kernels use here: what `COTBAL_CPU_ISA` names, else the best supported.
 
     Raises:
         ImportError: the extension is not in this installation.
-        ValueError: ``COTBAL_CPU_ISA`` names one that this build lacks or this processor does not support.
+        ValueError: `COTBAL_CPU_ISA` names one that this build lacks or this processor does not support.
     """
     from cotbal_kernels.backends.native import _native
 
@@ -86,70 +137,10 @@ def described(device: torch.device, dtype: torch.dtype) -> str:
 
     Raises:
         ImportError: the extension is not in this installation.
-        ValueError: an impossible ``COTBAL_CPU_ISA`` or ``COTBAL_CPU_PRODUCTS``.
+        ValueError: an impossible `COTBAL_CPU_ISA` or ``COTBAL_CPU_PRODUCTS``.
     """
     own = own_product(product_dtype(dtype, device)) is not None
     return f"{instruction_set()}, matrix products {'of its own' if own else 'by torch'}"
-
-
-def row_pass(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    rows: Tensor | None = None,
-    gradient: Tensor | None = None,
-    row_scale: Tensor | None = None,
-    bias: Tensor | None = None,
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Loss, hit and gradient of each row of logits.
-
-    With ``a = logit_scale * (logits + bias)`` and ``z = softcap * tanh(a / softcap)`` (``z = a`` without a
-    softcap), row i gives ``nll = logsumexp(z) - z[target]`` and ``hit = (argmax(z) == target)``, the first of
-    equal maxima counting. The gradient with respect to the raw logits is
-    ``row_scale * logit_scale * (1 - (z / softcap)^2) * (softmax(z) - onehot(target))``.
-
-    Everything is computed in float32 (sums over more than 1024 columns in float64) and rounded once when it
-    is stored. Threads follow ``torch.get_num_threads()``; the interpreter lock is released meanwhile.
-
-    Args:
-        logits: [M, V] float32 or bfloat16, any row stride, unit column stride. -inf masks a class.
-        targets: [n] int64, the true class; -1 is a padding row: nll 0, hit False, gradient 0.
-        rows: [n] int64, the row of `logits` of each target (no row twice, padding apart); None: the first n.
-        gradient: [M, V] of the same dtype, written at the rows named; may be `logits` itself.
-        row_scale: [n] float32; None: 1.
-        bias: [V].
-        logit_scale: factor of the logits.
-        softcap: bound of the logits; None: none.
-
-    Returns:
-        nll [n] float32 and hits [n] bool.
-
-    Raises:
-        ValueError: a shape, stride or dtype that is none of these, or an index out of range, before anything
-            is written; also an impossible ``COTBAL_CPU_ISA``.
-        ImportError: the extension is not in this installation.
-    """
-    from cotbal_kernels.backends.native import _native
-
-    nll = torch.empty(targets.shape, dtype=torch.float32)
-    hits = torch.empty(targets.shape, dtype=torch.bool)
-    _native.row_pass(
-        logits.detach(),
-        targets,
-        rows,
-        None if gradient is None else gradient.detach(),
-        None if row_scale is None else row_scale.detach().to(torch.float32).contiguous(),
-        None if bias is None else bias.detach().to(torch.float32).contiguous(),
-        float(logit_scale),
-        0.0 if softcap is None else float(softcap),
-        nll,
-        hits,
-        torch.get_num_threads(),
-        instruction_set(),
-    )
-    return nll, hits
 
 
 # Below these, packing the panels takes longer than torch's product.
@@ -170,7 +161,7 @@ def own_product(dtype: torch.dtype, shape: tuple[int, int, int] | None = None) -
 
     Raises:
         ValueError: ``COTBAL_CPU_PRODUCTS`` is none of ``own``, ``torch`` and empty; or an impossible
-            ``COTBAL_CPU_ISA``.
+            `COTBAL_CPU_ISA`.
         ImportError: the extension is not in this installation.
     """
     from cotbal_kernels.backends.native import _native
@@ -203,7 +194,7 @@ def product_(left: Tensor, right: Tensor, out: Tensor, *, accumulate: bool = Fal
 
     Raises:
         ValueError: a shape, stride or dtype that is none of these, before anything is written; also an impossible
-            ``COTBAL_CPU_ISA``.
+            `COTBAL_CPU_ISA`.
         ImportError: the extension is not in this installation.
     """
     from cotbal_kernels.backends.native import _native

@@ -6,7 +6,6 @@ Each takes an implementation and a device, and fails with an AssertionError. ``t
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,7 @@ LOW = (torch.bfloat16, torch.float16)
 
 
 def row_pass_of(impl: str) -> Any:
-    module: ModuleType = load(impl)
-    return module.row_pass
+    return load(impl).row_pass
 
 
 def runnable(impl: str, device: str, dtype: torch.dtype) -> bool:

@@ -27,7 +27,7 @@ def test_the_best_supported_is_the_default() -> None:
 def test_each_supported_one_can_be_forced(name: str) -> None:
     with forced(name):
         assert native.instruction_set() == name
-        assert native.unavailable(CPU, torch.float32) is None
+        assert native.BACKEND.unavailable(CPU, torch.float32) is None
 
 
 def test_an_unknown_one_is_an_error() -> None:
@@ -35,8 +35,8 @@ def test_an_unknown_one_is_an_error() -> None:
     with forced("mmx"):
         for call in (
             native.instruction_set,
-            lambda: native.unavailable(CPU, torch.float32),
-            lambda: native.row_pass(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)),
+            lambda: native.BACKEND.unavailable(CPU, torch.float32),
+            lambda: native.BACKEND.row_pass(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)),
         ):
             with pytest.raises(ValueError, match=r"COTBAL_CPU_ISA='mmx'.*not in this build.*portable"):
                 call()

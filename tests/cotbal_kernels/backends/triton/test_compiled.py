@@ -8,8 +8,8 @@ import torch
 import triton
 from support.kernels.triton_binaries import TARGETS, Binary, compiled
 
-from cotbal_kernels.backends.triton import backend as triton_backend
 from cotbal_kernels.backends.triton import configs as triton_configs
+from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
 if triton.knobs.runtime.interpret:
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)

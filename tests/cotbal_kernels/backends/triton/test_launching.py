@@ -9,7 +9,7 @@ import torch
 import triton
 
 import cotbal_kernels as ck
-from cotbal_kernels.backends.triton import backend as triton_backend
+from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
 CPU = torch.device("cpu")
 

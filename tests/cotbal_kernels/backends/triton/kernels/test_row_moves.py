@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotbal_kernels import statistics
-from cotbal_kernels.backends.triton import backend as triton_backend
+from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 interpretable = settings(max_examples=25) if triton.knobs.runtime.interpret else settings()
