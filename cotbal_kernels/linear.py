@@ -65,15 +65,6 @@ class Head:
     def logits_dtype(self) -> torch.dtype:
         return products.product_dtype(self.hidden.dtype, self.hidden.device)
 
-    @property
-    def product(self) -> products.Product | None:
-        """The native products, where they are faster here than torch's."""
-        if self.backend.name != "native":
-            return None
-        from cotbal_kernels.backends.native.backend import own_product
-
-        return own_product(self.logits_dtype, (self.targets.shape[0], *self.weight.shape))
-
     def gathered(self, part: slice, row_scale: Tensor | None = None) -> Tensor:
         """The hidden states of some rows, times their scale, in the dtype of the products."""
         return self.backend.gather_rows(
@@ -131,7 +122,7 @@ def compute(
     kept = head.empty_logits(count if mode == "keep" else 0)
     gradients = no_gradients(head)
     if mode == "keep":
-        products.logits_(head.gathered(slice(None)), head.weight, kept, head.product)
+        products.logits_(head.gathered(slice(None)), head.weight, kept)
         nll, hits = head.row_pass(kept, slice(None), kept, None)
     elif mode == "grads":
         divisor = statistics.divisor(statistics.weight_sum(head.targets, row_weights), normalizer, reduction)
@@ -151,11 +142,11 @@ def gradients_from_kept(head: Head, kept: Tensor, scale: Tensor) -> Gradients:
     empty = no_gradients(head)
     hidden, weight, bias = empty
     if head.wants_hidden:
-        hidden = head.scattered(products.hidden_gradient(kept, head.weight, head.product), scale)
+        hidden = head.scattered(products.hidden_gradient(kept, head.weight), scale)
     if head.wants_weight:
         scaled = head.gathered(slice(None), scale)
         weight = torch.empty_like(head.weight, memory_format=torch.contiguous_format)
-        products.weight_gradient_(kept, scaled, weight, accumulate=False, own=head.product)
+        products.weight_gradient_(kept, scaled, weight, accumulate=False)
     if head.wants_bias and head.bias is not None:
         bias = torch.mv(kept.t(), scale.to(kept.dtype)).to(head.bias.dtype)
     return Gradients(hidden, weight, bias)
@@ -185,7 +176,7 @@ def _chunks(head: Head, memory_budget: int) -> Iterator[tuple[slice, Tensor, Ten
         part = slice(start, min(start + size, count))
         hidden = head.gathered(part)
         logits = buffer[: hidden.shape[0]]
-        products.logits_(hidden, head.weight, logits, head.product)
+        products.logits_(hidden, head.weight, logits)
         yield part, hidden, logits
 
 
@@ -201,7 +192,7 @@ def _chunked_gradients(
         if nll is not None and hits is not None:
             nll[part], hits[part] = chunk_nll, chunk_hits
         if head.wants_hidden:
-            made = products.hidden_gradient(logits, head.weight, head.product)
+            made = products.hidden_gradient(logits, head.weight)
             if rows is None:
                 rows = made.new_empty(head.targets.shape[0], made.shape[1])
             rows[part] = made
@@ -211,7 +202,7 @@ def _chunked_gradients(
                 whole = part.stop - part.start == head.targets.shape[0]
                 dtype = head.weight.dtype if whole else head.compute_dtype
                 total = torch.empty(head.weight.shape, dtype=dtype, device=head.weight.device)
-            products.weight_gradient_(logits, chunk, total, accumulate=not first, own=head.product)
+            products.weight_gradient_(logits, chunk, total, accumulate=not first)
         if head.wants_bias:
             added = logits.sum(0, dtype=head.compute_dtype)
             bias_total = added if bias_total is None else bias_total.add_(added)

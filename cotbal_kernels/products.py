@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
-
-
-class Product(Protocol):
-    """An implementation's own product: ``out (+)= left @ right.T``, whatever the dtypes it takes."""
-
-    def __call__(self, left: Tensor, right: Tensor, out: Tensor, *, accumulate: bool = False) -> None: ...
-
-
-_OWN_DTYPES: Final = (torch.float32, torch.bfloat16)
 
 # Classes in a block, where a product has to be made block by block: 8 MiB of f32 at 1024 columns.
 _BLOCK: Final = {"cpu": 2048}
@@ -47,16 +38,8 @@ def _blocks(matrix: Tensor) -> list[slice]:
     return [slice(start, min(start + size, classes)) for start in range(0, classes, size)]
 
 
-def _takes(*matrices: Tensor) -> bool:
-    """Whether an implementation's own product takes these: no copy, no conversion."""
-    return all(matrix.dtype in _OWN_DTYPES and 1 in matrix.stride() for matrix in matrices)
-
-
-def logits_(hidden: Tensor, weight: Tensor, out: Tensor, own: Product | None = None) -> None:
+def logits_(hidden: Tensor, weight: Tensor, out: Tensor) -> None:
     """out = hidden @ weight.T; hidden [n, H] and out [n, V] of one dtype, weight [V, H] of any."""
-    if own is not None and _takes(hidden, weight):
-        own(hidden, weight, out)
-        return
     if weight.dtype == out.dtype:
         torch.mm(hidden, weight.t(), out=out)
         return
@@ -64,12 +47,8 @@ def logits_(hidden: Tensor, weight: Tensor, out: Tensor, own: Product | None = N
         torch.mm(hidden, weight[block].to(out.dtype).t(), out=out[:, block])
 
 
-def hidden_gradient(gradient: Tensor, weight: Tensor, own: Product | None = None) -> Tensor:
+def hidden_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
     """gradient @ weight, [n, H] in the dtype of the gradient [n, V]; weight [V, H] of any dtype."""
-    if own is not None and _takes(gradient, weight):
-        total = gradient.new_empty(gradient.shape[0], weight.shape[1])
-        own(gradient, weight.t(), total)
-        return total
     if weight.dtype == gradient.dtype:
         return torch.mm(gradient, weight)
     total = gradient.new_zeros(gradient.shape[0], weight.shape[1])
@@ -78,16 +57,11 @@ def hidden_gradient(gradient: Tensor, weight: Tensor, own: Product | None = None
     return total
 
 
-def weight_gradient_(
-    gradient: Tensor, hidden: Tensor, out: Tensor, accumulate: bool, own: Product | None = None
-) -> None:
+def weight_gradient_(gradient: Tensor, hidden: Tensor, out: Tensor, accumulate: bool) -> None:
     """out (+)= gradient.T @ hidden; gradient [n, V] and hidden [n, H] of one dtype, out [V, H] of any.
 
     With ``accumulate``, out is f32 or wider: sums over chunks are never rounded to a narrower dtype.
     """
-    if own is not None and _takes(gradient, hidden, out):
-        own(gradient.t(), hidden.t(), out, accumulate=accumulate)
-        return
     if out.dtype == gradient.dtype:
         if accumulate:
             out.addmm_(gradient.t(), hidden)

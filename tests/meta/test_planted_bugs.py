@@ -128,9 +128,9 @@ def ignored_rows_multiplied_by_zero(
     return found if scale is None else found * scale.unsqueeze(1)
 
 
-def sums_of_bf16(gradient: Tensor, hidden: Tensor, out: Tensor, accumulate: bool, own: Any = None) -> None:
+def sums_of_bf16(gradient: Tensor, hidden: Tensor, out: Tensor, accumulate: bool) -> None:
     """The weight gradient is rounded to bf16 after every chunk."""
-    GOOD_PRODUCT(gradient, hidden, out, accumulate, own)
+    GOOD_PRODUCT(gradient, hidden, out, accumulate)
     out.copy_(out.bfloat16())
 
 

@@ -90,17 +90,13 @@ torch.set_num_threads(2)
 logits = torch.randn(64, 5000, generator=torch.Generator().manual_seed(0))
 targets = torch.arange(64)
 torch.mm(logits, logits.t())  # torch's workers exist
-def multiplied():
-    out = torch.empty(64, 64)
-    native_backend.product_(logits, logits, out)
-    return out
-want, product = native_backend.BACKEND.row_pass(logits, targets)[0], multiplied()
+want, _ = native_backend.BACKEND.row_pass(logits, targets)
 child = os.fork()
 if child == 0:
     assert torch.get_num_threads() == 2
     assert _native.thread_source() == "std::thread"
     mine, _ = native_backend.BACKEND.row_pass(logits, targets)
-    os._exit(0 if torch.equal(mine, want) and torch.equal(multiplied(), product) else 1)
+    os._exit(0 if torch.equal(mine, want) else 1)
 _, status = os.waitpid(child, 0)
 assert status == 0, status
 assert _native.thread_source() == "openmp"
