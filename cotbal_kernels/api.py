@@ -9,9 +9,9 @@ from typing import Final, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from cotbal_kernels import autograd as _registered  # noqa: F401
-from cotbal_kernels import checks, products
+from cotbal_kernels import checks, ops, products
 from cotbal_kernels.backends.registry import AUTO, check_name, resolve
+from cotbal_kernels.call import LinearCall, LinearResult, LogitsCall, LogitsResult
 from cotbal_kernels.planning import IGNORE_INDEX, Plan, plan
 
 Reduction = Literal["mean", "sum", "none"]
@@ -132,8 +132,18 @@ def linear_cross_entropy(
                 f"{name} is {value.dtype}, but hidden is {hidden.dtype}; cast one of them or use torch.autocast"
             )
     made = _planned(
-        *(plan, labels, task_ids, task_weights, num_tasks, sample_ids, token_weights, shift, ignore_index),
-        *("hidden", hidden, weight.shape[0]),
+        plan,
+        labels,
+        task_ids,
+        task_weights,
+        num_tasks,
+        sample_ids,
+        token_weights,
+        shift,
+        ignore_index,
+        "hidden",
+        hidden,
+        weight.shape[0],
     )
     row_weights = _row_weights(made, task_weights, plan is None)
     flat = hidden.reshape(-1, hidden.shape[-1])
@@ -151,13 +161,33 @@ def linear_cross_entropy(
             mode = "recompute"
         else:
             mode = "grads"
-    loss, _, _, *sums = torch.ops.cotbal_kernels.linear_cross_entropy(
-        *(flat, weight, bias, made.rows, made.targets, made.tasks, made.samples),
-        *(row_weights, _scalar(normalizer, hidden.device), made.num_tasks, made.num_samples, made.padded),
-        *(float(logit_scale), None if softcap is None else float(softcap), reduction, mode, *wants),
-        *(_budget(memory_budget, hidden.device), impl),
-    )[:8]
-    return LossOutput(loss.reshape(made.label_shape) if reduction == "none" else loss, *sums)
+    wants_hidden, wants_weight, wants_bias = wants
+    result = ops.linear_cross_entropy(
+        LinearCall(
+            hidden=flat,
+            weight=weight,
+            bias=bias,
+            rows=made.rows,
+            targets=made.targets,
+            tasks=made.tasks,
+            samples=made.samples,
+            row_weights=row_weights,
+            normalizer=_scalar(normalizer, hidden.device),
+            num_tasks=made.num_tasks,
+            num_samples=made.num_samples,
+            padded=made.padded,
+            logit_scale=float(logit_scale),
+            softcap=None if softcap is None else float(softcap),
+            reduction=reduction,
+            mode=mode,
+            wants_hidden=wants_hidden,
+            wants_weight=wants_weight,
+            wants_bias=wants_bias,
+            memory_budget=_budget(memory_budget, hidden.device),
+            impl=impl,
+        )
+    )
+    return _output(result, made, reduction)
 
 
 def cross_entropy(
@@ -195,8 +225,18 @@ def cross_entropy(
     if logits.dim() < 2 or logits.shape[-1] == 0:
         raise ValueError(f"logits has shape {tuple(logits.shape)}; accepted: (..., V) with V >= 1")
     made = _planned(
-        *(plan, labels, task_ids, task_weights, num_tasks, sample_ids, token_weights, shift, ignore_index),
-        *("logits", logits, logits.shape[-1]),
+        plan,
+        labels,
+        task_ids,
+        task_weights,
+        num_tasks,
+        sample_ids,
+        token_weights,
+        shift,
+        ignore_index,
+        "logits",
+        logits,
+        logits.shape[-1],
     )
     _check_runs(impl, logits.device, logits.dtype)
     row_weights = _row_weights(made, task_weights, plan is None)
@@ -206,13 +246,36 @@ def cross_entropy(
     mode = "value"
     if torch.is_grad_enabled() and logits.requires_grad:
         mode = "recompute" if reduction == "none" else "grads"
-    loss, _, _, *sums = torch.ops.cotbal_kernels.cross_entropy(
-        *(flat, made.rows, made.targets, made.tasks, made.samples, row_weights),
-        *(_scalar(normalizer, logits.device), made.num_tasks, made.num_samples),
-        *(float(logit_scale), None if softcap is None else float(softcap), reduction, mode),
-        impl,
-    )[:8]
-    return LossOutput(loss.reshape(made.label_shape) if reduction == "none" else loss, *sums)
+    result = ops.cross_entropy(
+        LogitsCall(
+            logits=flat,
+            rows=made.rows,
+            targets=made.targets,
+            tasks=made.tasks,
+            samples=made.samples,
+            row_weights=row_weights,
+            normalizer=_scalar(normalizer, logits.device),
+            num_tasks=made.num_tasks,
+            num_samples=made.num_samples,
+            logit_scale=float(logit_scale),
+            softcap=None if softcap is None else float(softcap),
+            reduction=reduction,
+            mode=mode,
+            impl=impl,
+        )
+    )
+    return _output(result, made, reduction)
+
+
+def _output(result: LinearResult | LogitsResult, made: Plan, reduction: str) -> LossOutput:
+    return LossOutput(
+        result.loss.reshape(made.label_shape) if reduction == "none" else result.loss,
+        result.task_loss_sum,
+        result.task_tokens,
+        result.task_correct,
+        result.sample_loss_sum,
+        result.sample_tokens,
+    )
 
 
 def _check_options(
@@ -294,7 +357,9 @@ def _planned(
         checks.integer("labels", labels)
         _check_positions("labels", tuple(labels.shape), name, scores)
         made = plan(
-            *(labels, task_ids, task_weights),
+            labels,
+            task_ids,
+            task_weights,
             num_tasks=num_tasks,
             sample_ids=sample_ids,
             token_weights=token_weights,

@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 import cotbal_kernels as ck
 from cotbal_kernels import linear, products
 from cotbal_kernels.backends import registry
+from cotbal_kernels.call import LinearCall
 
 HIDDEN, CLASSES, ROWS = 8, 16, 40
 
@@ -110,23 +111,30 @@ def test_chunks_are_equal(small_chunks: int) -> None:
     for count in range(1, 40):
         case = made_case("linear", torch.float32, count, shape=(count,), supervised=1.0, tasks=1)
         plan = ck.plan(case.labels)
-        head = linear.Head(
-            *(
-                registry.load("torch"),
-                case.scores,
-                case.weight,
-                None,
-                plan.rows,
-                plan.targets,
-                False,
-                1.0,
-                None,
-                True,
-                True,
-                False,
-            )
+        call = LinearCall(
+            hidden=case.scores,
+            weight=case.weight,
+            bias=None,
+            rows=plan.rows,
+            targets=plan.targets,
+            tasks=plan.tasks,
+            samples=plan.samples,
+            row_weights=None,
+            normalizer=None,
+            num_tasks=1,
+            num_samples=1,
+            padded=False,
+            logit_scale=1.0,
+            softcap=None,
+            reduction="mean",
+            mode="grads",
+            wants_hidden=True,
+            wants_weight=True,
+            wants_bias=False,
+            memory_budget=0,
+            impl="torch",
         )
-        sizes = [part.stop - part.start for part, _, _ in linear._chunks(head, 0)]
+        sizes = [part.stop - part.start for part, _, _ in linear._chunks(registry.load("torch"), call)]
         assert sum(sizes) == count
         assert max(sizes) <= small_chunks
         assert max(sizes) - min(sizes) <= len(sizes)
