@@ -52,7 +52,7 @@ def compute(backend: Backend, call: LinearCall) -> Computed:
     kept = _empty_logits(call, count if call.mode == "keep" else 0)
     gradients = _no_gradients(call)
     if call.mode == "keep":
-        products.logits_(_gathered(backend, call, slice(None)), call.weight, kept)
+        products.logits_(_gathered(backend, call, slice(None)), call.weight, call.bias, kept)
         nll, hits = _row_pass(backend, call, kept, slice(None), kept, None)
     elif call.mode == "grads":
         normalizer = statistics.normalizer(
@@ -126,7 +126,6 @@ def _row_pass(
         call.targets[part],
         gradient=gradient,
         row_scale=None if scale is None else scale[part],
-        bias=None if call.bias is None else call.bias.to(compute_dtype(call.hidden.dtype)),
         logit_scale=call.logit_scale,
         softcap=call.softcap,
     )
@@ -146,7 +145,7 @@ def _chunks(backend: Backend, call: Call) -> Iterator[tuple[slice, Tensor, Tenso
         part = slice(start, min(start + size, count))
         hidden = _gathered(backend, call, part)
         logits = buffer[: hidden.shape[0]]
-        products.logits_(hidden, call.weight, logits)
+        products.logits_(hidden, call.weight, call.bias, logits)
         yield part, hidden, logits
 
 

@@ -38,13 +38,27 @@ def _blocks(matrix: Tensor) -> list[slice]:
     return [slice(start, min(start + size, classes)) for start in range(0, classes, size)]
 
 
-def logits_(hidden: Tensor, weight: Tensor, out: Tensor) -> None:
-    """out = hidden @ weight.T; hidden [n, H] and out [n, V] of one dtype, weight [V, H] of any."""
+def logits_(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """out = hidden @ weight.T + bias, rounded once.
+
+    Args:
+        hidden: [n, H], of the dtype of out [n, V].
+        weight: [V, H], of any dtype.
+        bias: [V], of the weight's dtype; None: 0.
+    """
     if weight.dtype == out.dtype:
-        torch.mm(hidden, weight.t(), out=out)
+        _product_(hidden, weight, bias, out)
         return
     for block in _blocks(weight):
-        torch.mm(hidden, weight[block].to(out.dtype).t(), out=out[:, block])
+        added = None if bias is None else bias[block].to(out.dtype)
+        _product_(hidden, weight[block].to(out.dtype), added, out[:, block])
+
+
+def _product_(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    if bias is None:
+        torch.mm(hidden, weight.t(), out=out)
+    else:
+        torch.addmm(bias, hidden, weight.t(), out=out)
 
 
 def hidden_gradient(gradient: Tensor, weight: Tensor) -> Tensor:

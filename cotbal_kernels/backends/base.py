@@ -42,13 +42,12 @@ class Backend(ABC):
         rows: Tensor | None = None,
         gradient: Tensor | None = None,
         row_scale: Tensor | None = None,
-        bias: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Loss of each row, whether its largest logit is the target's, and the gradient of the raw logits.
 
-        With z = logit_scale * (logits + bias), then z = softcap * tanh(z / softcap) where there is a softcap:
+        With z = logit_scale * logits, then z = softcap * tanh(z / softcap) where there is a softcap:
 
             nll = logsumexp(z) - z[target]
             hit = (argmax(z) == target)                      (the first of equal maxima counts)
@@ -62,7 +61,6 @@ class Backend(ABC):
             rows: i64 [n], the row of `logits` of each target (no row twice, padding apart); None: the first n.
             gradient: indexed and typed like `logits` (and may be `logits`); only the visited rows are written.
             row_scale: [n]; None: ones.
-            bias: [V].
 
         Returns:
             nll [n] in f32 (f64 for f64 logits), and hits, bool [n].

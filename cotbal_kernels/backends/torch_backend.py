@@ -31,7 +31,6 @@ class TorchBackend(Backend):
         rows: Tensor | None = None,
         gradient: Tensor | None = None,
         row_scale: Tensor | None = None,
-        bias: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -50,7 +49,7 @@ class TorchBackend(Backend):
             part = slice(start, min(start + block, count))
             picked: slice | Tensor = part if rows is None else rows[part]
             work = logits[picked] if in_place else logits[picked].to(compute, copy=rows is None)
-            slope = _transform_(work, bias, logit_scale, softcap, gradient is not None)
+            slope = _transform_(work, logit_scale, softcap, gradient is not None)
             total, nll[part], hits[part] = _exponentials_(work, targets[part])
             if gradient is not None:
                 _gradient_(work, total, targets[part], None if scale is None else scale[part], slope)
@@ -67,11 +66,9 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _transform_(
-    logits: Tensor, bias: Tensor | None, logit_scale: float, softcap: float | None, wants_slope: bool
+    logits: Tensor, logit_scale: float, softcap: float | None, wants_slope: bool
 ) -> Tensor | None:
-    """Apply bias, scale and softcap in place; return the softcap's derivative where it is wanted."""
-    if bias is not None:
-        logits.add_(bias)
+    """Apply scale and softcap in place; return the softcap's derivative where it is wanted."""
     if logit_scale != 1.0:
         logits.mul_(logit_scale)
     if softcap is None:

@@ -93,9 +93,7 @@ def slope_of_the_softcap_forgotten(raw: Tensor, targets: Tensor, **options: Any)
         return GOOD(raw, targets, **options)
     rows = options.get("rows")
     picked = torch.arange(len(targets)) if rows is None else rows
-    bias = options.get("bias")
-    shifted = raw[picked] if bias is None else raw[picked] + bias
-    bent = torch.tanh(options["logit_scale"] * shifted.double() / cap)
+    bent = torch.tanh(options["logit_scale"] * raw[picked].double() / cap)
     result = GOOD(raw, targets, **options)
     gradient[picked] = (gradient[picked].double() / (1 - bent**2)).to(gradient.dtype)
     return result

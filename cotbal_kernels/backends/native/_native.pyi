@@ -9,7 +9,6 @@ def row_pass(
     rows: Tensor | None,
     gradient: Tensor | None,
     row_scale: Tensor | None,
-    bias: Tensor | None,
     logit_scale: float,
     softcap: float,
     nll: Tensor,

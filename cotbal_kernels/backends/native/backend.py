@@ -47,7 +47,6 @@ class NativeBackend(Backend):
         rows: Tensor | None = None,
         gradient: Tensor | None = None,
         row_scale: Tensor | None = None,
-        bias: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -70,7 +69,6 @@ class NativeBackend(Backend):
             rows,
             None if gradient is None else gradient.detach(),
             None if row_scale is None else row_scale.detach().to(torch.float32).contiguous(),
-            None if bias is None else bias.detach().to(torch.float32).contiguous(),
             float(logit_scale),
             0.0 if softcap is None else float(softcap),
             nll,

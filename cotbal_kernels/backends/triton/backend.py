@@ -66,7 +66,6 @@ class TritonBackend(Backend):
         rows: Tensor | None = None,
         gradient: Tensor | None = None,
         row_scale: Tensor | None = None,
-        bias: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
         config: RowConfig | None = None,
@@ -82,7 +81,7 @@ class TritonBackend(Backend):
                 nothing is written out of bounds; the kernel notes it in host memory, and the next row pass
                 raises, or `raise_label_errors`.
         """
-        checks.row_pass(logits, targets, rows, gradient, row_scale, bias)
+        checks.row_pass(logits, targets, rows, gradient, row_scale)
         device = logits.device
         raise_label_errors(device)
         count, columns = targets.shape[0], logits.shape[1]
@@ -96,7 +95,7 @@ class TritonBackend(Backend):
                 columns,
                 logits.element_size(),
                 gradient=gradient is not None,
-                transformed=capped or bias is not None,
+                capped=capped,
                 warp_size=_warp_size(),
             )
         written = logits if gradient is None else gradient
@@ -110,7 +109,6 @@ class TritonBackend(Backend):
                 targets.contiguous(),
                 None if rows is None else rows.contiguous(),
                 None if row_scale is None else row_scale.to(torch.float32).contiguous(),
-                None if bias is None else bias.contiguous(),
                 nll,
                 hits,
                 _label_error(device),

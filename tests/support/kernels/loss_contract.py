@@ -210,7 +210,12 @@ class Bands:
 
 
 def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: bool) -> Bands:
-    """A priori error bounds; ``rounded_logits``: an output head's logits are rounded to the inputs' dtype."""
+    """A priori error bounds.
+
+    With ``rounded_logits`` an output head's logits, their bias added, are rounded once to the inputs' dtype: each is
+    off by half an ulp of itself, whatever the plain computation's happen to be. What follows is as sensitive to that
+    as to any other error of a logit: the nll by at most twice the largest, a probability by that times itself.
+    """
     u, unit, tiny = UNIT[_loss_dtype(case.dtype)], UNIT[case.dtype], TINY[case.dtype]
     tokens = tokens_of(case)
     classes = case.classes
@@ -235,6 +240,8 @@ def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: boo
             offset = np.zeros(classes) if case.bias is None else exact(case.bias)
             raw = weight @ state + offset
             raw_error = (state.size + 2) * u * (np.abs(weight) @ np.abs(state) + np.abs(offset))
+            if rounded_logits:
+                raw_error = raw_error + unit * (np.abs(raw) + raw_error) + tiny
         z = case.logit_scale * raw
         error = abs(case.logit_scale) * raw_error
         transformed = case.logit_scale != 1.0 or case.softcap is not None or weight is not None
@@ -247,8 +254,7 @@ def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: boo
         delta = float(error.max(initial=0.0))
         nll, _, slopes = reference.token_loss(raw, token.target, case.logit_scale, case.softcap)
         others = np.delete(z, token.target)
-        doubt = 2 * delta + (2 * unit * float(np.max(np.abs(raw), initial=0.0)) if rounded_logits else 0.0)
-        near_ties.append(bool(others.size and doubt > 0 and abs(others.max() - z[token.target]) <= 2 * doubt))
+        near_ties.append(bool(others.size and delta > 0 and abs(others.max() - z[token.target]) <= 4 * delta))
         nll_band[number] = 2 * delta + (classes + 16) * u + 4 * u * (abs(nll) + abs(float(z[token.target])))
         arriving = float(upstream[token.index] if case.reduction == "none" else upstream)
         scale = abs(arriving * token.weight / divisor) if divisor else 0.0

@@ -99,8 +99,8 @@ constexpr std::int64_t columns_per_piece = 8192;
 
 void row_pass(const ReadOnly& logits, const ReadOnly& targets, const std::optional<ReadOnly>& rows,
               const std::optional<Tensor>& gradient, const std::optional<ReadOnly>& row_scale,
-              const std::optional<ReadOnly>& bias, double logit_scale, double softcap, const Tensor& nll,
-              const Tensor& hits, int threads, std::string_view isa) {
+              double logit_scale, double softcap, const Tensor& nll, const Tensor& hits, int threads,
+              std::string_view isa) {
     const cotbal::InstructionSet& set = instruction_set(isa);
     check_matrix(logits, "logits");
     const auto total_rows = static_cast<std::int64_t>(logits.shape(0));
@@ -144,10 +144,6 @@ void row_pass(const ReadOnly& logits, const ReadOnly& targets, const std::option
     if (row_scale) {
         check_vector(*row_scale, "row_scale", nb::dtype<float>(), "float32", count);
         pass.row_scale = static_cast<const float*>(row_scale->data());
-    }
-    if (bias) {
-        check_vector(*bias, "bias", nb::dtype<float>(), "float32", columns);
-        pass.bias = static_cast<const float*>(bias->data());
     }
     if (!(softcap >= 0.0) || std::isinf(softcap)) {
         refuse("softcap must be positive and finite, or 0 for none");
@@ -199,9 +195,8 @@ NB_MODULE(_native, module) {
     module.def("thread_source", &cotbal::thread_source, "'openmp' or 'std::thread'.");
     module.def("row_pass", &row_pass, nb::arg("logits").noconvert(), nb::arg("targets").noconvert(),
                nb::arg("rows").noconvert().none(), nb::arg("gradient").noconvert().none(),
-               nb::arg("row_scale").noconvert().none(), nb::arg("bias").noconvert().none(),
-               nb::arg("logit_scale"), nb::arg("softcap"), nb::arg("nll").noconvert(),
-               nb::arg("hits").noconvert(), nb::arg("threads"), nb::arg("isa"),
+               nb::arg("row_scale").noconvert().none(), nb::arg("logit_scale"), nb::arg("softcap"),
+               nb::arg("nll").noconvert(), nb::arg("hits").noconvert(), nb::arg("threads"), nb::arg("isa"),
                "Fill nll, hits and, where given, gradient; see cotbal_kernels.backends.native.backend.");
     module.def("elementwise", &elementwise, nb::arg("function"), nb::arg("input").noconvert(),
                nb::arg("output").noconvert(), nb::arg("isa"),

@@ -36,7 +36,7 @@ def test_any_number_of_threads_gives_the_same_bits(columns: int) -> None:
         nll = torch.full((len(logits),), float("nan"))
         hits = torch.zeros(len(logits), dtype=torch.bool)
         gradient = torch.full_like(logits, float("nan"))
-        _native.row_pass(logits, targets, None, gradient, None, None, 1.0, 0.0, nll, hits, threads, "")
+        _native.row_pass(logits, targets, None, gradient, None, 1.0, 0.0, nll, hits, threads, "")
         assert not gradient.isnan().any()
         results.append((nll, hits, gradient))
     for result in results[1:]:
