@@ -77,7 +77,11 @@ def test_products_are_as_few_as_promised(
 
     def call() -> None:
         out = ck.linear_cross_entropy(
-            *(hidden, weight, case.labels, case.task_ids, case.task_weights),
+            hidden,
+            weight,
+            case.labels,
+            case.task_ids,
+            case.task_weights,
             reduction=reduction,
             memory_budget=budget,
             impl="torch",
@@ -95,7 +99,9 @@ def test_many_chunks_and_blocks(small_chunks: int, dtype: torch.dtype, reduction
         ({}, {"with_bias": True, "softcap": 3.0}, {"planned": True, "capacity": 33})
     ):
         case = made_case(
-            *("linear", dtype, seed),
+            "linear",
+            dtype,
+            seed,
             shape=(3, 11),
             classes=13,
             tasks=3,

@@ -111,7 +111,9 @@ def test_normalizer_replaces_the_batchs_own_divisor():
     batch = batch_for(model)
     handle = balance(model, [0.5, 2.0, 0.1])
     loss, gradients = backward(model, batch)
-    own = ck.plan(batch["labels"], batch["loss_task_index"], num_tasks=3, shift=True).divisor(handle.weights)
+    own = ck.plan(batch["labels"], batch["loss_task_index"], num_tasks=3, shift=True).normalizer(
+        handle.weights
+    )
     handle.normalizer = 2.5 * own
     scaled, found = backward(model, batch)
     assert 2.5 * scaled == pytest.approx(loss, rel=1e-12)

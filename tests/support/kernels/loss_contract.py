@@ -138,8 +138,13 @@ def tokens_of(case: LossCase) -> list[reference.Token]:
 
     return list(
         reference.supervised_tokens(
-            *(case.labels.numpy(), array(case.task_ids), array(case.task_weights), array(case.sample_ids)),
-            *(array(case.token_weights), case.ignore_index, case.shift),
+            case.labels.numpy(),
+            array(case.task_ids),
+            array(case.task_weights),
+            array(case.sample_ids),
+            array(case.token_weights),
+            case.ignore_index,
+            case.shift,
         )
     )
 
@@ -186,8 +191,8 @@ def plain(case: LossCase, device: str = "cpu") -> Plain:
     else:
         loss = weighted.sum()
     if case.reduction == "mean":
-        divisor = weights.sum() if case.normalizer is None else torch.tensor(case.normalizer, dtype=dtype)
-        loss = loss / (divisor if divisor != 0 else 1.0)
+        normalizer = weights.sum() if case.normalizer is None else torch.tensor(case.normalizer, dtype=dtype)
+        loss = loss / (normalizer if normalizer != 0 else 1.0)
     loss.backward(case.upstream.to(device, dtype))
     # Where a tensor has no part in the loss, its gradient is 0.
     grads = [
@@ -223,9 +228,9 @@ def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: boo
     weight = None if case.weight is None else exact(case.weight)
     count, positions = len(tokens), case.labels.shape
     total = sum(token.weight for token in tokens)
-    divisor = 1.0
+    normalizer = 1.0
     if case.reduction == "mean":
-        divisor = total if case.normalizer is None else case.normalizer
+        normalizer = total if case.normalizer is None else case.normalizer
     upstream = exact(case.upstream.to(_loss_dtype(case.dtype)))
     nll_band, near_ties = np.zeros(count), []
     loss_band = np.zeros(positions if case.reduction == "none" else ())
@@ -257,7 +262,7 @@ def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: boo
         near_ties.append(bool(others.size and delta > 0 and abs(others.max() - z[token.target]) <= 4 * delta))
         nll_band[number] = 2 * delta + (classes + 16) * u + 4 * u * (abs(nll) + abs(float(z[token.target])))
         arriving = float(upstream[token.index] if case.reduction == "none" else upstream)
-        scale = abs(arriving * token.weight / divisor) if divisor else 0.0
+        scale = abs(arriving * token.weight / normalizer) if normalizer else 0.0
         probability = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
         onto = np.zeros(classes)
         onto[token.target] = 1.0
@@ -279,8 +284,8 @@ def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: boo
         size = token.weight * (nll_band[number] + 4 * u * abs(nll))
         if case.reduction == "none":
             loss_band[token.index] += size
-        elif divisor:
-            loss_band = loss_band + (size + (count + 8) * u * token.weight * abs(nll)) / abs(divisor)
+        elif normalizer:
+            loss_band = loss_band + (size + (count + 8) * u * token.weight * abs(nll)) / abs(normalizer)
     if weight is not None and expected.grad_weight is not None and expected.grad_bias is not None:
         weight_band += unit * np.abs(expected.grad_weight) + tiny
         bias_band += unit * np.abs(expected.grad_bias) + tiny
@@ -308,13 +313,12 @@ def assert_contract(case: LossCase, made: Outcome, device: str = "cpu") -> None:
     output, tokens = made.output, tokens_of(case)
     dtype = _loss_dtype(case.dtype)
     for name, kind in (
-        *(
-            ("loss", dtype),
-            ("task_loss_sum", dtype),
-            ("task_tokens", torch.int64),
-            ("task_correct", torch.int64),
-        ),
-        *(("sample_loss_sum", dtype), ("sample_tokens", torch.int64)),
+        ("loss", dtype),
+        ("task_loss_sum", dtype),
+        ("task_tokens", torch.int64),
+        ("task_correct", torch.int64),
+        ("sample_loss_sum", dtype),
+        ("sample_tokens", torch.int64),
     ):
         value = getattr(output, name)
         assert value.dtype == kind, f"{name} has dtype {value.dtype}, expected {kind}"
