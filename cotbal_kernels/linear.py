@@ -19,8 +19,7 @@ Call = LinearCall | LinearBackwardCall
 # Rows of logits start on a 64-byte boundary whatever the vocabulary, so that kernels read whole vectors.
 _ROW_ALIGNMENT: Final = 32
 # Fewer rows than this make the products slow (each reads the whole head).
-_LEAST_CHUNK: Final = {"cpu": 512}
-_LEAST_DEVICE_CHUNK: Final = 4096
+_LEAST_CHUNK: Final = 512
 
 
 class Computed(NamedTuple):
@@ -33,6 +32,62 @@ class Computed(NamedTuple):
     gradients: Gradients
 
 
+class Memory(NamedTuple):
+    """What decides how many rows are worked on at once.
+
+    Attributes:
+        rows: supervised rows, R.
+        logits: bytes of one row of logits, V times the products' itemsize.
+        accumulator: bytes of a 16-bit head's gradient in f32, 4 V H: summed over chunks, and rounded when the
+            upstream gradient is there. 0 for wider heads and where it is not wanted.
+        budget: bytes of logits and accumulator to hold at once.
+    """
+
+    rows: int
+    logits: int
+    accumulator: int
+    budget: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the logits of all rows are within the budget."""
+        return self.rows * self.logits <= self.budget
+
+    @property
+    def chunk(self) -> int:
+        """Rows of a chunk: as many as the budget leaves room for, but no fewer than `_LEAST_CHUNK`."""
+        if self.fits:
+            return self.rows
+        return min(self.rows, max(_LEAST_CHUNK, (self.budget - self.accumulator) // self.logits))
+
+    @property
+    def chunks_save(self) -> bool:
+        """Whether working chunk by chunk holds fewer bytes than all rows' logits, or no more and not as long."""
+        spared = (self.rows - self.chunk) * self.logits - self.accumulator
+        return spared > 0 or (spared == 0 and self.accumulator == 0)
+
+
+def memory_of(hidden: Tensor, weight: Tensor, rows: int, budget: int, wants_weight: bool) -> Memory:
+    """The memory of a call, without data."""
+    classes = weight.shape[0]
+    summed = compute_dtype(weight.dtype)
+    accumulator = weight.numel() * summed.itemsize if wants_weight and summed != weight.dtype else 0
+    logits = classes * products.product_dtype(hidden.dtype, hidden.device).itemsize
+    return Memory(rows, logits, accumulator, budget)
+
+
+def choose_mode(memory: Memory, reduction: str, logits_dtype: torch.dtype) -> Mode:
+    """How a call that needs gradients works: see `compute`.
+
+    The bytes it holds at once, beside inputs and results, fall with the budget: R V b within it, the budget itself
+    down to `_LEAST_CHUNK` rows and the accumulator; and never more than R V b.
+    """
+    if memory.fits or not memory.chunks_save:
+        return "keep"
+    # Scaled gradients of f16 logits would vanish before a loss scale could lift them.
+    return "recompute" if reduction == "none" or logits_dtype == torch.float16 else "grads"
+
+
 def empty_rows(like: Tensor, count: int, classes: int, dtype: torch.dtype) -> Tensor:
     """An uninitialised matrix [count, classes] whose rows start aligned."""
     stride = -(-classes // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
@@ -43,7 +98,8 @@ def compute(backend: Backend, call: LinearCall) -> Computed:
     """Loss sums of every row, and by `call.mode` the gradients or what the backward pass needs for them.
 
     keep: the gradient of the logits, unscaled: any upstream gradient costs two more products.
-    grads: the gradients themselves, made chunk by chunk, since the rows' scales are known.
+    grads: the gradients for an upstream gradient of 1, made chunk by chunk, since the rows' scales are known;
+        in f32 for 16-bit inputs, so that they are rounded once, when the upstream gradient is there.
     recompute, value: nothing.
     """
     count, dtype = call.targets.shape[0], compute_dtype(call.hidden.dtype)
@@ -59,7 +115,7 @@ def compute(backend: Backend, call: LinearCall) -> Computed:
             statistics.weight_sum(call.targets, call.row_weights), call.normalizer, call.reduction
         )
         scale = row_scale(None, call.rows, call.row_weights, normalizer, call.reduction, dtype)
-        gradients = _chunked_gradients(backend, call, scale, nll, hits)
+        gradients = _chunked_gradients(backend, call, scale, dtype, nll, hits)
     else:
         for part, _, logits in _chunks(backend, call):
             nll[part], hits[part] = _row_pass(backend, call, logits, part, None, None)
@@ -83,7 +139,9 @@ def gradients_from_kept(backend: Backend, call: LinearBackwardCall, scale: Tenso
     hidden, weight, bias = _no_gradients(call)
     if call.wants_hidden:
         made = products.hidden_gradient(kept, call.weight)
-        hidden = backend.scatter_rows(made, call.rows, call.targets, scale, call.hidden)
+        hidden = backend.scatter_rows(
+            made, call.rows, call.targets, scale, call.hidden.shape[0], call.hidden.dtype
+        )
     if call.wants_weight:
         scaled = _gathered(backend, call, slice(None), scale)
         weight = torch.empty_like(call.weight, memory_format=torch.contiguous_format)
@@ -95,7 +153,7 @@ def gradients_from_kept(backend: Backend, call: LinearBackwardCall, scale: Tenso
 
 def recomputed_gradients(backend: Backend, call: LinearBackwardCall, scale: Tensor) -> Gradients:
     """Gradients from the inputs alone, chunk by chunk: a fourth product, but no logits kept."""
-    return _chunked_gradients(backend, call, scale, None, None)
+    return _chunked_gradients(backend, call, scale, call.hidden.dtype, None, None)
 
 
 def _logits_dtype(call: Call) -> torch.dtype:
@@ -133,10 +191,9 @@ def _row_pass(
 
 def _chunks(backend: Backend, call: Call) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows chunk by chunk: which, their hidden states, their logits (one buffer, used again)."""
-    count, classes = call.targets.shape[0], call.weight.shape[0]
-    itemsize = _logits_dtype(call).itemsize
-    least = _LEAST_CHUNK.get(call.hidden.device.type, _LEAST_DEVICE_CHUNK)
-    size = max(least, call.memory_budget // max(1, classes * itemsize))
+    count = call.targets.shape[0]
+    wants_weight = call.mode in ("grads", "recompute") and call.wants_weight
+    size = max(1, memory_of(call.hidden, call.weight, count, call.memory_budget, wants_weight).chunk)
     # Equal chunks: a short last one would be a slow product.
     number = -(-count // size)
     size = -(-count // max(1, number))
@@ -147,13 +204,20 @@ def _chunks(backend: Backend, call: Call) -> Iterator[tuple[slice, Tensor, Tenso
         logits = buffer[: hidden.shape[0]]
         products.logits_(hidden, call.weight, call.bias, logits)
         yield part, hidden, logits
+        del hidden, logits
 
 
 def _chunked_gradients(
-    backend: Backend, call: Call, scale: Tensor, nll: Tensor | None, hits: Tensor | None
+    backend: Backend,
+    call: Call,
+    scale: Tensor,
+    dtype: torch.dtype,
+    nll: Tensor | None,
+    hits: Tensor | None,
 ) -> Gradients:
+    """The gradients in `dtype`, chunk by chunk; fills nll and hits where they are given."""
     hidden, weight, bias = _no_gradients(call)
-    count, dtype = call.targets.shape[0], compute_dtype(call.hidden.dtype)
+    count, wide = call.targets.shape[0], compute_dtype(call.hidden.dtype)
     rows: Tensor | None = None
     total: Tensor | None = None
     bias_total: Tensor | None = None
@@ -171,26 +235,25 @@ def _chunked_gradients(
             if total is None:
                 whole = part.stop - part.start == count
                 total = torch.empty(
-                    call.weight.shape,
-                    dtype=call.weight.dtype if whole else dtype,
-                    device=call.weight.device,
+                    call.weight.shape, dtype=dtype if whole else wide, device=call.weight.device
                 )
             products.weight_gradient_(logits, chunk, total, accumulate=not first)
         if call.wants_bias:
-            added = logits.sum(0, dtype=dtype)
+            added = logits.sum(0, dtype=wide)
             bias_total = added if bias_total is None else bias_total.add_(added)
+        # The last chunk's logits are not to be alive beside the finished gradients.
+        del chunk, logits
     if call.wants_hidden:
+        positions = call.hidden.shape[0]
         hidden = (
-            torch.zeros_like(call.hidden, memory_format=torch.contiguous_format)
+            call.hidden.new_zeros(call.hidden.shape, dtype=dtype)
             if rows is None
-            else backend.scatter_rows(rows, call.rows, call.targets, None, call.hidden)
+            else backend.scatter_rows(rows, call.rows, call.targets, None, positions, dtype)
         )
     if call.wants_weight:
-        weight = (
-            torch.zeros_like(call.weight, memory_format=torch.contiguous_format)
-            if total is None
-            else total.to(call.weight.dtype)
-        )
+        weight = call.weight.new_zeros(call.weight.shape, dtype=dtype) if total is None else total.to(dtype)
     if call.wants_bias and call.bias is not None:
-        bias = torch.zeros_like(call.bias) if bias_total is None else bias_total.to(call.bias.dtype)
+        bias = (
+            call.bias.new_zeros(call.bias.shape, dtype=dtype) if bias_total is None else bias_total.to(dtype)
+        )
     return Gradients(hidden, weight, bias)

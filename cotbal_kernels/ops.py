@@ -167,22 +167,18 @@ def _logits_gradient(call: LogitsBackwardCall) -> Tensor:
 
 
 def _fake_linear(call: LinearCall) -> LinearResult:
-    made = call.mode == "grads"
     kept = linear.empty_rows(
         call.hidden,
         call.rows.shape[0] if call.mode == "keep" else 0,
         call.weight.shape[0],
         product_dtype(call.hidden.dtype, call.hidden.device),
     )
-    gradients = _fake_gradients(
-        call, made and call.wants_hidden, made and call.wants_weight, made and call.wants_bias
-    )
-    statistics = _fake_statistics(call, call.hidden)
-    return LinearResult._make((*statistics, kept, *gradients))
+    gradients = _fake_gradients(call, call.mode == "grads", compute_dtype(call.hidden.dtype))
+    return LinearResult._make((*_fake_statistics(call, call.hidden), kept, *gradients))
 
 
 def _fake_linear_gradients(call: LinearBackwardCall) -> Gradients:
-    return _fake_gradients(call, call.wants_hidden, call.wants_weight, call.wants_bias)
+    return _fake_gradients(call, True, call.hidden.dtype)
 
 
 def _fake_logits(call: LogitsCall) -> LogitsResult:
@@ -208,14 +204,14 @@ def _fake_statistics(call: LinearCall | LogitsCall, like: Tensor) -> tuple[Tenso
     )
 
 
-def _fake_gradients(
-    call: LinearCall | LinearBackwardCall, hidden: bool, weight: bool, bias: bool
-) -> Gradients:
-    third = call.weight if call.bias is None else call.bias
-    return Gradients(
-        call.hidden.new_empty(call.hidden.shape if hidden else (0,)),
-        call.weight.new_empty(call.weight.shape if weight else (0,)),
-        third.new_empty(third.shape if bias and call.bias is not None else (0,)),
+def _fake_gradients(call: LinearCall | LinearBackwardCall, made: bool, dtype: torch.dtype) -> Gradients:
+    wanted = (
+        (call.hidden, made and call.wants_hidden),
+        (call.weight, made and call.wants_weight),
+        (call.weight if call.bias is None else call.bias, made and call.wants_bias and call.bias is not None),
+    )
+    return Gradients._make(
+        each.new_empty(each.shape, dtype=dtype) if wants else each.new_empty(0) for each, wants in wanted
     )
 
 
@@ -230,11 +226,14 @@ def _refuse_second_order() -> None:
         )
 
 
-def _scaled(saved: Tensor, upstream: Tensor, impl: str) -> Tensor:
-    """`saved * upstream`, without a pass over it where that can be helped."""
+def _scaled(saved: Tensor, upstream: Tensor, dtype: torch.dtype, impl: str) -> Tensor:
+    """`saved * upstream` in `dtype`, rounded once, without a pass over it where that can be helped."""
     # Only a plain tensor can be asked what it holds, and only a graph that is not kept gives its tensors away.
-    if type(upstream) is not Tensor or torch._C._autograd._get_current_graph_task_keep_graph():
-        return saved * upstream
+    plain = type(upstream) is Tensor
+    if plain and saved.device.type == "cpu" and upstream.item() == 1.0 and saved.dtype != dtype:
+        return saved.to(dtype)
+    if saved.dtype != dtype or not plain or torch._C._autograd._get_current_graph_task_keep_graph():
+        return (saved * upstream).to(dtype)
     if saved.device.type == "cpu":
         return saved if upstream.item() == 1.0 else saved.mul_(upstream)
     return resolve(impl, saved.device, saved.dtype).rescale_(saved, upstream)
@@ -285,6 +284,7 @@ def _weights_gradient(ctx: Any, saved: tuple[Any, ...], upstream: Tensor) -> Ten
 
 def _linear_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     call, made = LinearCall._make(inputs), LinearResult._make(output)
+    ctx.dtype = call.hidden.dtype
     # Gradients that exist need no inputs: these may be freed.
     sources = (None, None, None) if call.mode == "grads" else (call.hidden, call.weight, call.bias)
     _save(
@@ -313,7 +313,7 @@ def _linear_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tu
     gradients: tuple[Tensor | None, ...] = (None, None, None)
     if call.mode == "grads":
         gradients = tuple(
-            _scaled(each, upstream, call.impl) if wants else None
+            _scaled(each, upstream, ctx.dtype, call.impl) if wants else None
             for each, wants in zip(made, wanted, strict=True)
         )
     elif call.mode in ("keep", "recompute"):
@@ -364,7 +364,7 @@ def _logits_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tu
     rows, targets, row_weights, _nll, _loss, normalizer, scores, made = saved
     gradient: Tensor | None = None
     if call.mode == "grads":
-        gradient = _scaled(made, upstream, call.impl)
+        gradient = _scaled(made, upstream, made.dtype, call.impl)
     elif call.mode == "recompute":
         backward = LogitsBackwardCall(
             upstream,

@@ -13,6 +13,8 @@ _BLOCK: Final = {"cpu": 2048}
 _DEVICE_BLOCK: Final = 16384
 
 
+# torch.compile asks once, outside of the graph.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @lru_cache(maxsize=1)
 def _cpu_multiplies_bf16() -> bool:
     """Whether this CPU has instructions for bf16 products; without, torch's are slower by two orders."""
@@ -29,6 +31,17 @@ def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     if dtype == torch.bfloat16 and _cpu_multiplies_bf16():
         return dtype
     return torch.float32
+
+
+@lru_cache(maxsize=1)
+def _torch_writes_f32() -> bool:
+    """Whether torch on CUDA has products of 16-bit matrices whose f32 sums are stored, and added to, as they are."""
+    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+    return torch.version.hip is None and (major, minor) >= (2, 10)
+
+
+def _writes_f32(matrix: Tensor) -> bool:
+    return matrix.device.type == "cuda" and matrix.dtype.itemsize == 2 and _torch_writes_f32()
 
 
 def _blocks(matrix: Tensor) -> list[slice]:
@@ -62,8 +75,13 @@ def _product_(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) 
 
 
 def hidden_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
-    """gradient @ weight, [n, H] in the dtype of the gradient [n, V]; weight [V, H] of any dtype."""
+    """gradient @ weight, [n, H]; gradient [n, V], weight [V, H] of any dtype.
+
+    The result is f32 where torch can leave its sums unrounded, else of the gradient's dtype.
+    """
     if weight.dtype == gradient.dtype:
+        if _writes_f32(gradient):
+            return torch.mm(gradient, weight, out_dtype=torch.float32)
         return torch.mm(gradient, weight)
     total = gradient.new_zeros(gradient.shape[0], weight.shape[1])
     for block in _blocks(weight):
@@ -74,13 +92,19 @@ def hidden_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
 def weight_gradient_(gradient: Tensor, hidden: Tensor, out: Tensor, accumulate: bool) -> None:
     """out (+)= gradient.T @ hidden; gradient [n, V] and hidden [n, H] of one dtype, out [V, H] of any.
 
-    With ``accumulate``, out is f32 or wider: sums over chunks are never rounded to a narrower dtype.
+    With `accumulate`, out is f32 or wider: sums over chunks are never rounded to a narrower dtype.
     """
     if out.dtype == gradient.dtype:
         if accumulate:
             out.addmm_(gradient.t(), hidden)
         else:
             torch.mm(gradient.t(), hidden, out=out)
+        return
+    if out.dtype == torch.float32 and _writes_f32(gradient):
+        if accumulate:
+            torch.addmm(out, gradient.t(), hidden, out_dtype=torch.float32, out=out)
+        else:
+            torch.mm(gradient.t(), hidden, out_dtype=torch.float32, out=out)
         return
     for block in _blocks(out):
         part = torch.mm(gradient[:, block].t(), hidden)

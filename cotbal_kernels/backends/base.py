@@ -114,16 +114,22 @@ class Backend(ABC):
         return found if row_scale is None else found.mul_(row_scale.unsqueeze(1))
 
     def scatter_rows(
-        self, source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, like: Tensor
+        self,
+        source: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        row_scale: Tensor | None,
+        positions: int,
+        dtype: torch.dtype,
     ) -> Tensor:
-        """Zeros shaped and typed `like` with `row_scale * source` at `rows`, rounded once.
+        """Zeros [positions, H] in `dtype` with `row_scale * source` at `rows`, rounded once.
 
         Padding rows (target -1) all point at one unsupervised position, and their `source` is 0.
         """
         del targets
         scaled = source if row_scale is None else source * row_scale.unsqueeze(1)
-        out = torch.zeros_like(like, memory_format=torch.contiguous_format)
-        return out.index_copy_(0, rows, scaled.to(like.dtype))
+        out = source.new_zeros((positions, source.shape[1]), dtype=dtype)
+        return out.index_copy_(0, rows, scaled.to(dtype))
 
     def row_statistics(
         self,

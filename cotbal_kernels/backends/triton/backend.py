@@ -210,10 +210,16 @@ class TritonBackend(Backend):
         return out
 
     def scatter_rows(
-        self, source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, like: Tensor
+        self,
+        source: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        row_scale: Tensor | None,
+        positions: int,
+        dtype: torch.dtype,
     ) -> Tensor:
         """See `Backend.scatter_rows`."""
-        out = torch.zeros_like(like, memory_format=torch.contiguous_format)
+        out = source.new_zeros((positions, source.shape[1]), dtype=dtype)
         _scale_rows(_rows_contiguous(source), None, out, rows, row_scale, targets)
         return out
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 # cuBLAS wants it before the first product, or refuses to be deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -24,7 +25,7 @@ from support.kernels.loss_strategies import LossCase
 from torch import Tensor
 
 import cotbal_kernels as ck
-from cotbal_kernels import reference
+from cotbal_kernels import linear, reference
 
 IMPLEMENTATIONS = ("torch", "native", "triton")
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
@@ -38,6 +39,13 @@ def skip_unless_runnable(impl: str, device: str, dtype: torch.dtype, function: s
     for entry in ck.implementations(device, dtype):
         if entry.name == impl and not entry.available:
             pytest.skip(f"impl={impl!r} on {device} with {dtype}: {entry.reason}")
+
+
+@contextmanager
+def always_chunks() -> Iterator[None]:
+    """Beyond the budget rows are worked on in chunks, also where calls are too small to save memory by it."""
+    with mock.patch.object(linear.Memory, "chunks_save", True):
+        yield
 
 
 @contextmanager
@@ -101,7 +109,8 @@ def run(
     if case.function == "linear":
         if case.memory_budget is not None:
             options["memory_budget"] = case.memory_budget
-        output = ck.linear_cross_entropy(scores, weight, labels, bias=bias, **options)
+        with always_chunks() if case.memory_budget == 0 else nullcontext():
+            output = ck.linear_cross_entropy(scores, weight, labels, bias=bias, **options)
     else:
         output = ck.cross_entropy(scores, labels, **options)
     if with_gradients:

@@ -152,8 +152,8 @@ def test_moving_rows(target: str, dtype: torch.dtype) -> None:
     calls: list[Callable[[], object]] = [
         lambda: triton_backend.gather_rows(hidden, rows, targets, None, dtype, True),
         lambda: triton_backend.gather_rows(hidden, rows, targets, scale, dtype, False),
-        lambda: triton_backend.scatter_rows(source, rows, targets, scale, hidden),
-        lambda: triton_backend.scatter_rows(source[:, :3583], rows, targets, None, hidden[:, :3583]),
+        lambda: triton_backend.scatter_rows(source, rows, targets, scale, 6, dtype),
+        lambda: triton_backend.scatter_rows(source[:, :3583], rows, targets, None, 6, dtype),
         lambda: triton_backend.rescale_(hidden, torch.ones(())),
     ]
     for call in calls:
