@@ -95,17 +95,18 @@ class Plan:
             values = values * self.token_weights
         return torch.where(self.targets >= 0, values, 0) if self.padded else values
 
-    def divisor(
+    def normalizer(
         self,
         task_weights: Tensor | Sequence[float] | None = None,
         normalize: Literal["weights", "tokens"] = "weights",
     ) -> Tensor:
-        """What the summed weighted loss is divided by: the sum of the row weights, or the number of rows.
+        """What the summed weighted loss is divided by: the sum of the row weights, or the number of tokens.
 
         Sum it over the micro-batches and ranks of an optimizer step and pass it as ``normalizer=``.
 
         Returns:
-            A scalar f64 tensor on the plan's device.
+            A scalar f64 tensor on the plan's device; 0 where there is no weight, so that sums over micro-batches and
+            ranks are right. (The losses take 0 over 0 for 0.)
         """
         if normalize == "tokens":
             return (self.targets >= 0).sum().to(torch.float64)

@@ -1,4 +1,4 @@
-"""Sums over rows: the loss, its divisor, and every task's and sample's share; the same bits on every run."""
+"""Sums over rows: the loss, its normalizer, and every task's and sample's share; the same bits on every run."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def weighted_sum(nll: Tensor, row_weights: Tensor | None) -> Tensor:
     return wide.sum() if row_weights is None else (wide * row_weights.to(torch.float64)).sum()
 
 
-def divisor(total_weight: Tensor, normalizer: Tensor | None, reduction: str) -> Tensor:
+def normalizer(total_weight: Tensor, given: Tensor | None, reduction: str) -> Tensor:
     """What the weighted loss is divided by, f64 and never 0 for want of tokens."""
     if reduction != "mean":
         return torch.ones_like(total_weight)
-    chosen = total_weight if normalizer is None else normalizer.to(torch.float64)
+    chosen = total_weight if given is None else given.to(torch.float64)
     return torch.where((chosen == 0) & (total_weight == 0), 1.0, chosen)
 
 
@@ -74,7 +74,7 @@ def row_statistics(
     num_tasks: int,
     num_samples: int,
 ) -> RowStatistics:
-    """All sums of one call. An implementation may supply a function of this name and signature instead.
+    """All sums of one call.
 
     Args:
         nll: [R], 0 in padding rows.

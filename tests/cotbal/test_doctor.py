@@ -55,6 +55,6 @@ def test_every_implementation_is_listed_with_its_reason() -> None:
         (native,) = [found for found in ck.implementations("cpu", dtype) if found.name == "native"]
         if native.available:
             assert (
-                f"native runs, used by default ({native_backend.described(torch.device('cpu'), dtype)})"
+                f"native runs, used by default ({native_backend.instruction_set()})"
                 in text
             )

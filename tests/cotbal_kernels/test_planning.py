@@ -29,9 +29,9 @@ def test_rows_are_the_supervised_tokens(case: LossCase) -> None:
     assert plan.max_target == max((token.target for token in tokens), default=-1)
     weights = plan.row_weights()
     assert weights[:count].double().tolist() == pytest.approx([token.weight for token in tokens])
-    assert plan.divisor().item() == pytest.approx(sum(token.weight for token in tokens))
-    assert plan.divisor().dtype == torch.float64
-    assert plan.divisor(normalize="tokens").item() == count
+    assert plan.normalizer().item() == pytest.approx(sum(token.weight for token in tokens))
+    assert plan.normalizer().dtype == torch.float64
+    assert plan.normalizer(normalize="tokens").item() == count
     assert sum(plan.task_tokens.tolist()) == count
     for name in ("rows", "targets", "tasks", "samples"):
         assert getattr(plan, name).dtype == torch.int64
@@ -46,7 +46,7 @@ def test_padding_points_at_one_unsupervised_position_and_weighs_nothing(case: Lo
     assert (plan.row_weights()[padding] == 0).all()
     assert len(set(plan.rows[padding].tolist())) <= 1
     assert not set(plan.rows[padding].tolist()) & set(plan.rows[: plan.num_supervised].tolist())
-    assert plan.divisor(normalize="tokens").item() == plan.num_supervised
+    assert plan.normalizer(normalize="tokens").item() == plan.num_supervised
 
 
 def test_tasks_per_sample_of_packed_rows() -> None:
@@ -100,19 +100,19 @@ def test_task_weights_at_the_call_replace_those_of_the_plan() -> None:
     plan = ck.plan(torch.tensor([[1, 2], [3, -100]]), torch.tensor([0, 1]), [1.0, 10.0])
     assert plan.row_weights().tolist() == [1.0, 1.0, 10.0]
     assert plan.row_weights([2.0, 3.0]).tolist() == [2.0, 2.0, 3.0]
-    assert plan.divisor([2.0, 3.0]).item() == 7.0
+    assert plan.normalizer([2.0, 3.0]).item() == 7.0
     assert ck.plan(torch.tensor([1, 2])).row_weights().tolist() == [1.0, 1.0]
 
 
 @given(seed=st.integers(0, 2**31))
-def test_divisors_of_parts_add_up(seed: int) -> None:
+def test_normalizers_of_parts_add_up(seed: int) -> None:
     case = made_case("logits", torch.float32, seed, shape=(4, 5), tasks=3, weighted_tokens=True, shift=True)
-    whole = ck.plan(case.labels, **case.plan_options).divisor().item()
+    whole = ck.plan(case.labels, **case.plan_options).normalizer().item()
     parts = 0.0
     for row in range(4):
         options = case.plan_options | {
             "task_ids": case.task_ids[row : row + 1],
             "token_weights": case.token_weights[row : row + 1],
         }
-        parts += ck.plan(case.labels[row : row + 1], **options).divisor().item()
+        parts += ck.plan(case.labels[row : row + 1], **options).normalizer().item()
     assert parts == pytest.approx(whole, rel=1e-12)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cotbal_kernels as ck
-from cotbal_kernels.backends.triton import backend as triton_backend
+from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
 pytestmark = pytest.mark.gpu
 BFLOAT16 = torch.bfloat16

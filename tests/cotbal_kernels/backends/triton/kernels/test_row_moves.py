@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotbal_kernels import statistics
-from cotbal_kernels.backends.triton import backend as triton_backend
+from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 interpretable = settings(max_examples=25) if triton.knobs.runtime.interpret else settings()
@@ -64,7 +64,7 @@ def test_gather_and_scatter(
 
     like = torch.empty(positions, width, dtype=dtype, device=device)
     source = torch.where(real, torch.ones(len(rows), width, device=device), torch.nan).to(source_dtype)
-    scattered = triton_backend.scatter_rows(source, rows, targets, scale, like)
+    scattered = triton_backend.scatter_rows(source, rows, targets, scale, positions, dtype)
     expected = torch.zeros_like(like).index_copy_(
         0, rows[targets >= 0], (source.float() * factor).to(dtype)[targets >= 0]
     )
