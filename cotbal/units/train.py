@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState
@@ -121,7 +121,7 @@ def train(
         else:
             # The Trainer would take one step too many from a checkpoint of the last step in mid-epoch.
             trainer.state = state
-    _save(trainer.model, processor, folder)
+    _save(cast(PreTrainedModel, trainer.model), processor, folder)
     folder.write_log(trainer.state.log_history)
     return Trained(trainer.state.global_step, samples, time.monotonic() - started)
 
