@@ -25,12 +25,14 @@ from cotbal.tune.step import StepSums, batch_plan, check_normalization, plan_cou
 from cotbal.tune.transform import LogitTransform
 
 if TYPE_CHECKING:
+    from cotbal.method.arrays import FloatArray
+    from cotbal.method.weights import TaskWeights
     from cotbal.tune.verification import Verification
 
+    Weights = TaskWeights | Mapping[str, float] | Sequence[float] | FloatArray | Tensor
 
-def balance(
-    model: nn.Module, weights: Sequence[float] | Tensor | Any, *, normalize: str = "weights"
-) -> BalanceHandle:
+
+def balance(model: nn.Module, weights: Weights, *, normalize: str = "weights") -> BalanceHandle:
     """Install the task-weighted fused loss on a Hugging Face causal language model or multimodal model.
 
     In training mode with labels, the model's loss becomes ``sum_t w[task(t)] nll_t / D`` over the supervised
@@ -97,7 +99,7 @@ class BalanceHandle:
         keep_evaluation_sums: whether evaluation forwards also note each task's loss; see `take_evaluation_sums`.
     """
 
-    def __init__(self, model: nn.Module, weights: Any, normalize: str = "weights") -> None:
+    def __init__(self, model: nn.Module, weights: Weights, normalize: str = "weights") -> None:
         self.model = model
         self.normalize = check_normalization(normalize)
         self.normalizer: Tensor | None = None

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from cotbal.method.weights import TaskWeights
 from cotbal.strategies import Fixed, Strategy
 from cotbal.tasks import check_task_names
 from cotbal.tune.head import BalanceHandle, balance, handle_of
 from cotbal.tune.settings import check_not_patched, check_ranks, check_settings
 from cotbal.tune.step import batch_plan, begin_step, check_normalization, end_step, reduce_over_ranks
 from cotbal.tune.window import LogWindow
+
+if TYPE_CHECKING:
+    from cotbal.tune.head import Weights
 
 STATE_FILE = "task_balance.pt"
 
@@ -57,10 +61,10 @@ class TaskBalancedTrainer(Trainer):
     def __init__(
         self,
         model: nn.Module,
-        args: Any = None,
+        args: TrainingArguments | None = None,
         *,
         tasks: Sequence[str],
-        task_weights: Any = None,
+        task_weights: Weights | None = None,
         strategy: Strategy | str | None = None,
         normalize: str = "weights",
         **trainer_options: Any,
@@ -283,7 +287,7 @@ class _StepEnd(TrainerCallback):
 
 
 def choose_strategy(
-    tasks: Sequence[str], task_weights: Any = None, strategy: Strategy | str | None = None
+    tasks: Sequence[str], task_weights: Weights | None = None, strategy: Strategy | str | None = None
 ) -> Strategy:
     """The strategy that a trainer's two arguments ask for.
 
@@ -295,20 +299,19 @@ def choose_strategy(
     """
     from cotbal import strategies
 
-    if (task_weights is None) == (strategy is None):
+    if task_weights is None and strategy is not None:
+        chosen = strategies.get(strategy, len(tasks)) if isinstance(strategy, str) else strategy
+        if chosen.num_tasks != len(tasks):
+            raise ValueError(f"strategy is made for {chosen.num_tasks} tasks, but tasks names {len(tasks)}")
+        return chosen
+    if task_weights is None or strategy is not None:
         given = "neither" if strategy is None else "both"
         raise ValueError(
             f"{given} of task_weights and strategy given; give exactly one (strategy='ew' for equal)"
         )
-    if isinstance(strategy, str):
-        strategy = strategies.get(strategy, len(tasks))
-    if strategy is not None:
-        if strategy.num_tasks != len(tasks):
-            raise ValueError(f"strategy is made for {strategy.num_tasks} tasks, but tasks names {len(tasks)}")
-        return strategy
-    if hasattr(task_weights, "for_tasks"):
-        task_weights = task_weights.for_tasks(tasks).values
-    elif isinstance(task_weights, Mapping):
+    if isinstance(task_weights, TaskWeights):
+        return Fixed(len(tasks), task_weights.for_tasks(tasks).values.tolist())
+    if isinstance(task_weights, Mapping):
         unknown, missing = set(task_weights) - set(tasks), set(tasks) - set(task_weights)
         if unknown or missing:
             raise ValueError(

@@ -1,8 +1,8 @@
 """The lowest versions that pyproject.toml allows of what cotbal runs on, in a folder of their own.
 
-`install(folder)` puts them there with what they need, as pip chooses it; `environment(folder)` is what a process needs
-to take them instead of the installed ones; `outcomes(folder)` runs the set-ups of `WITH_LOWEST` with them. torch stays
-as it is installed: its builds take gigabytes.
+`install(folder)` puts them there with what they need, as pip chooses it; `environment(folder)` makes a process take
+them instead of the installed ones; `outcomes(folder)` runs the set-ups of `WITH_LOWEST` with them. torch stays as it is
+installed: its builds take gigabytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from support.tune.run_setups import Outcome, run_on_ranks
 from support.tune.setups import CORE, SETUPS
 
 ROOT = Path(__file__).parents[3]
-EXTRAS = ("train", "report", "demo", "peft", "trl")
+EXTRAS = ("train", "report", "demo", "peft")
 # Families that only a newer transformers computes the loss of as the task weights need it; before, they are refused.
 NEED_NEWER = {"gemma3": "5.17"}
 WITH_LOWEST = tuple(name for name in CORE if name not in NEED_NEWER)
