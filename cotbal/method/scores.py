@@ -71,7 +71,7 @@ class ScoreTable:
         samples: Mapping[str, Mapping[str, Sequence[float]]],
         *,
         tasks: Sequence[str] | None = None,
-        groups: Mapping[str, Sequence[Any]] | None = None,
+        groups: Mapping[str, Sequence[object]] | None = None,
         higher_is_better: bool | Sequence[bool] | Mapping[str, bool] = True,
     ) -> Self:
         """From per-sample scores: model id (`mini`, `plus_<task>`, ...) -> task -> one score per sample.

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from cotbal.atomic import replacing
-from cotbal.method.arrays import FloatArray
+from cotbal.method.arrays import BoolArray, FloatArray
 from cotbal.tasks import check_task_name, check_task_names
 
 FORMAT = "cotbal-task-weights"
@@ -134,7 +134,7 @@ class TaskWeights:
                 )
 
     @property
-    def measured(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def measured(self) -> BoolArray:
         """Which weights come from measurement, [N] bool; the others were given explicitly."""
         return ~np.isnan(self.outward)
 

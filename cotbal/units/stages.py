@@ -2,7 +2,8 @@
 
     prepare -> weigh -> tune -> report
 
-Each does only what is missing and can be called again after an interruption.
+Each does only what is missing and can be called again after an interruption. What trains is imported where it is
+used: weighing a table of scores needs neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from cotbal.method.weighing import Provenance, TaskWeights, weigh
 from cotbal.report import ReportInput
 from cotbal.units.progress import PlanProgress
 from cotbal.units.results import measure_scores, report_input, task_values
-from cotbal.units.runner import Runner
 from cotbal.units.schedule import Unit
 from cotbal.units.store import RunFolder
 
 if TYPE_CHECKING:
     from cotbal.tune.verification import Verification
+    from cotbal.units.runner import Runner
 
 __all__ = ["check_weights", "mixture_weights", "prepare", "run_all", "score_table", "tune", "weigh_run"]
 
@@ -39,6 +40,8 @@ def prepare(config: Config, progress: PlanProgress, *, redo: bool = False) -> Sc
     """
     if not config.measured_tasks:
         raise ConfigError("no task has a `validation` set, so there is nothing to prepare or to measure")
+    from cotbal.units.runner import Runner
+
     runner = Runner(config, progress, redo=redo)
     units = runner.plan.of("preparation")
     runner.check(units)
@@ -139,6 +142,8 @@ def tune(
     Raises:
         ConfigError: see `prepare`; also weights are needed and there are none.
     """
+    from cotbal.units.runner import Runner
+
     runner = Runner(config, progress, redo=redo)
     units = runner.plan.of("comparison")
     mixed = mixture_weights(config, weights or saved_weights(config))
@@ -160,6 +165,8 @@ def run_all(config: Config, progress: PlanProgress, *, redo: bool = False) -> Ta
     Raises:
         ConfigError: see `prepare`.
     """
+    from cotbal.units.runner import Runner
+
     runner = Runner(config, progress, redo=redo)
     preparation = runner.plan.of("preparation")
     comparison = runner.plan.of("comparison")
@@ -201,6 +208,8 @@ def run_unit(config: Config, name: str, progress: PlanProgress) -> None:
     Raises:
         ConfigError: see `prepare`; also there is no such unit.
     """
+    from cotbal.units.runner import Runner
+
     runner = Runner(config, progress)
     unit = runner.plan.unit(name)
     weights = mixture_weights(config, saved_weights(config)) if unit.needs_weights else None

@@ -1,8 +1,8 @@
 """The lowest versions that pyproject.toml allows of what cotbal runs on, in a folder of their own.
 
 `install(folder)` puts them there with what they need, as pip chooses it; `environment(folder)` makes a process take
-them instead of the installed ones; `outcomes(folder)` runs the set-ups of `WITH_LOWEST` with them. torch stays as it is
-installed: its builds take gigabytes.
+them instead of the installed ones; `outcomes(folder)` runs the set-ups of `WITH_LOWEST` with them. torch stays as it
+is installed: its builds take gigabytes.
 """
 
 from __future__ import annotations
