@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from cotbal.method.arrays import FloatArray, directions, float_array, same_length
 from cotbal.tasks import MINI, check_task_names, plus_model
+from cotbal.text_table import decimal, text_table
 
 Labels = npt.NDArray[np.str_]
 
@@ -39,6 +40,11 @@ class ScoreTable:
     >>> table = ScoreTable.from_samples({"mini": {"vqa": [0, 1]}, "plus_vqa": {"vqa": [1, 1]}})
     >>> table.tasks, table.mini, table.plus
     (('vqa',), array([0.5]), array([[1.]]))
+    >>> print(table)
+    model       vqa
+    mini      0.500
+    plus_vqa  1.000
+    samples       2
     """
 
     tasks: tuple[str, ...]
@@ -128,6 +134,28 @@ class ScoreTable:
         from cotbal.method import scores_csv
 
         scores_csv.write(self, path)
+
+    def __str__(self) -> str:
+        """Mean scores, one line per model, with the number of validation samples of each task."""
+        rows = [
+            [
+                model,
+                *(decimal(self.mean(model, task)) if self.has(model, task) else "-" for task in self.tasks),
+            ]
+            for model in self.models
+        ]
+        sizes = [
+            next((e.size for r in self.entries.values() if isinstance(e := r.get(task), np.ndarray)), 0)
+            for task in self.tasks
+        ]
+        samples = ["samples", *(str(size) if size else "-" for size in sizes)]
+        lower = ["", *("" if higher else "lower is better" for higher in self.higher_is_better)]
+        return text_table(
+            ["model", *self.tasks], [*rows, samples, *([] if all(self.higher_is_better) else [lower])]
+        )
+
+    def __repr__(self) -> str:
+        return f"ScoreTable({len(self.models)} models, tasks: {', '.join(self.tasks)})"
 
     @property
     def models(self) -> tuple[str, ...]:

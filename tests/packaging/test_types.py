@@ -18,8 +18,8 @@ from cotbal.tune.sft import TaskBalancedSFTTrainer
 pytestmark = pytest.mark.slow
 
 MODULES = ("cotbal", "cotbal.tune", "cotbal.data", "cotbal.metrics", "cotbal.strategies", "cotbal_kernels")
-# Where a type does not exist: shapes of arrays, what numpy takes for one, a batch's values, transformers' processors and
-# tokenizers, which share no class, and options that are handed on to transformers.
+# Where a type does not exist: shapes of arrays, what numpy takes for one, a batch's values, transformers' processors
+# and tokenizers, which share no class, and options that are handed on to transformers.
 UNTYPED = (
     r"numpy\.ndarray\[tuple\[Any, \.\.\.\]",
     r"numpy\.dtype\[Any\]",
