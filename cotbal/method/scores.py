@@ -144,15 +144,16 @@ class ScoreTable:
             ]
             for model in self.models
         ]
-        sizes = [
-            next((e.size for r in self.entries.values() if isinstance(e := r.get(task), np.ndarray)), 0)
-            for task in self.tasks
-        ]
-        samples = ["samples", *(str(size) if size else "-" for size in sizes)]
-        lower = ["", *("" if higher else "lower is better" for higher in self.higher_is_better)]
-        return text_table(
-            ["model", *self.tasks], [*rows, samples, *([] if all(self.higher_is_better) else [lower])]
-        )
+        arrays = {
+            task: entry
+            for row in self.entries.values()
+            for task, entry in row.items()
+            if not isinstance(entry, float)
+        }
+        rows.append(["samples", *(str(arrays[task].size) if task in arrays else "-" for task in self.tasks)])
+        if not all(self.higher_is_better):
+            rows.append(["better", *("higher" if higher else "lower" for higher in self.higher_is_better)])
+        return text_table(["model", *self.tasks], rows)
 
     def __repr__(self) -> str:
         return f"ScoreTable({len(self.models)} models, tasks: {', '.join(self.tasks)})"
