@@ -18,6 +18,7 @@ from cotbal.tasks import check_task_names
 from cotbal.tune.head import BalanceHandle, balance, handle_of
 from cotbal.tune.settings import check_not_patched, check_ranks, check_settings
 from cotbal.tune.step import batch_plan, begin_step, check_normalization, end_step, reduce_over_ranks
+from cotbal.tune.whole_model import check_saved_adapters, load_whole
 from cotbal.tune.window import LogWindow
 
 STATE_FILE = "task_balance.pt"
@@ -224,6 +225,7 @@ class TaskBalancedTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._loading_from: str | None = resume_from_checkpoint
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        check_saved_adapters(self.accelerator.unwrap_model(model or self.model), resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         self._loading_from = self.state.best_model_checkpoint
@@ -237,13 +239,7 @@ class TaskBalancedTrainer(Trainer):
 
     def _load_by_from_pretrained(self, folder: str) -> None:
         base = self.accelerator.unwrap_model(self.model)
-        loaded, found = type(base).from_pretrained(folder, dtype=base.dtype, output_loading_info=True)
-        missing = sorted(found["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"{folder} lacks weights of {type(base).__name__}: {', '.join(missing[:3])}"
-                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}; it cannot be resumed from"
-            )
+        loaded = load_whole(type(base), folder, remedy="It cannot be resumed from", dtype=base.dtype)
         base.load_state_dict(loaded.state_dict())
         base.tie_weights()
 
