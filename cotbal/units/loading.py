@@ -52,7 +52,9 @@ def load_model(config: ModelConfig, folder: Path | None = None) -> PreTrainedMod
             options["attn_implementation"] = config.attention
         # What a unit saves is whole, whatever its base model was allowed to lack.
         allowed = config.allow_missing if folder is None else ()
-        model = load_whole(loader, source, allow_missing=allowed, remedy=_REMEDY, dtype=dtype, **options)
+        model: PreTrainedModel = load_whole(
+            loader, source, allow_missing=allowed, remedy=_REMEDY, dtype=dtype, **options
+        )
     except IncompleteModelError as error:
         raise ConfigError(f"model: {error}") from error
     except (OSError, ValueError, ImportError) as error:
