@@ -19,7 +19,7 @@ from cotbal.tune.divergence import DivergedError
 from cotbal.units import stages
 from cotbal.units.results import report_input
 from cotbal.units.retries import FACTOR, RETRIES, UnitDivergedError, train_through
-from cotbal.units.store import Manifest, RunFolder, UnitFolder
+from cotbal.units.store import Manifest, OutputFolder, UnitFolder
 
 UNIT = "single_colour-seed0"
 
@@ -89,7 +89,7 @@ def test_it_stops_with_its_state_and_exit_code_and_without_a_model(
     ):
         assert part in said
     assert "Traceback" not in said
-    folder = RunFolder(settings.output).unit(UNIT)
+    folder = OutputFolder(settings.output).unit(UNIT)
     manifest = folder.manifest()
     assert manifest is not None
     assert manifest.state == "planned"
@@ -109,7 +109,7 @@ def test_a_retry_goes_on_from_the_last_whole_checkpoint_at_half_the_rate(
     poison(monkeypatch, step=4, times=1)
     told = Told()
     stages.run_unit(settings, UNIT, told)
-    folder = RunFolder(settings.output).unit(UNIT)
+    folder = OutputFolder(settings.output).unit(UNIT)
     manifest = folder.manifest()
     assert manifest is not None
     assert manifest.state == "scored"
