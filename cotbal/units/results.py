@@ -55,6 +55,8 @@ def report_input(config: Config) -> ReportInput:
     folder = OutputFolder(config.output)
     schedule = make_schedule(config)
     manifests = {unit.name: folder.unit(unit.name).manifest() for unit in schedule.units}
+    folder.check_product(folder.scores_csv)
+    folder.check_product(folder.weights_json)
     scores = ScoreTable.from_csv(folder.scores_csv) if folder.scores_csv.is_file() else None
     return ReportInput(
         title=config.output.name,

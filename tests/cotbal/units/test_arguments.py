@@ -60,7 +60,7 @@ def test_numbers_inside_of_settings_are_looked_at_too() -> None:
 
 
 def test_what_to_do_on_divergence_is_cotbals_own(tmp_path: Path) -> None:
-    settings = training_settings(config(training={"on_divergence": "retry"}), "comparison")
+    settings = training_settings(config(training={"on_divergence": "retry"}), "tune")
     assert settings["on_divergence"] == "retry"
     assert "on_divergence" not in settings_that_matter(settings)
     training_arguments({**settings, "use_cpu": True}, tmp_path, 0)
@@ -87,8 +87,8 @@ def test_the_preparation_changes_only_what_it_names() -> None:
         training={"learning_rate": 1e-3, "max_steps": 5}, preparation={"training": {"max_steps": 2}}
     )
     common = {**arguments.DEFAULTS, "learning_rate": 1e-3}
-    assert training_settings(settings, "comparison") == {**common, "max_steps": 5}
-    assert training_settings(settings, "preparation") == {**common, "max_steps": 2}
+    assert training_settings(settings, "tune") == {**common, "max_steps": 5}
+    assert training_settings(settings, "prepare") == {**common, "max_steps": 2}
 
 
 def test_what_only_concerns_watching_and_speed_does_not_matter() -> None:

@@ -48,9 +48,9 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(mixture: Path, tmp_path: Path) -> Any:
     def make(**training: Any) -> Config:
-        values = yaml.safe_load((mixture / "mixture.yaml").read_text())
+        values = yaml.safe_load(mixture.read_text())
         values["training"] |= training
-        path = mixture / f"{tmp_path.name}.yaml"
+        path = mixture.with_name(f"{tmp_path.name}.yaml")
         path.write_text(yaml.safe_dump(values))
         return load_config(path, output=tmp_path / "run")
 
@@ -147,7 +147,7 @@ def diverge(scales: list[float], times: int) -> Any:
 
 
 def test_retries_end(tmp_path: Path) -> None:
-    folder, scales = UnitFolder(tmp_path), list[float]()
+    folder, scales = UnitFolder(tmp_path / "u"), list[float]()
     settings = {"learning_rate": 1.0, "on_divergence": "retry"}
     with pytest.raises(UnitDivergedError, match=f"taken up again {RETRIES} times"):
         train_through(diverge(scales, 99), manifest(), folder, settings, lambda text: None)
@@ -164,12 +164,12 @@ def test_retries_end(tmp_path: Path) -> None:
 def test_without_being_told_to_it_is_not_tried_again(tmp_path: Path, settings: dict[str, Any]) -> None:
     scales = list[float]()
     with pytest.raises(UnitDivergedError, match=r"diverged: .*on_divergence: retry"):
-        train_through(diverge(scales, 1), manifest(), UnitFolder(tmp_path), settings, lambda text: None)
+        train_through(diverge(scales, 1), manifest(), UnitFolder(tmp_path / "u"), settings, lambda text: None)
     assert scales == [1.0]
 
 
 def test_a_killed_retry_goes_on_at_its_rate(tmp_path: Path) -> None:
-    folder, scales = UnitFolder(tmp_path), list[float]()
+    folder, scales = UnitFolder(tmp_path / "u"), list[float]()
     settings = {"learning_rate": 1.0, "on_divergence": "retry"}
 
     def killed(scale: float) -> str:

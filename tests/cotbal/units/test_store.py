@@ -1,7 +1,11 @@
 """The output folder: manifests and scores come back as written, and a kill never leaves half of one."""
 
+import errno
+import fcntl
 import json
 import multiprocessing
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +35,18 @@ def manifest(**changes: object) -> Manifest:
     )
 
 
-@given(st.lists(scores, max_size=5))
+def numbered(found: list[SampleScore]) -> list[SampleScore]:
+    """Each task's samples, counted from 0."""
+    counts: dict[str, int] = {}
+    made = []
+    for score in found:
+        index = counts.get(score.task, 0)
+        counts[score.task] = index + 1
+        made.append(replace(score, index=index))
+    return made
+
+
+@given(st.lists(scores, max_size=5).map(numbered))
 def test_scores_come_back(tmp_path_factory: pytest.TempPathFactory, found: list[SampleScore]) -> None:
     folder = UnitFolder(tmp_path_factory.mktemp("unit"))
     folder.write_scores(found)
@@ -109,3 +124,66 @@ def test_a_folder_is_locked_until_its_holder_is_gone(tmp_path: Path) -> None:
     holder.join()
     with OutputFolder(tmp_path).locked():
         pass
+
+
+def test_the_loser_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path).locked():
+        told = f"process {os.getpid()} on "
+        with pytest.raises(ConfigError, match=told), OutputFolder(tmp_path).locked():
+            pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ConfigError, match=r"\.lock: cannot be locked"), OutputFolder(tmp_path).locked():
+        pass
+
+
+def test_only_our_own_files_are_touched(tmp_path: Path) -> None:
+    """An output folder that is someone's home: nothing in it that we did not make is deleted or changed."""
+    theirs = [
+        ".notes.tmp",
+        "docs/.draft.txt.1234-abcdef12.tmp",
+        "units/mini/model/model.safetensors",
+        "units/mini/.manifest.json.tmp",
+        "units/old/.scores.jsonl.77-0123abcd.tmp",
+        "units/.discarded-mini",
+        "checkpoints/checkpoint-3/.COMPLETE.12-0123abcd.tmp",
+    ]
+    for name in theirs:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    folder = OutputFolder(tmp_path)
+    with folder.locked():
+        pass
+    with pytest.raises(ConfigError, match=r"units/mini: not a unit's folder \(it holds"):
+        folder.unit("mini").discard()
+    assert all((tmp_path / name).read_text() == name for name in theirs)
+    assert list(folder.manifests()) == []
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    unit = folder.unit("mini")
+    unit.write_manifest(manifest())
+    ours = [
+        ".scores.csv.12-0123abcd.tmp",
+        "units/mini/.scores.jsonl.77-0123abcd.tmp",
+        "units/mini/checkpoints/checkpoint-3/.COMPLETE.12-0123abcd.tmp",
+        "units/.discarded-mini-0123abcd/manifest.json",
+    ]
+    for name in ours:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with folder.locked():
+        pass
+    assert not any((tmp_path / name).exists() for name in ours)
+    assert not (tmp_path / "units/.discarded-mini-0123abcd").exists()
+    assert unit.manifest() == manifest()
+    (tmp_path / "units/plus_a").mkdir()
+    (tmp_path / "units/plus_a/.manifest.json.77-0123abcd.tmp").write_text("{")
+    folder.unit("plus_a").discard()
+    assert not (tmp_path / "units/plus_a").exists()
