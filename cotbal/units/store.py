@@ -13,13 +13,10 @@ Layout of ``OUTPUT``::
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import secrets
 import shutil
-import socket
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +26,7 @@ from typing import Any, Literal, get_args
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
+from cotbal.units.locking import locked
 from cotbal.units.score_file import SampleScore, read_json_lines, read_scores
 from cotbal.units.seals import bytes_damage, damage, seal_files, seal_folder
 
@@ -38,7 +36,7 @@ State = Literal["planned", "trained", "scored"]
 SCHEMA = 1
 
 _NAMES = (
-    "manifest.json|scores.jsonl|log.jsonl|scores.csv|weights.json|bad_records.jsonl|COMPLETE|seals.json"
+    "manifest.json|scores.jsonl|log.jsonl|scores.csv|weights.json|bad_records.jsonl|COMPLETE|seals.json|.lock.holder"
     "|report.html|report.md|report.json"
 )
 # Names that `replacing` gives to what it has not finished, of files that we write.
@@ -314,28 +312,9 @@ class OutputFolder:
         """Keep a second process from working in this folder, and clear away what a killed one was writing.
 
         Raises:
-            ConfigError: another process holds the lock.
+            ConfigError: another process holds the lock; which one.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        path = self.path / ".lock"
-        with path.open("a+", encoding="utf-8", errors="replace") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.seek(0)
-                holder = stream.read(200).strip() or "process unknown"
-                raise ConfigError(
-                    f"{self.path}: another cotbal process is working in this folder ({holder}); wait for it, or give "
-                    "another `output`"
-                ) from None
-            except OSError as error:
-                raise ConfigError(
-                    f"{path}: cannot be locked ({error.strerror}), so two processes could work in this folder "
-                    "at once; give an `output` on a file system with locks"
-                ) from error
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-            stream.flush()
+        with locked(self.path):
             self._remove_litter()
             yield
 
