@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
@@ -49,6 +50,21 @@ _OURS = {
     "eval_on_start": "cotbal scores each unit when it is trained",
 }
 
+_COTBALS: dict[str, tuple[str, ...]] = {"on_divergence": ("stop", "retry")}
+"""Settings of cotbal's own below `training`, which transformers never sees, and what they accept."""
+
+# A number below 0 means nothing; 0 does for some.
+_NOT_NEGATIVE = {
+    "learning_rate",
+    "num_train_epochs",
+    "weight_decay",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "warmup_steps",
+}
+
 _RENAMED = {
     "warmup_ratio": "`warmup_steps`, where a number below 1 is a share of all steps",
     "evaluation_strategy": "nothing: cotbal scores each unit when it is trained",
@@ -93,6 +109,10 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
     types = typing.get_type_hints(TrainingArguments)
     for name, value in settings.items():
         path = f"{section}.{name}"
+        if name in _COTBALS:
+            if value not in _COTBALS[name]:
+                raise ConfigError(f"{path}: found {value!r}; expected one of {', '.join(_COTBALS[name])}")
+            continue
         if name in _OURS:
             raise ConfigError(f"{path}: not to be set here; {_OURS[name]}")
         if name not in known:
@@ -103,6 +123,30 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
         except ValidationError as error:
             expected = "; ".join(detail["msg"] for detail in error.errors()[:2])
             raise ConfigError(f"{path}: found {value!r}; {expected}") from None
+        _check_numbers(value, path)
+        if name in _NOT_NEGATIVE and float(value) < 0:
+            raise ConfigError(f"{path}: found {value!r}; expected: a number of at least 0")
+
+
+def _check_numbers(value: Any, path: str) -> None:
+    """Refuse NaN and infinity, at any depth."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_numbers(inner, f"{path}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            _check_numbers(inner, f"{path}[{index}]")
+    elif _is_not_finite(value):
+        raise ConfigError(f"{path}: found {value!r}; expected: a finite number")
+
+
+def _is_not_finite(value: Any) -> bool:
+    if not isinstance(value, (float, str)):
+        return False
+    try:
+        return not math.isfinite(float(value))  # of a text too: transformers takes some numbers as texts
+    except ValueError:
+        return False
 
 
 def training_settings(config: Config, stage: Stage) -> dict[str, Any]:
@@ -121,7 +165,9 @@ def training_settings(config: Config, stage: Stage) -> dict[str, Any]:
 
 def settings_that_matter(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a unit's result depends on."""
-    return {name: value for name, value in settings.items() if not _is_indifferent(name)}
+    return {
+        name: value for name, value in settings.items() if not _is_indifferent(name) and name not in _COTBALS
+    }
 
 
 def _is_indifferent(name: str) -> bool:
@@ -138,7 +184,7 @@ def training_arguments(settings: Mapping[str, Any], folder: Path, seed: int) -> 
     """
     try:
         return TrainingArguments(
-            **settings,
+            **{name: value for name, value in settings.items() if name not in _COTBALS},
             output_dir=str(folder),
             seed=seed,
             data_seed=seed,

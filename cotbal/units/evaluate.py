@@ -7,6 +7,8 @@ are fixed by position, hence the same whether a call was interrupted or not: pad
 from __future__ import annotations
 
 import json
+import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import Record
 from cotbal.metrics.metric import Metric
+from cotbal.units.faults import score_with
 from cotbal.units.store import SampleScore, json_line
 
 __all__ = ["answer", "check_references", "group_of", "score_samples", "teacher_forced_loss"]
@@ -38,14 +41,17 @@ def answer(
     max_length: int | None,
     path: Path,
     advance: Callable[[int], None] = lambda samples: None,
+    source: str = "",
 ) -> list[Answer]:
     """One answer per record: the generated text, or the mean loss of its answer tokens for a ``loss`` metric.
 
     Args:
         path: where answers are kept as they come; the complete batches already in it are not done again.
         advance: told how many samples were done or found done.
+        source: what the answers come from, such as the seal of the model; answers of another source are not kept.
     """
-    done = _finished_batches(path, len(records), batch_size)
+    kind = float if metric.kind == "loss" else str
+    done = _finished_batches(path, len(records), batch_size, kind, source)
     advance(len(done))
     answers = list(done)
     one_batch: Callable[[Sequence[Record]], list[Answer]]
@@ -59,7 +65,7 @@ def answer(
         for batch in _batches(records[len(done) :], batch_size):
             found = one_batch(batch)
             first = len(answers)
-            stream.write("".join(json_line({"index": first + i, "answer": a}) for i, a in enumerate(found)))
+            stream.write("".join(_answer_line(first + i, a, source) for i, a in enumerate(found)))
             stream.flush()
             answers += found
             advance(len(found))
@@ -129,7 +135,13 @@ def score_samples(
     if metric.kind == "loss":
         scores = [float(value) for value in answers]
     else:
-        scores = metric.score([str(value) for value in answers], references)
+        scores = score_with(metric, [str(value) for value in answers], references, task)
+    for record, score in zip(records, scores, strict=True):
+        if not math.isfinite(score):
+            raise ConfigError(
+                f"{record.source}, record {record.index}: its loss is {score}; either it has no answer tokens, or "
+                "the model is broken"
+            )
     return [
         SampleScore(
             task=task,
@@ -153,11 +165,8 @@ def check_references(records: Sequence[Record], metric: Metric, task: str) -> No
     if metric.kind == "loss":
         return
     references = [record.references for record in records]
-    try:
-        metric.score([accepted[0] for accepted in references], references)
-    except (ValueError, TypeError) as error:
-        files = ", ".join(sorted({str(record.source) for record in records}))
-        raise ConfigError(f"task '{task}', metric {metric.name}, references of {files}: {error}") from error
+    files = ", ".join(sorted({str(record.source) for record in records}))
+    score_with(metric, [accepted[0] for accepted in references], references, task, f", references of {files}")
 
 
 def group_of(record: Record, image_root: Path | None = None) -> str:
@@ -176,8 +185,18 @@ def _batches(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]
         yield records[start : start + size]
 
 
-def _finished_batches(path: Path, count: int, batch_size: int) -> list[Answer]:
-    """Answers of the complete batches in the file, which is cut after them."""
+def _answer_line(index: int, value: Answer, source: str) -> str:
+    return json_line({"index": index, "answer": value, "check": _check(index, value, source)})
+
+
+def _check(index: int, value: Answer, source: str) -> int:
+    return zlib.crc32(json.dumps([index, value, source]).encode())
+
+
+def _finished_batches(
+    path: Path, count: int, batch_size: int, kind: type[str] | type[float] = str, source: str = ""
+) -> list[Answer]:
+    """Answers of the complete batches in the file, which is cut after them, or before the first that is damaged."""
     if not path.is_file():
         return []
     answers: list[Answer] = []
@@ -186,10 +205,15 @@ def _finished_batches(path: Path, count: int, batch_size: int) -> list[Answer]:
         for line in stream:
             try:
                 values = json.loads(line)
-                if not line.endswith(b"\n") or values["index"] != len(answers):
+                value = values["answer"]
+                fits = type(value) is kind and (isinstance(value, str) or math.isfinite(value))
+                checked = values["check"] == _check(len(answers), value, source)
+                if not (
+                    line.endswith(b"\n") and values["index"] == len(answers) < count and fits and checked
+                ):
                     break
-                answers.append(values["answer"])
-            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+                answers.append(value)
+            except (ValueError, RecursionError, KeyError, TypeError):
                 break
             ends.append(ends[-1] + len(line))
     keep = len(answers) if len(answers) == count else len(answers) - len(answers) % batch_size

@@ -27,7 +27,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`, which is made where it is missing. It ends with the process, however that ends.
 
     Raises:
-        ConfigError: another process holds it; its number, its host and since when.
+        ConfigError: another process holds it; its number, its host and since when. Or the file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
@@ -38,6 +38,12 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder}: another cotbal process is working in this folder ({_holder(folder)}); wait for it, or give "
             "another `output`"
         ) from None
+    except (NotImplementedError, OSError) as error:
+        # Without locks at all (ENOSYS) filelock takes to a file that marks the folder, or says NotImplementedError.
+        raise ConfigError(
+            f"{folder / LOCK}: cannot be locked ({error}), so two processes could work in this folder at once; "
+            "give an `output` on a file system with locks"
+        ) from error
     holder = folder / HOLDER
     try:
         with replacing(holder) as stream:

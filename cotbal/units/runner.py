@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -19,10 +20,13 @@ from cotbal.tasks import MINI, plus_model
 from cotbal.units.arguments import training_settings
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
 from cotbal.units.evaluate import answer, check_references, score_samples
+from cotbal.units.faults import plain_faults
 from cotbal.units.fingerprint import versions
+from cotbal.units.integrity import UnitDamagedError
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
 from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
+from cotbal.units.seals import seal_bytes
 from cotbal.units.staleness import Staleness
 from cotbal.units.store import Manifest, OutputFolder, SampleScore, UnitFolder
 
@@ -123,36 +127,46 @@ class Runner:
                 f"{folder.model}: there is no such folder, but the unit is marked as trained; delete {folder.path} "
                 "to train it again"
             )
-        if manifest.state == "planned":
-            manifest = self._train(unit, folder, manifest, weights)
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
-        self._score(unit, folder, manifest)
+        with plain_faults(folder.path):
+            if manifest.state == "planned":
+                manifest = self._train(unit, folder, manifest, weights)
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            self._score(unit, folder, manifest)
 
     def _train(
         self, unit: Unit, folder: UnitFolder, manifest: Manifest, weights: TaskWeights | None
     ) -> Manifest:
-        from cotbal.units.train import release_memory, train
+        from cotbal.units.retries import train_through
+        from cotbal.units.train import Trained, release_memory, train
 
-        manifest = manifest.advanced("planned", versions=versions())
+        manifest = manifest.advanced("planned", versions=versions(), stopped="")
         folder.write_manifest(manifest)
         samples = self._training_samples(unit)
-        trained = train(
-            unit,
-            self.config,
-            self.settings[unit.stage],
-            self.mixture.training_set(unit),
-            self.processor,
-            self._strategy(unit, weights),
-            folder,
-            samples=samples,
-            begin=lambda done: self.progress.begin(unit.name, "train", done),
-            advance=self.progress.advance,
-        )
+
+        def attempt(learning_rate_scale: float) -> Trained:
+            return train(
+                unit,
+                self.config,
+                self.settings[unit.stage],
+                self.mixture.training_set(unit),
+                self.processor,
+                self._strategy(unit, weights),
+                folder,
+                samples=samples,
+                begin=lambda done: self.progress.begin(unit.name, "train", done),
+                advance=self.progress.advance,
+                learning_rate_scale=learning_rate_scale,
+                say=self.progress.say,
+            )
+
+        settings = self.settings[unit.stage]
+        trained, manifest = train_through(attempt, manifest, folder, settings, self.progress.say)
         manifest = manifest.advanced(
             "trained",
             steps=trained.steps,
             seconds={**manifest.seconds, "train": trained.seconds},
             samples={**manifest.samples, "train": samples},
+            files=trained.files,
         )
         folder.write_manifest(manifest)
         release_memory()
@@ -173,25 +187,35 @@ class Runner:
             from cotbal.units.train import release_memory
 
             self.progress.begin(unit.name, "score")
+            found = folder.model_damage(manifest, deep=True)
+            if found:
+                raise UnitDamagedError(f"{unit.name}: {'; '.join(found)}; add --redo to train it again")
+            source = seal_bytes(json.dumps(manifest.files, sort_keys=True).encode())
             model = load_model(self.config.model, folder.model)
             model = model.to(self._device(unit))
             for task in unit.scored_tasks:
-                scores += self._score_task(unit, folder, model, task)
+                scores += self._score_task(unit, folder, model, task, source)
             del model
             release_memory()
             self.progress.end()
-        folder.write_scores(scores)
+        seals = {**manifest.files, **folder.write_scores(scores)}
         self._tell_hopeless(unit, scores)
+        kept = unit.stage != "prepare" or self.config.preparation.keep_models
+        if not kept:
+            seals = {
+                name: seal for name, seal in seals.items() if not name.startswith(f"{folder.model.name}/")
+            }
         folder.write_manifest(
             manifest.advanced(
                 "scored",
                 finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 seconds={**manifest.seconds, "score": time.monotonic() - started},
                 samples={**manifest.samples, "score": len(scores)},
+                files=seals,
             )
         )
         shutil.rmtree(folder.predictions, ignore_errors=True)
-        if unit.stage == "prepare" and not self.config.preparation.keep_models:
+        if not kept:
             shutil.rmtree(folder.model, ignore_errors=True)
 
     def _tell_hopeless(self, unit: Unit, scores: Sequence[SampleScore]) -> None:
@@ -207,7 +231,9 @@ class Runner:
                     "explicit `weight`"
                 )
 
-    def _score_task(self, unit: Unit, folder: UnitFolder, model: Any, task: str) -> list[SampleScore]:
+    def _score_task(
+        self, unit: Unit, folder: UnitFolder, model: Any, task: str, source: str
+    ) -> list[SampleScore]:
         records = self.mixture.records(task, unit.split)
         metric = self.metrics[task]
         answers = answer(
@@ -220,6 +246,7 @@ class Runner:
             max_length=self.config.max_length,
             path=folder.predictions / f"{task}.jsonl",
             advance=self.progress.advance,
+            source=source,
         )
         return score_samples(records, answers, metric, task, self.mixture.task(task).images)
 

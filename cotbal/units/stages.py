@@ -85,6 +85,7 @@ def collect_scores(runner: Runner) -> ScoreTable:
         },
     )
     table.to_csv(runner.folder.scores_csv)
+    runner.folder.seal_product(runner.folder.scores_csv)
     return table
 
 
@@ -97,6 +98,7 @@ def weigh(config: Config) -> TaskWeights:
     folder = OutputFolder(config.output)
     if not folder.scores_csv.is_file():
         raise ConfigError(f"{folder.scores_csv}: there is no such file; run `cotbal prepare` first")
+    folder.check_product(folder.scores_csv)
     settings = config.weighing
     measurement = measure_scores(config, ScoreTable.from_csv(folder.scores_csv))
     weights = weighing.weigh(
@@ -106,6 +108,7 @@ def weigh(config: Config) -> TaskWeights:
         explicit={task.name: task.weight for task in config.tasks if task.weight is not None},
     )
     weights.save(folder.weights_json)
+    folder.seal_product(folder.weights_json)
     return weights
 
 
@@ -166,8 +169,9 @@ def tune(
 
 def saved_weights(config: Config) -> TaskWeights | None:
     """The weights that `weigh` saved, if any."""
-    path = OutputFolder(config.output).weights_json
-    return TaskWeights.load(path) if path.is_file() else None
+    folder = OutputFolder(config.output)
+    folder.check_product(folder.weights_json)
+    return TaskWeights.load(folder.weights_json) if folder.weights_json.is_file() else None
 
 
 def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False) -> TaskWeights | None:
@@ -260,10 +264,15 @@ def weigh_source(
                 f"--lower-is-better {unknown[0]}: {path} has no such task; it has {', '.join(tasks)}"
             )
         higher = {task: task not in lower_is_better for task in tasks}
+    if source.is_dir():
+        OutputFolder(source).check_product(path)
     weights = weighing.weigh(
         measure(ScoreTable.from_csv(path, higher_is_better=higher)),
         0.5 if temperature is None else temperature,
     )
     target = output or OutputFolder(folder).weights_json
     weights.save(target)
+    products = OutputFolder(target.parent)
+    if target == products.weights_json and products.units.is_dir():
+        products.seal_product(target)
     return weights, target

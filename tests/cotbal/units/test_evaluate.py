@@ -13,6 +13,7 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.data.records import Record, Turn
 from cotbal.units.evaluate import (
+    _answer_line,
     _finished_batches,
     answer,
     check_references,
@@ -20,7 +21,6 @@ from cotbal.units.evaluate import (
     score_samples,
     teacher_forced_loss,
 )
-from cotbal.units.store import json_line
 
 
 def record(index: int, text: str = "three") -> Record:
@@ -37,8 +37,8 @@ def test_only_complete_batches_are_kept(
 ) -> None:
     done = min(done, count)
     path = tmp_path_factory.mktemp("p") / "count.jsonl"
-    whole = "".join(json_line({"index": i, "answer": f"answer {i}"}) for i in range(done))
-    path.write_text(whole + json_line({"index": done, "answer": "x" * 40})[:torn])
+    whole = "".join(_answer_line(i, f"answer {i}", "") for i in range(done))
+    path.write_text(whole + _answer_line(done, "x" * 40, "")[:torn])
     kept = _finished_batches(path, count, batch)
     expected = count if done == count else done - done % batch
     assert kept == [f"answer {i}" for i in range(expected)]

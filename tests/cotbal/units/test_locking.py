@@ -1,6 +1,8 @@
 """One process at a time in an output folder: the second is told who is there, and a killed one is no obstacle."""
 
+import errno
 import multiprocessing
+import os
 import re
 import socket
 from multiprocessing.synchronize import Event
@@ -75,8 +77,19 @@ def test_an_error_inside_ends_the_lock(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / "units").mkdir()
-    torn = tmp_path / "units" / ".manifest.json.1-00.tmp"
+    torn = tmp_path / ".weights.json.1-0123abcd.tmp"
     torn.write_text("{")
     with OutputFolder(tmp_path).locked():
         assert not torn.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(ConfigError, match=r"\.lock: cannot be locked"), locked(tmp_path):
+        pass
