@@ -19,6 +19,7 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.data.formats import Record
 from cotbal.data.prompts import PromptCollator
+from cotbal.data.records import SHOWN_PROBLEMS, Problem
 from cotbal.metrics import Metric
 from cotbal.units.store import SampleScore, json_line
 
@@ -145,19 +146,32 @@ def score_samples(
 
 
 def check_references(records: Sequence[Record], metric: Metric, task: str) -> None:
-    """Try a metric on the references themselves, so that one it cannot read is found before any training.
+    """Score the references themselves, so that what a metric cannot judge is found before any training.
 
     Raises:
-        ConfigError: what the metric says of them.
+        ConfigError: references that the metric cannot read or that do not get full marks, by file and record.
     """
-    if metric.kind == "loss":
-        return
-    references = [record.references for record in records]
+    place = f"task '{task}', metric {metric.name}"
     try:
-        metric.score([accepted[0] for accepted in references], references)
+        unjudged = metric.unjudged([record.references for record in records])
     except (ValueError, TypeError) as error:
         files = ", ".join(sorted({str(record.source) for record in records}))
-        raise ConfigError(f"task '{task}', metric {metric.name}, references of {files}: {error}") from error
+        raise ConfigError(f"{place}, references of {files}: {error}") from error
+    if not unjudged:
+        return
+    problems = [Problem(records[i].source, records[i].index, reason) for i, reason in unjudged]
+    lines = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+    more = len(problems) - len(lines)
+    raise ConfigError(
+        "\n".join(
+            [
+                f"{place}: {len(problems)} of {len(records)} references cannot be scored",
+                *lines,
+                *([f"  ... and {more} more"] if more else []),
+                "Mend or remove these records, or give the task another metric.",
+            ]
+        )
+    )
 
 
 def group_of(record: Record, image_root: Path | None = None) -> str:
