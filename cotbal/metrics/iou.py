@@ -26,7 +26,7 @@ class IoU:
         threshold: None for the IoU itself; else 1 where the IoU is above it and 0 elsewhere (REC accuracy).
 
     Raises:
-        ValueError: a reference without a proper box, or with one that has no area and that nothing can overlap.
+        ValueError: a reference without a proper box.
 
     >>> IoU()(["It is at [0.0, 0.0, 0.5, 1.0]."], [["[0, 0, 1, 1]"]])
     [0.5]
@@ -62,16 +62,11 @@ class IoU:
                 f"references[{index}] has no proper {self.layout} box: {_shown(reference)}; '[x1, y1, x2, y2]' with "
                 "x1 <= x2 and y1 <= y2 is needed for iou, '[x, y, width, height]' for iou-xywh"
             )
-        if not box.area > 0:
-            raise ValueError(
-                f"references[{index}] has a box without area: {_shown(reference)}; no box can overlap it. Mend the "
-                "reference, or leave the record out"
-            )
         return box
 
 
 def intersection_over_union(first: Box, second: Box) -> float:
-    """Area of the intersection over that of the union; 0 for two boxes without area.
+    """Area of the intersection over that of the union; of two boxes without area, 1 if they are the same, else 0.
 
     >>> intersection_over_union(Box(0, 0, 2, 2), Box(1, 1, 3, 3)) == 1 / 7
     True
@@ -80,7 +75,7 @@ def intersection_over_union(first: Box, second: Box) -> float:
     height = max(0.0, min(first.y2, second.y2) - max(first.y1, second.y1))
     intersection = width * height
     union = first.area + second.area - intersection
-    return intersection / union if union > 0 else 0.0
+    return intersection / union if union > 0 else float(first == second)
 
 
 def _shown(text: str) -> str:

@@ -139,9 +139,8 @@ def test_a_reference_gets_full_marks(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "references", "index", "reason"),
     [
-        ("iou", [["[0, 0, 1, 1]"], ["[5, 5, 5, 9]"]], 1, "has a box without area: '[5, 5, 5, 9]'"),
         ("iou@0.5", [["dog"], ["[0, 0, 1, 1]"]], 0, "has no proper xyxy box: 'dog'"),
-        ("iou-xywh", [["[9, 9, 0, 1]"]], 0, "has a box without area"),
+        ("iou-xywh", [["[9, 9, -1, 1]"]], 0, "has no proper xywh box"),
         ("yes_no", [["yes"], ["是"]], 1, "yes_no reads an English 'yes' or 'no'"),
         ("vqa_accuracy", [["a"], ["a", "b"]], 1, "has 2 answers, with which vqa_accuracy cannot reach 1"),
         ("anls", [["x" * 20_001]], 0, "has 20001 characters"),

@@ -115,14 +115,14 @@ def test_questions_on_one_picture_are_one_group() -> None:
 def test_references_a_metric_cannot_judge_are_found_beforehand() -> None:
     check_references(RECORDS, metrics.get("exact_match"), "count")
     check_references(RECORDS, metrics.get("loss"), "count")
-    boxes = [record(0, "[0, 0, 1, 1]"), record(1, "[3, 0, 3, 1]"), record(2, "dog")]
+    boxes = [record(0, "[0, 0, 1, 1]"), record(1, "[3, 0, 2, 1]"), record(2, "dog")]
     with pytest.raises(ConfigError) as caught:
         check_references(boxes, metrics.get("iou@0.5"), "where")
     lines = str(caught.value).split("\n")
     assert lines[0] == "task 'where', metric iou@0.5: 2 of 3 references cannot be scored"
-    assert lines[1].startswith("  v.json, record 1: has a box without area: '[3, 0, 3, 1]'")
+    assert lines[1].startswith("  v.json, record 1: has no proper xyxy box: '[3, 0, 2, 1]'")
     assert lines[2].startswith("  v.json, record 2: has no proper xyxy box: 'dog'")
-    with pytest.raises(ConfigError, match="7 of 7 references cannot be scored(.*\n)*.* v.json, record 6"):
+    with pytest.raises(ConfigError, match=r"7 of 7 references cannot be scored(.*\n)*.* v\.json, record 6"):
         check_references(RECORDS, metrics.get("yes_no"), "count")
     many = [record(index, "dog") for index in range(14)]
     with pytest.raises(ConfigError, match=r"\.\.\. and 4 more\nMend or remove"):
