@@ -243,9 +243,7 @@ def weigh_source(
     target = output or RunFolder(folder).weights_json
     # Before anything is computed: a mistyped path should be met at once.
     if target.is_dir():
-        raise ConfigError(
-            f"--output {target}: is a folder; give the path of a file, such as {target / 'weights.json'}"
-        )
+        raise ConfigError(f"--output {target}: is a folder; give a file, such as {target / 'weights.json'}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
