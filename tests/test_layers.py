@@ -13,7 +13,7 @@ FLOORS = [
     {"tasks", "atomic"},
     {"method", "config"},
     {"strategies", "data", "metrics"},
-    {"tune"},
+    {"tune", "imports"},
     {"units", "report", "demo"},
     {"doctor"},
     {"cli", "__main__"},

@@ -10,7 +10,7 @@ import yaml
 from cotbal.cli import app, main
 from cotbal.method.weights import TaskWeights
 
-COMMANDS = ("run", "prepare", "weigh", "tune", "report", "status", "doctor", "demo")
+COMMANDS = ("run", "prepare", "weigh", "import", "tune", "report", "status", "doctor", "demo")
 ROOT = Path(__file__).parents[2]
 
 
