@@ -36,6 +36,8 @@ class Metric:
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
         """Scores of all samples, in order.
 
+        Reasoning in front of an answer is not scored: see `final_answer`. Your own functions get texts whole.
+
         Some metrics look at the whole set (`cider` takes its document frequencies from all references), so a
         set is scored in one call.
 
@@ -64,6 +66,9 @@ class Metric:
                 raise ValueError(f"references[{index}] is empty; at least one accepted answer is needed")
         if not predictions:
             return []
+        if ":" not in self.name:
+            predictions = [final_answer(prediction) for prediction in predictions]
+            references = [[final_answer(reference) for reference in accepted] for accepted in references]
         scores = [float(score) for score in self.function(predictions, references)]
         if len(scores) != len(predictions):
             raise ValueError(
@@ -112,6 +117,16 @@ class Metric:
         best = max(scores)
         enough = best > 0 if self.full_marks is None else best >= self.full_marks
         return None if enough else _falls_short(accepted[scores.index(best)], best, self.full_marks)
+
+
+def final_answer(text: str) -> str:
+    """What follows the reasoning (`<think>...</think>`, its opening perhaps in the prompt); nothing if it never ends.
+
+    >>> final_answer("<think>Two, or three?</think>\\n\\nthree"), final_answer("three"), final_answer("<think>Two")
+    ('three', 'three', '')
+    """
+    _, close, answer = text.rpartition("</think>")
+    return "" if not close and "<think>" in text else answer.lstrip() if close else text
 
 
 def _falls_short(reference: str, score: float, wanted: float | None) -> str:

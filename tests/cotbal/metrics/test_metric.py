@@ -166,6 +166,24 @@ def test_a_metric_that_falls_short_on_its_own_reference_is_found() -> None:
     assert half.unjudged([["x"]]) == [(0, "the reference 'x' given as the answer scores 0.5; 1 is needed")]
 
 
+@pytest.mark.parametrize("name", GENERATION)
+def test_reasoning_is_not_scored(name: str, module: types.ModuleType) -> None:
+    metric = metrics.get(name)
+    right, other = _answer(name), "[5, 5, 6, 6]" if name.startswith("iou") else "no"
+    references = [[f"<think>\n{other}\n</think>\n\n{right}"], [other]]
+    # What is open was opened by the prompt; what is not closed was cut off before any answer.
+    answers = [f"{other}\n</think>\n\n{right}", f"<think>\n{other}"]
+    found, missed = metric.score(answers, references)
+    plain = metric.score([right, ""], [[right], [other]])
+    assert [found, missed] == plain
+    assert found > missed == 0
+
+
+def test_your_own_metric_gets_whole_texts(module: types.ModuleType) -> None:
+    module.length = lambda found, wanted: [len(text) for text in found]  # type: ignore[attr-defined]
+    assert metrics.get("users_own_metrics:length").score(["<think>a</think>b"], [["b"]]) == [17.0]
+
+
 def test_loss_is_lower_is_better_and_scores_no_text() -> None:
     loss = metrics.get("loss")
     assert (loss.kind, loss.higher_is_better) == ("loss", False)
