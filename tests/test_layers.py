@@ -25,7 +25,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"cotbal.tasks", "cotbal.atomic", "cotbal.extras"},
         {"cotbal.method", "cotbal.config"},
         {"cotbal.strategies", "cotbal.data", "cotbal.metrics"},
-        {"cotbal.tune"},
+        {"cotbal.tune", "cotbal.imports"},
         {"cotbal.report", "cotbal.demo", "cotbal.integrations"},
         {"cotbal"},
         {"cotbal.units"},

@@ -19,13 +19,15 @@ from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
 from cotbal.units.arguments import training_settings
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
-from cotbal.units.evaluate import answer, check_references, score_samples
+from cotbal.units.evaluate import answer
 from cotbal.units.faults import plain_faults
 from cotbal.units.fingerprint import versions
+from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.integrity import UnitDamagedError
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
 from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
+from cotbal.units.scoring import check_references, score_samples
 from cotbal.units.seals import seal_bytes
 from cotbal.units.staleness import Staleness
 from cotbal.units.store import Manifest, OutputFolder, SampleScore, UnitFolder
@@ -60,6 +62,7 @@ class Runner:
         self.metrics = {
             task.name: metric_of(task, index) for index, task in enumerate(config.tasks) if task.metric
         }
+        generation_settings(config.evaluation.generation)
         self.settings = {stage: training_settings(config, stage) for stage in STAGES}
         for index, strategy in enumerate(config.comparison.strategies):
             check_strategy(strategy, index, [task.name for task in config.tasks])
@@ -191,7 +194,8 @@ class Runner:
             if found:
                 raise UnitDamagedError(f"{unit.name}: {'; '.join(found)}; add --redo to train it again")
             source = seal_bytes(json.dumps(manifest.files, sort_keys=True).encode())
-            model = load_model(self.config.model, folder.model)
+            dtype = scoring_dtype(self.config, self.settings[unit.stage])
+            model = load_model(self.config.model.model_copy(update={"dtype": dtype}), folder.model)
             model = model.to(self._device(unit))
             for task in unit.scored_tasks:
                 scores += self._score_task(unit, folder, model, task, source)
@@ -245,6 +249,8 @@ class Runner:
             max_new_tokens=self.mixture.task(task).max_new_tokens,
             max_length=self.config.max_length,
             path=folder.predictions / f"{task}.jsonl",
+            generation=generation_settings(self.config.evaluation.generation),
+            workers=self.config.evaluation.workers,
             advance=self.progress.advance,
             source=source,
         )
