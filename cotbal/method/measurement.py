@@ -257,7 +257,7 @@ def _over_seeds(
         random = generator(seed, f"seeds of {name}")
         return over_seeds(np.stack(values), np.stack(draws), random).interval(confidence)
 
-    gains: list[FloatArray] | None = [np.full((replicates, count), np.nan) for _ in parts]
+    gains = [np.full((replicates, count), np.nan) for _ in parts]
     contribution_intervals = np.full((count, count, 2), np.nan)
     for j, task in enumerate(scores.tasks):
         columns = [replicate_column(scores.of_seed(s), task, replicates, seed) for s in scores.seeds]
@@ -368,8 +368,8 @@ def _advice(lost: UndefinedColumn, seeds: tuple[int, ...]) -> str:
     return (
         f"contributions to task {lost.task!r} are undefined{where}: {lost.reason} (V[mini] {lost.mini:.6g}, "
         f"V[plus_{lost.task}] {lost.plus:.6g}). {there or 'Its'} inward weight is 1 and it is left out of the other "
-        "tasks' outward contributions. Give it more validation samples, a larger step from the mini to the full subset, "
-        "or another metric"
+        "tasks' outward contributions. Give it more validation samples, a larger step from the mini to the full "
+        "subset, or another metric"
     )
 
 

@@ -3,7 +3,7 @@
 With q_s a quantity (a weight, a contribution, ...) found by the preparation of seed s, all scored on the same
 validation samples:
 
-    q_s = q + a_s + b + c_s        a: the seed, b: the samples, c: both at once (the samples' part that differs by seed)
+    q_s = q + a_s + b + c_s        a: the seed, b: the samples, c: what of the samples' part differs by seed
 
 The bootstrap over samples shows `b + c_s`, for one seed and for the mean over seeds; the spread of the q_s shows
 `a_s + c_s`. Their variances follow, and the mean over S seeds varies by (A + C) / S + B.
@@ -19,7 +19,7 @@ import numpy as np
 from cotbal.method.arrays import FloatArray
 from cotbal.method.bootstrap import percentile_interval
 
-# A task's own seed variance is known from S - 1 differences only. What all tasks show together counts as this many more.
+# A task's own seed variance is known from S - 1 differences only; what all tasks show together counts as this many.
 _SHARED_DIFFERENCES = 4
 
 
@@ -85,8 +85,8 @@ def over_seeds(
     seed), plus a deviation of the seeds' mean drawn from a t distribution. Drawing the seeds themselves again, as a
     plain hierarchical bootstrap does, cannot do for so few: of two seeds, half of the draws would have no spread.
 
-    The seed variance of a task is its own S - 1 differences', moderated by the mean over the tasks (after Smyth, 2004,
-    with a fixed prior of 4 degrees of freedom), so that two seeds are enough to say something.
+    The seed variance of a task is that of its own S - 1 differences, moderated by the mean over the tasks (after
+    Smyth, 2004, with a fixed prior of 4 degrees of freedom), so that two seeds are enough to say something.
 
     Args:
         values: of each seed, [..., S, N]; NaN where undefined, which leaves the means.
@@ -136,7 +136,8 @@ def _moderated(own: FloatArray, seeds: int, tasks: int, pooled: bool) -> tuple[F
 def _spread(values: FloatArray, mean: FloatArray, count: FloatArray) -> FloatArray:
     """Variance over the seeds, [..., N]; NaN where fewer than two of them have a value."""
     squares = np.nansum((values - mean[..., None, :]) ** 2, axis=-2)
-    return np.divide(squares, count - 1, out=np.full_like(squares, np.nan), where=count > 1)
+    variance: FloatArray = np.divide(squares, count - 1, out=np.full_like(squares, np.nan), where=count > 1)
+    return variance
 
 
 def _variance(replicates: FloatArray) -> FloatArray:

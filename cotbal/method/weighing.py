@@ -161,7 +161,8 @@ def _term(values: FloatArray, temperature: float) -> FloatArray:
         scaled = np.where(defined, (values - peak) / temperature, -math.inf)
     exponentials = np.exp(scaled)
     count = defined.sum(axis=-1, keepdims=True)
-    return np.where(defined, count * exponentials / exponentials.sum(axis=-1, keepdims=True), 1.0)
+    total = np.where(count > 0, exponentials.sum(axis=-1, keepdims=True), 1.0)
+    return np.where(defined, count * exponentials / total, 1.0)
 
 
 def _combined(outward: FloatArray, inward: FloatArray, difficulty: FloatArray) -> FloatArray:
