@@ -44,7 +44,7 @@ def score_table(
     alike: bool = False,
     seed: int = 0,
 ) -> ScoreTable:
-    """Per-sample scores; tasks at the places `mastered` gain nothing from their own data; `alike`: all do the same."""
+    """Per-sample scores; tasks at the places `mastered` gain nothing from their own data; `alike`: all are equal."""
     random = np.random.default_rng(seed)
     measured = [task for task in tasks if task.is_measured]
     help_ = random.uniform(-0.1, 0.5, (len(measured), len(measured)))
