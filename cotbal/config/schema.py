@@ -65,6 +65,7 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_one_or_many)]
 Settings = Annotated[dict[str, Any], BeforeValidator(_settings)]
 """Fields of `transformers.TrainingArguments` or `GenerationConfig`, checked when the units are set up."""
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Section(BaseModel):
@@ -170,10 +171,24 @@ class PreparationConfig(_Section):
 
     mini_fraction: Fraction = 1 / 32
     plus_fraction: Fraction = 1.0
+    seeds: tuple[Seed, ...] | None = Field(
+        default=None, min_length=1, description="one preparation for each; the weights are means over them"
+    )
+    vary: tuple[Literal["order", "subsets"], ...] = Field(
+        default=("order", "subsets"),
+        min_length=1,
+        description="what a seed changes: order and dropout of the training, or which samples the subsets hold",
+    )
     keep_models: bool = Field(
         default=True, description="keep the models of these units after their validation"
     )
     training: Settings = Field(default_factory=dict, description="what differs from the top-level `training`")
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        _refuse_repeated([str(seed) for seed in value or ()], "seed", "list each seed once")
+        return value
 
     @model_validator(mode="after")
     def _mini_is_smaller(self) -> Self:
@@ -240,9 +255,7 @@ class ComparisonConfig(_Section):
         default=(StrategyConfig(name="cotbal", label=None),), min_length=1, max_length=1000
     )
     single_task: bool = False
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] | None = Field(
-        default=None, min_length=1, max_length=1000
-    )
+    seeds: tuple[Seed, ...] | None = Field(default=None, min_length=1, max_length=1000)
 
     @field_validator("strategies")
     @classmethod
@@ -305,6 +318,11 @@ class Config(_Section):
     def measured_tasks(self) -> tuple[TaskConfig, ...]:
         """The tasks with a validation set, in the config's order."""
         return tuple(task for task in self.tasks if task.measured)
+
+    @property
+    def preparation_seeds(self) -> tuple[int, ...]:
+        """The seeds of the preparations; `seed` where none are listed."""
+        return self.preparation.seeds or (self.seed,)
 
     @property
     def comparison_seeds(self) -> tuple[int, ...]:

@@ -11,13 +11,13 @@ version):
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from cotbal.method.arrays import FloatArray
-from cotbal.method.bootstrap import Gathered, Resampled, percentile_interval, replicate_column
+from cotbal.method.bootstrap import Gathered, Resampled, generator, percentile_interval, replicate_column
 from cotbal.method.formulas import (
     ImprovementAndError,
     contributions_where,
@@ -28,7 +28,8 @@ from cotbal.method.formulas import (
     relative_improvements,
 )
 from cotbal.method.scores import ScoreTable
-from cotbal.text_table import decimal, text_table
+from cotbal.method.seeds import over_seeds
+from cotbal.method.text_table import decimal, text_table
 
 __all__ = [
     "ImprovementAndError",
@@ -54,7 +55,8 @@ class UndefinedContributionsWarning(UserWarning):
 class UndefinedColumn:
     """A task that contributions cannot be measured on, with the numbers that say so.
 
-    `interval` is the bootstrap interval of its gain, or None where only means are known.
+    `interval` is the bootstrap interval of its gain, or None where only means are known. `seeds` are those whose
+    preparations could not measure it; empty where there was one preparation.
     """
 
     task: str
@@ -62,6 +64,7 @@ class UndefinedColumn:
     plus: float
     interval: tuple[float, float] | None
     reason: str
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +86,12 @@ class Measurement:
         dropped: replicates left out of each column because their denominator was exactly 0, [N] int64.
         samples, groups: validation samples of each task, and groups they are resampled by; 0: means only. [N].
         confidence, replicates, seed: of the bootstrap; replicates is 0 when there was none.
-        resampled: the replicates, when every defined column has some; else None.
+        resampled: the replicates, when every defined column has some; else None. With seeds, `by_seed` has them.
         scores_sha256: hash of the score table.
+        seeds: of the preparations, where there were several: then everything above is a mean over them, an entry of
+            C over those that define it, and the intervals hold both variances, the seeds' and the samples'.
+            Empty for one preparation, whose intervals cover the validation samples only.
+        by_seed: what each of them found alone.
     """
 
     tasks: tuple[str, ...]
@@ -110,6 +117,13 @@ class Measurement:
     seed: int
     resampled: Resampled | None
     scores_sha256: str
+    seeds: tuple[int, ...] = ()
+    by_seed: tuple[Measurement, ...] = ()
+
+    @property
+    def preparations(self) -> tuple[Measurement, ...]:
+        """One measurement per preparation: of each seed, or this one."""
+        return self.by_seed or (self,)
 
     def __str__(self) -> str:
         """Contributions, one line per giving task and one column per receiving one; then what they sum up to."""
@@ -152,6 +166,10 @@ def measure(
     task is named in an `UndefinedContributionsWarning`. Replicates whose denominator is exactly 0 are dropped
     and counted.
 
+    A table with seeds is measured seed by seed, and what is found is averaged. Its intervals hold the variance of the
+    seeds as well (see `cotbal.method.seeds.over_seeds`); those of a table without seeds cannot: they say how the
+    result would change with other validation samples, not with another order of training.
+
     Args:
         scores: a table with the models `mini` and `plus_<task>` for every task.
         confidence: of the intervals.
@@ -174,6 +192,17 @@ def measure(
     vqa           0.500       -    0.500   0.250       0.667
     """
     _check_arguments(scores, confidence, replicates, seed)
+    settings = (confidence, replicates, seed, plain)
+    found = _over_seeds(scores, *settings) if scores.seeds else _measure_one(scores, *settings)
+    for lost in found.undefined:
+        warnings.warn(_advice(lost, found.seeds), UndefinedContributionsWarning, stacklevel=2)
+    return found
+
+
+def _measure_one(
+    scores: ScoreTable, confidence: float, replicates: int, seed: int, plain: bool
+) -> Measurement:
+    """One preparation."""
     mini, plus = scores.mini, scores.plus
     count = len(scores.tasks)
     difficulty = intra_task_difficulty(mini, plus, scores.higher_is_better, tasks=scores.tasks)
@@ -206,8 +235,6 @@ def measure(
     undefined = tuple(
         _undefined_column(scores, int(j), gain_intervals[j], confidence) for j in np.flatnonzero(is_undefined)
     )
-    for lost in undefined:
-        warnings.warn(_advice(lost), UndefinedContributionsWarning, stacklevel=2)
     contributions = contributions_where(mini, plus, is_undefined)
     resampled = gathered.result()
     return Measurement(
@@ -234,6 +261,85 @@ def measure(
         seed=seed,
         resampled=resampled if gathered.groups.any() else None,
         scores_sha256=scores.sha256,
+    )
+
+
+def _over_seeds(
+    scores: ScoreTable, confidence: float, replicates: int, seed: int, plain: bool
+) -> Measurement:
+    """The mean of several preparations."""
+    parts = []
+    for preparation in scores.seeds:
+        try:
+            table = scores.of_seed(preparation)
+            parts.append(_measure_one(table, confidence, replicates, seed, plain))
+        except ValueError as error:
+            raise ValueError(f"seed {preparation}: {error}") from None
+    count = len(scores.tasks)
+
+    def interval(values: list[FloatArray], draws: list[FloatArray] | None, name: str) -> FloatArray:
+        if draws is None:
+            return np.full((count, 2), np.nan)
+        random = generator(seed, f"seeds of {name}")
+        return over_seeds(np.stack(values), np.stack(draws), random).interval(confidence)
+
+    gains = [np.full((replicates, count), np.nan) for _ in parts]
+    contribution_intervals = np.full((count, count, 2), np.nan)
+    for j, task in enumerate(scores.tasks):
+        columns = [replicate_column(scores.of_seed(s), task, replicates, seed) for s in scores.seeds]
+        known = [column for column in columns if column is not None]
+        if len(known) < len(parts):
+            continue
+        sign = 1.0 if scores.higher_is_better[j] else -1.0
+        draws = []
+        for part, column, row in zip(parts, known, gains, strict=True):
+            row[:, j] = sign * column.gains[:, j]
+            lost = any(task == undefined.task for undefined in part.undefined)
+            draws.append(np.full_like(column.gains, np.nan) if lost else column.contributions(j))
+        contribution_intervals[:, j] = interval([p.contributions[:, j] for p in parts], draws, f"C {task}")
+    resampled = [part.resampled for part in parts if part.resampled is not None]
+    terms = resampled if len(resampled) == len(parts) else None
+    mean = {
+        name: _mean_of_defined(np.stack([getattr(part, name) for part in parts]), axis=0)
+        for name in ("contributions", "outward", "inward", "difficulty", "gains", "mini", "plus")
+    }
+    return Measurement(
+        tasks=scores.tasks,
+        higher_is_better=scores.higher_is_better,
+        **mean,
+        undefined=_undefined_in_some(scores.seeds, parts),
+        gain_intervals=interval([p.gains for p in parts], gains if terms else None, "gains"),
+        contribution_intervals=contribution_intervals,
+        outward_intervals=interval(
+            [p.outward for p in parts], [r.outward for r in terms] if terms else None, "outward"
+        ),
+        inward_intervals=interval(
+            [p.inward for p in parts], [r.inward for r in terms] if terms else None, "inward"
+        ),
+        difficulty_intervals=interval(
+            [p.difficulty for p in parts], [r.difficulty for r in terms] if terms else None, "difficulty"
+        ),
+        dropped=np.sum([part.dropped for part in parts], axis=0),
+        samples=parts[0].samples,
+        groups=parts[0].groups,
+        confidence=confidence,
+        replicates=parts[0].replicates,
+        seed=seed,
+        resampled=None,
+        scores_sha256=scores.sha256,
+        seeds=scores.seeds,
+        by_seed=tuple(parts),
+    )
+
+
+def _undefined_in_some(seeds: tuple[int, ...], parts: list[Measurement]) -> tuple[UndefinedColumn, ...]:
+    """The tasks that some preparation could not measure: the first such reason, and all such seeds."""
+    found: dict[str, list[tuple[int, UndefinedColumn]]] = {}
+    for seed, part in zip(seeds, parts, strict=True):
+        for lost in part.undefined:
+            found.setdefault(lost.task, []).append((seed, lost))
+    return tuple(
+        replace(columns[0][1], seeds=tuple(seed for seed, _ in columns)) for columns in found.values()
     )
 
 
@@ -277,10 +383,21 @@ def _undefined_column(scores: ScoreTable, j: int, interval: FloatArray, confiden
     return UndefinedColumn(task, float(scores.mini[j]), float(scores.plus[j, j]), bounds, reason)
 
 
-def _advice(lost: UndefinedColumn) -> str:
+def _advice(lost: UndefinedColumn, seeds: tuple[int, ...]) -> str:
+    where = there = ""
+    if seeds:
+        where = (
+            f" with seed {lost.seeds[0]}" if len(lost.seeds) == 1 else f" with seeds {_listed(lost.seeds)}"
+        )
+        where += f" (of {_listed(seeds)})"
+        there = "There, its" if len(lost.seeds) < len(seeds) else ""
     return (
-        f"contributions to task {lost.task!r} are undefined: {lost.reason} (V[mini] {lost.mini:.6g}, "
-        f"V[plus_{lost.task}] {lost.plus:.6g}). Its inward weight is 1 and it is left out of the other tasks' "
-        "outward contributions. Give it more validation samples, a larger step from the mini to the full subset, "
-        "or another metric"
+        f"contributions to task {lost.task!r} are undefined{where}: {lost.reason} (V[mini] {lost.mini:.6g}, "
+        f"V[plus_{lost.task}] {lost.plus:.6g}). {there or 'Its'} inward weight is 1 and it is left out of the other "
+        "tasks' outward contributions. Give it more validation samples, a larger step from the mini to the full "
+        "subset, or another metric"
     )
+
+
+def _listed(seeds: tuple[int, ...]) -> str:
+    return ", ".join(map(str, seeds))

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from cotbal.method import scores_csv
 from cotbal.method.arrays import FloatArray, Labels, directions, float_array, same_length
+from cotbal.method.text_table import decimal, text_table
 from cotbal.tasks import MINI, check_task_names, plus_model
-from cotbal.text_table import decimal, text_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,16 @@ class ScoreTable:
         higher_is_better: direction of each task's metric.
         entries: model -> task -> per-sample scores (float64 [n]) or one mean (float). A model need not have
             been scored on every task. Samples of one task are paired: entry k of every model is sample k.
+            With seeds: float64 [S, n], or [S] means, one row per seed.
         groups: task -> one label per sample; samples that share a label (questions on one image) are
             resampled together. A task that is absent has every sample in a group of its own.
+        seeds: of the preparations the scores come from, where there are several, scored on the same samples;
+            empty for one preparation. See `from_seeds`.
 
     Raises:
         ValueError: unknown or repeated tasks, no scores, NaN or infinite scores, models with unequal numbers
-            of samples of one task, or groups of another length than the samples.
+            of samples of one task, groups of another length than the samples, or an entry without a row for
+            every seed.
 
     >>> table = ScoreTable.from_samples({"mini": {"vqa": [0, 1]}, "plus_vqa": {"vqa": [1, 1]}})
     >>> table.tasks, table.mini, table.plus
@@ -50,6 +54,7 @@ class ScoreTable:
     higher_is_better: tuple[bool, ...]
     entries: Mapping[str, Mapping[str, float | FloatArray]]
     groups: Mapping[str, Labels] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         tasks = check_task_names(self.tasks)
@@ -57,6 +62,7 @@ class ScoreTable:
         object.__setattr__(self, "higher_is_better", directions(self.higher_is_better, tasks))
         if not self.entries:
             raise ValueError("the score table has no model; at least one model's scores are needed")
+        object.__setattr__(self, "seeds", _check_seeds(self.seeds))
         counts: dict[str, tuple[str, int]] = {}
         entries: dict[str, Mapping[str, float | FloatArray]] = {}
         for model, row in self.entries.items():
@@ -65,7 +71,11 @@ class ScoreTable:
             if unknown:
                 raise ValueError(f"model {model!r} has scores of {unknown[0]!r}; the tasks are {list(tasks)}")
             entries[model] = MappingProxyType(
-                {task: _entry(model, task, row[task], counts) for task in tasks if task in row}
+                {
+                    task: _entry(model, task, row[task], counts, len(self.seeds))
+                    for task in tasks
+                    if task in row
+                }
             )
         object.__setattr__(self, "entries", MappingProxyType(entries))
         object.__setattr__(self, "groups", MappingProxyType(_labels(self.groups, tasks, counts)))
@@ -125,11 +135,22 @@ class ScoreTable:
     ) -> Self:
         """Read a CSV file: see `cotbal.method.scores_csv.read` for its columns and errors."""
         found = scores_csv.read(path, tasks=tasks, higher_is_better=higher_is_better)
-        return cls(found.tasks, found.higher_is_better, found.entries, found.groups)
+        tables = {
+            0 if seed is None else seed: cls(part.tasks, part.higher_is_better, part.entries, part.groups)
+            for seed, part in found.items()
+        }
+        try:
+            return cls.from_seeds(tables)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from None
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write all of the table as CSV, atomically; `from_csv` gives it back exactly."""
-        content = scores_csv.Scores(self.tasks, self.higher_is_better, self.entries, self.groups)
+        tables: dict[int | None, ScoreTable] = {seed: self.of_seed(seed) for seed in self.seeds}
+        content = {
+            seed: scores_csv.Scores(table.tasks, table.higher_is_better, table.entries, table.groups)
+            for seed, table in (tables or {None: self}).items()
+        }
         scores_csv.write(content, path)
 
     def __str__(self) -> str:
@@ -141,13 +162,15 @@ class ScoreTable:
             ]
             for model in self.models
         ]
-        arrays = {
-            task: entry
+        samples = {
+            task: entry.shape[-1]
             for row in self.entries.values()
             for task, entry in row.items()
-            if not isinstance(entry, float)
+            if not isinstance(entry, float) and entry.ndim == (2 if self.seeds else 1)
         }
-        rows.append(["samples", *(str(arrays[task].size) if task in arrays else "-" for task in self.tasks)])
+        rows.append(["samples", *(str(samples.get(task, "-")) for task in self.tasks)])
+        if self.seeds:
+            rows.append(["seeds", *(str(len(self.seeds)) for _ in self.tasks)])
         if not all(self.higher_is_better):
             rows.append(["better", *("higher" if higher else "lower" for higher in self.higher_is_better)])
         return text_table(["model", *self.tasks], rows)
@@ -155,21 +178,66 @@ class ScoreTable:
     def __repr__(self) -> str:
         return f"ScoreTable({len(self.models)} models, tasks: {', '.join(self.tasks)})"
 
+    @classmethod
+    def from_seeds(cls, tables: Mapping[int, ScoreTable]) -> Self:
+        """One table of a preparation that was repeated: seed -> its scores.
+
+        A mean of this table is over seeds and samples; `of_seed` gives one preparation back. A single table is
+        returned as it is, without a seed.
+
+        Raises:
+            ValueError: no table, or tables that differ in tasks, directions, models, samples or groups.
+
+        >>> first = ScoreTable.from_samples({"mini": {"vqa": [0, 1]}})
+        >>> second = ScoreTable.from_samples({"mini": {"vqa": [1, 1]}})
+        >>> ScoreTable.from_seeds({0: first, 1: second}).mean("mini", "vqa")
+        0.75
+        """
+        if not tables:
+            raise ValueError("tables is empty; at least one seed's scores are needed")
+        (seed, first), *others = tables.items()
+        for other, table in others:
+            _check_alike(seed, first, other, table)
+        if not others:
+            return cls(first.tasks, first.higher_is_better, first.entries, first.groups)
+        entries = {
+            model: {task: np.stack([table.entries[model][task] for table in tables.values()]) for task in row}
+            for model, row in first.entries.items()
+        }
+        return cls(first.tasks, first.higher_is_better, entries, first.groups, tuple(tables))
+
+    def of_seed(self, seed: int) -> ScoreTable:
+        """The scores of one preparation, as a table without seeds.
+
+        Raises:
+            ValueError: the table has no such seed.
+        """
+        if seed not in self.seeds:
+            raise ValueError(f"there are no scores of seed {seed}; the seeds are {list(self.seeds)}")
+        row = self.seeds.index(seed)
+        entries: dict[str, dict[str, float | FloatArray]] = {
+            model: {task: _row_of(entry, row) for task, entry in scored.items()}
+            for model, scored in self.entries.items()
+        }
+        return ScoreTable(self.tasks, self.higher_is_better, entries, self.groups)
+
     @property
     def models(self) -> tuple[str, ...]:
         """Ids of the scored models."""
         return tuple(self.entries)
 
     def mean(self, model: str, task: str) -> float:
-        """V[model, task]: mean score over the validation samples."""
+        """V[model, task]: mean score over the validation samples, and over the seeds."""
         entry = self._find(model, task)
         # What entry.mean() does, without its overhead: a table of 512 tasks has 262,656 means.
-        return entry if isinstance(entry, float) else float(np.add.reduce(entry)) / entry.size
+        return entry if isinstance(entry, float) else float(np.add.reduce(entry, axis=None)) / entry.size
 
     def samples(self, model: str, task: str) -> FloatArray | None:
-        """Per-sample scores [n], read-only; None where only the mean is known."""
+        """Per-sample scores [n] (means over the seeds), read-only; None where only the mean is known."""
         entry = self._find(model, task)
-        return None if isinstance(entry, float) else entry
+        if isinstance(entry, float) or (self.seeds and entry.ndim == 1):
+            return None
+        return _read_only(entry.mean(axis=0)) if self.seeds else entry
 
     def has(self, model: str, task: str) -> bool:
         """Whether this model was scored on this task."""
@@ -189,6 +257,8 @@ class ScoreTable:
     def sha256(self) -> str:
         """Hash of everything in the table, to recognise it later."""
         digest = hashlib.sha256()
+        if self.seeds:
+            digest.update(f"seeds {self.seeds}\n".encode())
         for task, higher in zip(self.tasks, self.higher_is_better, strict=True):
             digest.update(f"task {task} {higher}\n".encode())
             if task in self.groups:
@@ -219,21 +289,77 @@ def _check_model(model: str) -> None:
         raise ValueError(f"model id {model!r} is not allowed; a string without outer blanks is needed")
 
 
-def _entry(model: str, task: str, value: Any, counts: dict[str, tuple[str, int]]) -> float | FloatArray:
+def _check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    checked = tuple(int(seed) for seed in seeds)
+    if len(checked) == 1 or len(set(checked)) < len(checked):
+        raise ValueError(
+            f"seeds is {list(checked)}; at least two different ones are needed, or none for one preparation"
+        )
+    return checked
+
+
+def _check_alike(seed: int, first: ScoreTable, other: int, table: ScoreTable) -> None:
+    def shapes(of: ScoreTable) -> dict[str, dict[str, tuple[int, ...]]]:
+        return {m: {t: np.shape(entry) for t, entry in row.items()} for m, row in of.entries.items()}
+
+    for what, one, two in (
+        ("tasks", first.tasks, table.tasks),
+        ("higher_is_better", first.higher_is_better, table.higher_is_better),
+        ("models", sorted(first.entries), sorted(table.entries)),
+        ("numbers of samples", shapes(first), shapes(table)),
+        (
+            "groups",
+            {task: labels.tolist() for task, labels in first.groups.items()},
+            {task: labels.tolist() for task, labels in table.groups.items()},
+        ),
+    ):
+        if one != two:
+            found = f": {one} and {two}" if what in ("tasks", "higher_is_better", "models") else ""
+            raise ValueError(
+                f"the scores of seeds {seed} and {other} have other {what}{found}; score every seed's models on "
+                "the same samples of the same tasks"
+            )
+
+
+def _row_of(entry: float | FloatArray, row: int) -> float | FloatArray:
+    assert not isinstance(entry, float)
+    return float(entry[row]) if entry.ndim == 1 else entry[row]
+
+
+def _entry(
+    model: str, task: str, value: Any, counts: dict[str, tuple[str, int]], seeds: int
+) -> float | FloatArray:
     name = f"score of model {model!r} on task {task!r}"
+    if seeds:
+        return _seeded_entry(name, model, task, value, counts, seeds)
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
         number = float(value)
         if not math.isfinite(number):
             raise ValueError(f"{name} is {number}; a finite number is needed")
         return number
     array = _read_only(float_array(name, value, ndim=1))
-    first, count = counts.setdefault(task, (model, array.size))
-    if array.size != count:
+    _count_samples(model, task, array.size, counts)
+    return array
+
+
+def _seeded_entry(
+    name: str, model: str, task: str, value: Any, counts: dict[str, tuple[str, int]], seeds: int
+) -> FloatArray:
+    array = _read_only(float_array(name, value, ndim=2 if np.ndim(value) == 2 else 1))
+    if array.shape[0] != seeds:
+        raise ValueError(f"{name} has shape {array.shape}; one row for each of the {seeds} seeds is needed")
+    if array.ndim == 2:
+        _count_samples(model, task, array.shape[1], counts)
+    return array
+
+
+def _count_samples(model: str, task: str, samples: int, counts: dict[str, tuple[str, int]]) -> None:
+    first, count = counts.setdefault(task, (model, samples))
+    if samples != count:
         raise ValueError(
-            f"task {task!r} has {count} samples from model {first!r} and {array.size} from model {model!r}; "
+            f"task {task!r} has {count} samples from model {first!r} and {samples} from model {model!r}; "
             "all models must be scored on the same samples in the same order"
         )
-    return array
 
 
 def _labels(

@@ -6,6 +6,7 @@ One row per score, with the columns
     sample                              the validation sample's id; empty or absent: the row is a mean
     group                               what the sample shares with others (its image); empty: nothing
     higher_is_better                    true or false, the same on every row of a task; empty: not said
+    seed                                of the preparation, where it was repeated; absent: there was one
 
 Files are read as spreadsheet programs save them: see `cotbal.method.spreadsheets`.
 """
@@ -26,12 +27,13 @@ from cotbal.tasks import check_task_names
 
 _NEEDED = ("model", "task", "score")
 _OPTIONAL = ("sample", "group", "higher_is_better")
+_SEED = "seed"
 _DIRECTIONS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a CSV file holds, as the attributes of a `cotbal.ScoreTable`."""
+    """What a CSV file holds of one preparation, as the attributes of a `cotbal.ScoreTable`."""
 
     tasks: tuple[str, ...]
     higher_is_better: tuple[bool, ...]
@@ -48,23 +50,33 @@ class _Row:
     sample: str
     group: str
     higher_is_better: bool | None
+    seed: int | None
 
 
-def write(scores: Scores, path: str | os.PathLike[str]) -> None:
-    """Write `scores` to `path`, atomically, with every column of the format."""
-    higher = dict(zip(scores.tasks, scores.higher_is_better, strict=True))
+def write(by_seed: Mapping[int | None, Scores], path: str | os.PathLike[str]) -> None:
+    """Write the scores of every preparation to `path`, atomically, with every column of the format.
+
+    One preparation has the seed None, and the file then has no column `seed`.
+    """
     with replacing(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_NEEDED + _OPTIONAL)
-        for model, row in scores.entries.items():
-            for task, entry in row.items():
-                direction = str(higher[task]).lower()
-                if isinstance(entry, float):
-                    writer.writerow((model, task, repr(entry), "", "", direction))
-                    continue
-                labels = scores.groups[task].tolist() if task in scores.groups else [""] * entry.size
-                for sample, (score, label) in enumerate(zip(entry.tolist(), labels, strict=True)):
-                    writer.writerow((model, task, repr(score), sample, label, direction))
+        writer.writerow((*_NEEDED, *_OPTIONAL) + ((_SEED,) if None not in by_seed else ()))
+        for seed, scores in by_seed.items():
+            last = () if seed is None else (seed,)
+            writer.writerows((*cells, *last) for cells in _cells(scores))
+
+
+def _cells(scores: Scores) -> Iterator[tuple[object, ...]]:
+    higher = dict(zip(scores.tasks, scores.higher_is_better, strict=True))
+    for model, row in scores.entries.items():
+        for task, entry in row.items():
+            direction = str(higher[task]).lower()
+            if isinstance(entry, float):
+                yield model, task, repr(entry), "", "", direction
+                continue
+            labels = scores.groups[task].tolist() if task in scores.groups else [""] * entry.size
+            for sample, (score, label) in enumerate(zip(entry.tolist(), labels, strict=True)):
+                yield model, task, repr(score), sample, label, direction
 
 
 def read(
@@ -72,11 +84,11 @@ def read(
     *,
     tasks: Sequence[str] | None = None,
     higher_is_better: bool | Sequence[bool] | Mapping[str, bool] | None = None,
-) -> Scores:
-    """Read what `path` holds.
+) -> dict[int | None, Scores]:
+    """Read what `path` holds, by seed; None stands for the one preparation of a file without seeds.
 
-    Tasks come in the order of `tasks`, else of first appearance. Samples of a task are paired over the models
-    by their `sample` id, in the order of the first model. `higher_is_better` is needed only where the file
+    Tasks come in the order of `tasks`, else of first appearance. Samples of a task are paired over models
+    and seeds by their `sample` id, in the order of the first model. `higher_is_better` is needed only where the file
     does not say it and lower is better; it must not contradict the file.
 
     Raises:
@@ -92,7 +104,25 @@ def read(
     unknown = next((row for row in rows if row.task not in names), None)
     if unknown is not None:
         raise ValueError(f"{unknown.where}: task {unknown.task!r} is not among the tasks {list(names)}")
+    higher = _said(rows, names, higher_is_better)
+    by_seed: dict[int | None, list[_Row]] = {}
+    for row in rows:
+        by_seed.setdefault(row.seed, []).append(row)
+    if None in by_seed and len(by_seed) > 1:
+        where = by_seed[None][0].where
+        raise ValueError(f"{where}: the row has no seed, and others have one; give every row one")
+    order: dict[str, list[str]] = {}
+    return {seed: _scores(name, part, names, higher, order) for seed, part in by_seed.items()}
 
+
+def _scores(
+    name: str,
+    rows: Sequence[_Row],
+    tasks: tuple[str, ...],
+    higher: tuple[bool, ...],
+    order: dict[str, list[str]],
+) -> Scores:
+    """One preparation's scores; `order` has the sample ids of the tasks met so far, and gets those of the others."""
     means: dict[tuple[str, str], _Row] = {}
     samples: dict[tuple[str, str], dict[str, _Row]] = {}
     for row in rows:
@@ -116,7 +146,6 @@ def read(
     entries: dict[str, dict[str, float | FloatArray]] = {row.model: {} for row in rows}
     for (model, task), row in means.items():
         entries[model][task] = row.score
-    order: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
     for (model, task), known in samples.items():
         ids = order.setdefault(task, list(known))
@@ -124,14 +153,16 @@ def read(
             odd = sorted(set(ids) ^ set(known))[0]
             raise ValueError(
                 f"{name}: sample {odd!r} of task {task!r} is scored for some models only (not for both "
-                f"{next(m for m, t in samples if t == task)!r} and {model!r}); score every model on the same samples"
+                f"{next(m for m, t in samples if t == task)!r} and {model!r}"
+                f"{'' if rows[0].seed is None else ', or not with every seed'}); score every model on the same "
+                "samples"
             )
         entries[model][task] = np.array([known[i].score for i in ids])
         labels = [known[i].group for i in ids]
         if groups.setdefault(task, labels) != labels:
             raise ValueError(f"{name}: samples of task {task!r} have other groups for model {model!r}")
     labelled = {task: _filled(name, task, labels) for task, labels in groups.items() if any(labels)}
-    return Scores(names, _said(rows, names, higher_is_better), entries, labelled)
+    return Scores(tasks, higher, entries, labelled)
 
 
 def _rows(name: str) -> Iterator[_Row]:
@@ -142,8 +173,9 @@ def _rows(name: str) -> Iterator[_Row]:
                 f"{name}: no column {column!r}; the header is {list(sheet.columns)}, needed are {list(_NEEDED)}"
             )
     for column in sheet.columns:
-        if column not in _NEEDED + _OPTIONAL:
-            raise ValueError(f"{name}: unknown column {column!r}; known are {list(_NEEDED + _OPTIONAL)}")
+        known = [*_NEEDED, *_OPTIONAL, _SEED]
+        if column not in known:
+            raise ValueError(f"{name}: unknown column {column!r}; known are {known}")
     numbers = Numbers()
     for line, cells in sheet.rows:
         where = f"{name}, line {line}"
@@ -159,7 +191,14 @@ def _rows(name: str) -> Iterator[_Row]:
             cells.get("sample", ""),
             cells.get("group", ""),
             _DIRECTIONS.get(direction),
+            _seed(where, cells.get(_SEED, "")),
         )
+
+
+def _seed(where: str, cell: str) -> int | None:
+    if cell and not cell.isdecimal():
+        raise ValueError(f"{where}: seed is {cell!r}; a whole number of at least 0 is needed")
+    return int(cell) if cell else None
 
 
 def _said(

@@ -9,18 +9,25 @@ Source: CoTBal, arXiv 2403.04343 (the general task weighting of VisATB, its thir
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from cotbal.method.arrays import BoolArray, FloatArray, float_array, positive, same_length
-from cotbal.method.bootstrap import Resampled, percentile_interval
+from cotbal.method.bootstrap import Resampled, generator
 from cotbal.method.measurement import Measurement
+from cotbal.method.seeds import SeedMean, over_seeds
 from cotbal.method.weights import Provenance, TaskWeights
 from cotbal.tasks import check_task_names
 
-__all__ = ["combine_terms", "weigh"]
+__all__ = ["OneSeedWarning", "SeedTerms", "combine_terms", "seed_terms", "weigh"]
+
+
+class OneSeedWarning(UserWarning):
+    """Something was asked that one preparation cannot know: how far another seed would move the result."""
 
 
 def combine_terms(
@@ -73,12 +80,15 @@ def weigh(
     shrink: bool = False,
     explicit: Mapping[str, float] | None = None,
 ) -> TaskWeights:
-    """The weights of the measured tasks, with bootstrap intervals where the measurement has replicates.
+    """The weights of the measured tasks, with intervals where the measurement has replicates.
+
+    With seeds, the weights and their terms are means over them, and the intervals hold both variances; with one
+    preparation the intervals cover the validation samples only.
 
     With `shrink`, each term w of a task is pulled toward 1 by its own uncertainty: 1 + k (w - 1) with
-    k = v / (v + s^2), s its bootstrap standard deviation and v the spread of the true terms around 1, estimated
-    over the tasks as max(0, mean((w - 1)^2 - s^2)); then the term is scaled to its old sum. Noise alone thus
-    gives weights of 1. (Not in the paper.)
+    k = v / (v + s^2), s its standard deviation (of the validation samples, and of the seeds where there are several)
+    and v the spread of the true terms around 1, estimated over the tasks as max(0, mean((w - 1)^2 - s^2)); then the
+    term is scaled to its old sum. Noise alone thus gives weights of 1. (Not in the paper.)
 
     Args:
         measurement: from `measure`.
@@ -91,6 +101,9 @@ def weigh(
             finite, or that is given to a measured task.
         TypeError: `measurement` is no Measurement.
 
+    Warns:
+        OneSeedWarning: `shrink` with one preparation.
+
     >>> from cotbal.method.measurement import measure
     >>> from cotbal.method.scores import ScoreTable
     >>> table = ScoreTable.from_means([0.5, 0.2], [[0.7, 0.3], [0.6, 0.6]], tasks=["caption", "vqa"])
@@ -102,31 +115,20 @@ def weigh(
             f"measurement must be a Measurement; found {type(measurement).__name__}. Make one with measure(scores)"
         )
     t = positive("temperature", temperature)
-    weights = combine_terms(
-        measurement.outward, measurement.inward, measurement.difficulty, t, tasks=measurement.tasks
-    )
-    terms = [weights.outward, weights.inward, weights.difficulty]
-    resampled = (
-        None if measurement.resampled is None else _resampled_terms(measurement, measurement.resampled, t)
-    )
+    found = seed_terms(measurement, t)
+    values, draws = found.values, found.replicates
     if shrink:
-        if resampled is None:
-            raise ValueError(
-                "shrink=True needs bootstrap replicates, and the measurement has none: measure per-sample scores "
-                "with replicates above 0"
-            )
-        for index, found in enumerate((measurement.outward, measurement.inward, measurement.difficulty)):
-            defined = ~np.isnan(found)
-            factors = _shrink_factors(terms[index], resampled[index], defined)
-            terms[index] = _shrunk(terms[index], factors, defined)
-            resampled[index] = _shrunk(resampled[index], factors, defined)
+        values, draws = _shrunk_terms(measurement, found)
     intervals = None
-    if resampled is not None:
-        intervals = percentile_interval(_combined(*resampled), measurement.confidence)
+    if draws is not None:
+        random = generator(measurement.seed, "seeds of the weights")
+        combined = over_seeds(_combined_terms(values), _combined_terms(draws), random, fixed_sum=True)
+        intervals = combined.interval(measurement.confidence)
         intervals = None if np.isnan(intervals).all() else intervals
+    terms = values.mean(axis=0)
     result = TaskWeights(
         measurement.tasks,
-        _combined(*terms),
+        _combined(terms[0], terms[1], terms[2]),
         terms[0],
         terms[1],
         terms[2],
@@ -139,7 +141,10 @@ def weigh(
             replicates=measurement.replicates,
             seed=measurement.seed,
             shrink=shrink,
-            undefined=tuple(lost.task for lost in measurement.undefined),
+            undefined=tuple(
+                lost.task for lost in measurement.undefined if len(lost.seeds) == len(measurement.seeds)
+            ),
+            seeds=measurement.seeds,
         ),
     )
     return result.with_explicit(explicit) if explicit else result
@@ -156,44 +161,108 @@ def _term(values: FloatArray, temperature: float) -> FloatArray:
         scaled = np.where(defined, (values - peak) / temperature, -math.inf)
     exponentials = np.exp(scaled)
     count = defined.sum(axis=-1, keepdims=True)
-    return np.where(defined, count * exponentials / exponentials.sum(axis=-1, keepdims=True), 1.0)
+    total = np.where(count > 0, exponentials.sum(axis=-1, keepdims=True), 1.0)
+    return np.where(defined, count * exponentials / total, 1.0)
 
 
 def _combined(outward: FloatArray, inward: FloatArray, difficulty: FloatArray) -> FloatArray:
     return ((outward + inward) / 2 + difficulty) / 2
 
 
-def _resampled_terms(measurement: Measurement, resampled: Resampled, temperature: float) -> list[FloatArray]:
-    """The three terms in every replicate, [R, N] each.
+def _combined_terms(terms: FloatArray) -> FloatArray:
+    """Terms [S, 3, ..., N] to weights [S, ..., N]."""
+    return _combined(terms[:, 0], terms[:, 1], terms[:, 2])
+
+
+@dataclass(frozen=True, eq=False)
+class SeedTerms:
+    """The terms w_out, w_in, w_dif that each of S preparations gives N tasks.
+
+    Attributes:
+        values: [S, 3, N]; 1 where undefined.
+        defined: which are not, [S, 3, N].
+        replicates: over the bootstrap draws, [S, 3, R, N]; None where there are none.
+    """
+
+    values: FloatArray
+    defined: BoolArray
+    replicates: FloatArray | None
+
+    @property
+    def weights(self) -> FloatArray:
+        """The weights of each preparation, [S, N]."""
+        return _combined_terms(self.values)
+
+    @property
+    def weight_replicates(self) -> FloatArray | None:
+        """The weights in every draw, [S, R, N]."""
+        return None if self.replicates is None else _combined_terms(self.replicates)
+
+
+def seed_terms(measurement: Measurement, temperature: float) -> SeedTerms:
+    """The terms of every preparation of a measurement, for the means over seeds and for how sure they are."""
+    values, defined, replicates = [], [], []
+    for part in measurement.preparations:
+        found = np.stack([part.outward, -part.inward, part.difficulty])
+        values.append(_term(found, temperature))
+        defined.append(~np.isnan(found))
+        if part.resampled is not None:
+            replicates.append(_resampled_terms(found, part.resampled, temperature))
+    whole = len(replicates) == len(values)
+    return SeedTerms(np.stack(values), np.stack(defined), np.stack(replicates) if whole else None)
+
+
+def _resampled_terms(found: FloatArray, resampled: Resampled, temperature: float) -> FloatArray:
+    """The three terms in every replicate, [3, R, N].
 
     What is undefined on the full sample is undefined in every replicate; a replicate that lacks a value the
     full sample has (its denominator was 0) is NaN throughout the term.
     """
-    terms = []
-    for sign, found, replicates in (
-        (1, measurement.outward, resampled.outward),
-        (-1, measurement.inward, resampled.inward),
-        (1, measurement.difficulty, resampled.difficulty),
-    ):
-        defined = ~np.isnan(found)
+    terms = np.full((3, *resampled.outward.shape), np.nan)
+    signed = (resampled.outward, -resampled.inward, resampled.difficulty)
+    for term, values, replicates in zip(terms, found, signed, strict=True):
+        defined = ~np.isnan(values)
         lacking = (np.isnan(replicates) & defined).any(axis=1)
-        term = np.full_like(replicates, np.nan)
-        term[~lacking] = _term(np.where(defined, sign * replicates, np.nan)[~lacking], temperature)
-        terms.append(term)
+        term[~lacking] = _term(np.where(defined, replicates, np.nan)[~lacking], temperature)
     return terms
 
 
-def _shrink_factors(term: FloatArray, replicates: FloatArray, defined: BoolArray) -> FloatArray:
-    """k of every task, [N], as `weigh` says; 1 where there is neither spread nor noise."""
-    kept = np.isfinite(replicates).all(axis=1)
-    if kept.sum() < 2:
+def _shrunk_terms(measurement: Measurement, found: SeedTerms) -> tuple[FloatArray, FloatArray]:
+    """Values and replicates of the terms, pulled toward 1 as `weigh` says."""
+    if found.replicates is None:
         raise ValueError(
-            "shrink=True needs bootstrap replicates of every term, and they are missing: some task has scores "
-            "without samples, or every replicate was dropped. Give every task per-sample scores, and more of them"
+            "shrink=True needs bootstrap replicates, and the measurement has none: measure per-sample scores "
+            "with replicates above 0"
         )
-    noise = replicates[kept].var(axis=0, ddof=1)
-    spread = max(0.0, float(((term - 1) ** 2 - noise)[defined].mean())) if defined.any() else 0.0
-    factors = np.ones_like(term)
+    if len(found.values) == 1:
+        warnings.warn(
+            "shrink knows the noise of the validation samples only: with one preparation it cannot know how far "
+            "another seed would move the weights, which is often more. Give `preparation.seeds` two or more",
+            OneSeedWarning,
+            stacklevel=3,
+        )
+    values, replicates = np.empty_like(found.values), np.empty_like(found.replicates)
+    for index, name in enumerate(("outward", "inward", "difficulty")):
+        term, draws, defined = found.values[:, index], found.replicates[:, index], found.defined[:, index]
+        if (np.isfinite(draws).all(axis=-1).sum(axis=-1) < 2).any():
+            raise ValueError(
+                "shrink=True needs bootstrap replicates of every term, and they are missing: some task has scores "
+                "without samples, or every replicate was dropped. Give every task per-sample scores, and more of them"
+            )
+        random = generator(measurement.seed, f"seeds of the {name} term")
+        mean = over_seeds(np.where(defined, term, np.nan), draws, random, fixed_sum=True)
+        factors = _shrink_factors(mean)
+        values[:, index] = _shrunk(term, factors, defined)
+        replicates[:, index] = _shrunk(draws, factors, defined[:, None])
+    return values, replicates
+
+
+def _shrink_factors(term: SeedMean) -> FloatArray:
+    """k of every task, [N]; 1 where there is neither spread nor noise."""
+    known = ~np.isnan(term.values)
+    noise = np.where(known, term.variance, 0.0)
+    spread = max(0.0, float(((term.values - 1) ** 2 - noise)[known].mean())) if known.any() else 0.0
+    factors = np.ones_like(noise)
     np.divide(spread, spread + noise, out=factors, where=spread + noise > 0)
     return factors
 
@@ -201,5 +270,6 @@ def _shrink_factors(term: FloatArray, replicates: FloatArray, defined: BoolArray
 def _shrunk(term: FloatArray, factors: FloatArray, defined: BoolArray) -> FloatArray:
     pulled = np.where(defined, 1 + factors * (term - 1), 0.0)
     total = pulled.sum(axis=-1, keepdims=True)
-    scale = np.divide(defined.sum(), total, out=np.ones_like(total), where=total != 0)
+    count = np.broadcast_to(defined.sum(axis=-1, keepdims=True), total.shape)
+    scale = np.divide(count, total, out=np.ones_like(total), where=total != 0)
     return np.where(defined, pulled * scale, 1.0)

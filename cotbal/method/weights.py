@@ -15,8 +15,8 @@ import numpy as np
 
 from cotbal.atomic import replacing
 from cotbal.method.arrays import BoolArray, FloatArray
+from cotbal.method.text_table import decimal, interval, text_table
 from cotbal.tasks import check_task_name, check_task_names
-from cotbal.text_table import decimal, interval, text_table
 
 FORMAT = "cotbal-task-weights"
 VERSION = 1
@@ -37,6 +37,7 @@ class Provenance:
         confidence, replicates, seed: of the bootstrap; replicates is 0 without one.
         shrink: whether the terms were shrunk.
         undefined: tasks whose inward contributions were undefined.
+        seeds: of the preparations the weights are means of; empty for one preparation.
     """
 
     source: Source
@@ -47,6 +48,7 @@ class Provenance:
     seed: int | None = None
     shrink: bool = False
     undefined: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
 
     @classmethod
     def here(cls, source: Source, **known: Any) -> Self:
@@ -240,13 +242,15 @@ class TaskWeights:
                     "interval": None if bounds is None or any(map(math.isnan, bounds)) else bounds,
                 }
             )
-        content = {
+        content: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
             "temperature": self.temperature,
             "tasks": rows,
             "provenance": asdict(self.provenance),
         }
+        if not self.provenance.seeds:  # As files of one preparation always were.
+            del content["provenance"]["seeds"]
         with replacing(path) as file:
             json.dump(content, file, indent=2, allow_nan=False)
             file.write("\n")
@@ -331,7 +335,10 @@ def _number(where: str, value: Any, *, or_null: bool = False) -> float:
 
 
 def _provenance(found: Any) -> Provenance:
-    _check_fields("provenance", found, tuple(field.name for field in fields(Provenance)))
+    known = [field.name for field in fields(Provenance)]
+    if isinstance(found, dict) and "seeds" not in found:
+        known.remove("seeds")
+    _check_fields("provenance", found, tuple(known))
     if found["source"] not in get_args(Source):
         raise ValueError(
             f"provenance.source is {found['source']!r}; one of {list(get_args(Source))} is needed"
@@ -344,10 +351,14 @@ def _provenance(found: Any) -> Provenance:
         "seed": ((int, type(None)), "a whole number or null"),
         "shrink": ((bool,), "true or false"),
         "undefined": ((list,), "a list of task names"),
+        "seeds": ((list,), "a list of whole numbers"),
     }
     for field_name, (types, wanted) in checks.items():
-        value = found[field_name]
+        value = found.get(field_name, [])
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ValueError(f"provenance.{field_name} is {value!r}; {wanted} is needed")
     undefined = tuple(check_task_name(name) for name in found["undefined"])
-    return Provenance(**{**found, "undefined": undefined})
+    seeds = found.get("seeds", [])
+    if any(isinstance(seed, bool) or not isinstance(seed, int) for seed in seeds):
+        raise ValueError(f"provenance.seeds is {seeds!r}; a list of whole numbers is needed")
+    return Provenance(**{**found, "undefined": undefined, "seeds": tuple(seeds)})

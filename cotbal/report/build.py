@@ -8,6 +8,7 @@ from cotbal.report.document import Document, KeyFigure, Section
 from cotbal.report.inputs import ReportInput
 from cotbal.report.names import count, duration, model_label, number, percent, strategy_label
 from cotbal.report.notices import notices
+from cotbal.report.sections.certainty import certainty_section
 from cotbal.report.sections.comparison import comparison_section
 from cotbal.report.sections.measurement import measurement_section
 from cotbal.report.sections.record import data_section, provenance_section
@@ -28,6 +29,7 @@ def build(report: ReportInput) -> Document:
     judgement = judgement_of(report)
     sections: list[Section | None] = [
         weights_section(report),
+        certainty_section(report),
         comparison_section(report, judgement),
         measurement_section(report),
         training_section(report),

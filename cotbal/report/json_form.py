@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cotbal.method.certainty import Certainty
 from cotbal.method.measurement import Measurement
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
 from cotbal.report.inputs import ReportInput
 from cotbal.report.notices import notices
+from cotbal.report.sections.certainty import certainty
 from cotbal.report.verdict import Judgement
 
 FORMAT = "cotbal-report"
@@ -38,6 +40,7 @@ def as_json(report: ReportInput, judgement: Judgement | None) -> dict[str, Any]:
         "notices": list(notices(report, judgement)),
         "weights": None if weights is None else _weights(weights),
         "measurement": None if report.measurement is None else _measurement(report.measurement),
+        "certainty": _certainty(certainty(report)),
         "scores": None if report.scores is None else _scores(report.scores),
         "comparison": _comparison(report, judgement),
         "curves": plain(report.curves),
@@ -74,9 +77,26 @@ def _weights(weights: TaskWeights) -> dict[str, Any]:
 
 
 def _measurement(found: Measurement) -> dict[str, Any]:
-    values: dict[str, Any] = plain(found)
+    values: dict[str, Any] = plain(replace(found, resampled=None, by_seed=()))
     del values["resampled"]
+    values["by_seed"] = [_measurement(part) for part in found.by_seed]
     return values
+
+
+def _certainty(found: Certainty | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    weights = found.weights
+    return {
+        **plain(replace(found, weights=replace(weights, replicates=np.empty(0)))),
+        "weights": {
+            "values": plain(weights.values),
+            "seed_variance": plain(weights.seed_variance),
+            "sample_variance": plain(weights.sample_variance),
+            "dominant": weights.dominant,
+        },
+        "differ": found.differ,
+    }
 
 
 def _scores(scores: ScoreTable) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from cotbal.method.measurement import UndefinedColumn
 from cotbal.report.inputs import ReportInput
 from cotbal.report.names import count, score, strategy_label
+from cotbal.report.sections.certainty import certainty, equality
 from cotbal.report.verdict import Judgement
 
 _FEW_SAMPLES = 100  # a share of one half is then known to within 8 percentage points, 9 times in 10
@@ -50,25 +49,18 @@ def notices(report: ReportInput, judgement: Judgement | None) -> tuple[str, ...]
 
 
 def _undefined(column: UndefinedColumn) -> str:
+    where = there = ""
+    if column.seeds:
+        where = f" with {'seed' if len(column.seeds) == 1 else 'seeds'} {', '.join(map(str, column.seeds))}"
+        there = "there "
     return (
-        f"Contributions to task {column.task} are undefined: {column.reason} (mini {score(column.mini)}, "
-        f"plus_{column.task} {score(column.plus)}). Its inward term is 1, and it is left out of the outward "
+        f"Contributions to task {column.task} are undefined{where}: {column.reason} (mini {score(column.mini)}, "
+        f"plus_{column.task} {score(column.plus)}). Its inward term is {there}1, and it is left out of the outward "
         "contributions of the others. More validation samples, a larger step from the mini to the full subset, or "
         "another metric can make it measurable."
     )
 
 
 def _noise(report: ReportInput) -> list[str]:
-    weights = report.weights
-    if weights is None or weights.intervals is None:
-        return []
-    bounds = weights.intervals[weights.measured]
-    known = np.isfinite(bounds).all(axis=1)
-    if len(bounds) < 2 or not known.all():
-        return []
-    if ((bounds[:, 0] > 1) | (bounds[:, 1] < 1)).any():
-        return []
-    return [
-        "The interval of every weight holds 1: these validation sets do not show that any task should weigh more or "
-        "less than another. Larger validation sets would."
-    ]
+    found = certainty(report)
+    return [] if found is None or found.differ else [equality(found)]

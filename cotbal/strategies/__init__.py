@@ -13,21 +13,27 @@ from torch import Tensor
 
 from cotbal.method.weights import TaskWeights
 from cotbal.strategies.base import Strategy
+from cotbal.strategies.coba import ConvergenceBalancing
 from cotbal.strategies.cotbal import CoTBal
 from cotbal.strategies.dwa import DynamicWeightAverage
 from cotbal.strategies.ew import EqualWeights
+from cotbal.strategies.famo import FastAdaptiveOptimization
 from cotbal.strategies.fixed import Fixed
 from cotbal.strategies.igb import ImprovableGapBalancing
 from cotbal.strategies.rlw import RandomLossWeighting
 from cotbal.strategies.tla import TaskLevelAveraging
+from cotbal.strategies.uw_so import SoftOptimalUncertainty
 
 __all__ = [
     "CoTBal",
+    "ConvergenceBalancing",
     "DynamicWeightAverage",
     "EqualWeights",
+    "FastAdaptiveOptimization",
     "Fixed",
     "ImprovableGapBalancing",
     "RandomLossWeighting",
+    "SoftOptimalUncertainty",
     "Strategy",
     "TaskLevelAveraging",
     "get",
@@ -42,6 +48,9 @@ _STRATEGIES: dict[str, type[Strategy]] = {
         RandomLossWeighting,
         DynamicWeightAverage,
         ImprovableGapBalancing,
+        SoftOptimalUncertainty,
+        FastAdaptiveOptimization,
+        ConvergenceBalancing,
         Fixed,
         CoTBal,
     )
@@ -49,7 +58,7 @@ _STRATEGIES: dict[str, type[Strategy]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Names of all strategies: `ew`, `tla`, `rlw`, `dwa`, `igb`, `fixed`, `cotbal`."""
+    """Names of all strategies: `ew`, `tla`, `rlw`, `dwa`, `igb`, `uw-so`, `famo`, `coba`, `fixed`, `cotbal`."""
     return tuple(_STRATEGIES)
 
 
@@ -58,7 +67,8 @@ def get(
 ) -> Strategy:
     """Make the strategy `name` for `num_tasks` tasks.
 
-    Options by strategy: rlw `seed`; dwa `window`, `temperature`; igb `base_start`, `base_stop`; fixed `weights`;
+    Options by strategy: rlw `seed`; dwa `window`, `temperature`; igb `base_start`, `base_stop`; uw-so
+    `temperature`; famo `learning_rate`, `weight_decay`; coba `warmup`, `history`, `tau`; fixed `weights`;
     cotbal `weights` (a TaskWeights), `tasks`.
 
     Raises:

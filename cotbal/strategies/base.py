@@ -106,3 +106,16 @@ def softmax_to_count(scores: Tensor, among: Tensor) -> Tensor:
     """K softmax(scores) over the K entries that `among` marks, 1 for the others; [T]."""
     masked = scores.masked_fill(~among, -torch.inf)
     return torch.where(among, among.sum() * torch.softmax(masked, dim=0), 1.0)
+
+
+def token_weights(shares: Tensor, task_tokens: Tensor) -> Tensor:
+    """Weights [T] of tokens under which tasks count by their `shares` [T], whatever their numbers of tokens.
+
+        w_k = n s_k / (n_k S)        n_k tokens of task k, n of all, S the sum of the shares of the tasks present
+
+    The loss is then sum s_k L_k / S over the tasks present, L_k the mean loss of task k's tokens, under both ways to
+    normalize. An absent task's weight is 0.
+    """
+    present = task_tokens > 0
+    total = torch.where(present, shares, 0.0).sum()
+    return torch.where(present & (total > 0), task_tokens.sum() * shares / (task_tokens * total), 0.0)

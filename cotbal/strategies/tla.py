@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cotbal.strategies.base import Strategy
+from cotbal.strategies.base import Strategy, token_weights
 
 
 class TaskLevelAveraging(Strategy):
@@ -27,5 +27,4 @@ class TaskLevelAveraging(Strategy):
     name: ClassVar[str] = "tla"
 
     def _next_weights(self, task_tokens: Tensor) -> Tensor:
-        present = task_tokens > 0
-        return torch.where(present, task_tokens.sum() / (present.sum() * task_tokens), 0.0)
+        return token_weights(torch.ones_like(task_tokens), task_tokens)

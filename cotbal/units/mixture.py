@@ -55,7 +55,7 @@ class Mixture:
         self.files_read: set[Path] = set()
         self._tasks = {task.name: task for task in config.tasks}
         self._records: dict[tuple[str, Split], list[Record]] = {}
-        self._preparation: dict[str, list[Record]] | None = None
+        self._preparations: dict[int, dict[str, list[Record]]] = {}
 
     def task(self, name: str) -> TaskConfig:
         """The config of a task."""
@@ -85,16 +85,23 @@ class Mixture:
         """What a unit is trained on: a preparation set, or all training data of its tasks."""
         if unit.stage == "tune":
             return [record for task in unit.train_tasks for record in self.records(task, "train")]
-        if self._preparation is None:
+        subsets = self.subset_seed(unit)
+        if subsets not in self._preparations:
             by_task = {task: self.records(task, "train") for task in unit.train_tasks}
             settings = self.config.preparation
-            self._preparation = preparation_sets(
+            self._preparations[subsets] = preparation_sets(
                 by_task,
                 mini_fraction=settings.mini_fraction,
                 plus_fraction=settings.plus_fraction,
-                seed=self.config.seed,
+                seed=subsets,
             )
-        return self._preparation[unit.model]
+        return self._preparations[subsets][unit.model]
+
+    def subset_seed(self, unit: Unit) -> int:
+        """What fixes the subsets of the preparation that a unit belongs to."""
+        if unit.preparation is None or "subsets" not in self.config.preparation.vary:
+            return self.config.seed
+        return unit.preparation
 
     def training_files(self, unit: Unit) -> dict[str, Any]:
         """Digests of the files a unit is trained on, by task."""

@@ -149,7 +149,7 @@ def _provenance(
     return ReportProvenance(
         versions=versions,
         seeds={
-            "preparation": str(config.seed),
+            "preparation": ", ".join(map(str, config.preparation_seeds)),
             "comparison": ", ".join(map(str, config.comparison_seeds)),
             "bootstrap": str(config.seed),
         },

@@ -30,6 +30,7 @@ class Unit:
         train_tasks: tasks of the mixture it is trained on, in the config's order.
         scored_tasks: tasks it is scored on, in the config's order.
         strategy: how tasks are weighted; None weights all alike.
+        preparation: seed of the preparation it belongs to; None where it belongs to none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Unit:
     train_tasks: tuple[str, ...]
     scored_tasks: tuple[str, ...]
     strategy: StrategyConfig | None = None
+    preparation: int | None = None
 
     @property
     def split(self) -> Literal["validation", "test"]:
@@ -77,9 +79,10 @@ class Schedule:
 def make_schedule(config: Config) -> Schedule:
     """The schedule of a config; a pure function of it, reading no file.
 
-    A mixture of N measured tasks gives ``mini`` and N ``plus_<task>`` units, and for each seed of the comparison
-    one unit per strategy and, with ``single_task``, one per task that has a test set. Tasks with an explicit
-    weight take no part in the preparation; they are in the mixture of every strategy's units.
+    A mixture of N measured tasks gives ``mini`` and N ``plus_<task>`` units for each seed of the preparation (with
+    ``-seed<seed>`` behind, but for the config's own seed), and for each seed of the comparison one unit per strategy
+    and, with ``single_task``, one per task that has a test set. Tasks with an explicit weight take no part in the
+    preparation; they are in the mixture of every strategy's units.
     """
     measured = tuple(task.name for task in config.measured_tasks)
     everything = tuple(task.name for task in config.tasks)
@@ -92,7 +95,14 @@ def make_schedule(config: Config) -> Schedule:
     units: list[Unit] = []
     if measured:
         models = [MINI, *(plus_model(name) for name in measured)]
-        units += [Unit(model, model, "prepare", config.seed, measured, measured) for model in models]
+        for seed in config.preparation_seeds:
+            # Without a suffix for the config's own seed, so that more seeds can be added to a finished preparation.
+            suffix = "" if seed == config.seed else f"-seed{seed}"
+            order = seed if "order" in config.preparation.vary else config.seed
+            units += [
+                Unit(f"{model}{suffix}", model, "prepare", order, measured, measured, preparation=seed)
+                for model in models
+            ]
     for seed in config.comparison_seeds:
         if config.comparison.single_task:
             units += [

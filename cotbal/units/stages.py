@@ -62,21 +62,32 @@ def prepare(config: Config, progress: ScheduleProgress, *, redo: bool = False) -
 
 
 def collect_scores(runner: Runner) -> ScoreTable:
-    """The validation scores of all preparation units, written to ``scores.csv`` too.
+    """The validation scores of every preparation's units, written to ``scores.csv`` too.
 
     Raises:
         ConfigError: a unit has not been scored.
     """
+    table = ScoreTable.from_seeds(
+        {seed: _scores_of_seed(runner, seed) for seed in runner.config.preparation_seeds}
+    )
+    table.to_csv(runner.folder.scores_csv)
+    runner.folder.seal_product(runner.folder.scores_csv)
+    return table
+
+
+def _scores_of_seed(runner: Runner, seed: int) -> ScoreTable:
     config = runner.config
     samples: dict[str, dict[str, list[float]]] = {}
     groups: dict[str, list[str]] = {}
     for unit in runner.schedule.of("prepare"):
+        if unit.preparation != seed:
+            continue
         rows = samples.setdefault(unit.model, {})
         groups.clear()
         for score in runner.folder.unit(unit.name).scores():
             rows.setdefault(score.task, []).append(score.score)
             groups.setdefault(score.task, []).append(score.group)
-    table = ScoreTable.from_samples(
+    return ScoreTable.from_samples(
         samples,
         tasks=[task.name for task in config.measured_tasks],
         groups=groups,
@@ -84,9 +95,6 @@ def collect_scores(runner: Runner) -> ScoreTable:
             task.name: task.higher_is_better for task in task_values(config) if task.is_measured
         },
     )
-    table.to_csv(runner.folder.scores_csv)
-    runner.folder.seal_product(runner.folder.scores_csv)
-    return table
 
 
 def weigh(config: Config) -> TaskWeights:

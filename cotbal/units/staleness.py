@@ -126,6 +126,8 @@ class Staleness:
                 "mini": config.preparation.mini_fraction,
                 "plus": config.preparation.plus_fraction,
             }
+            if self.mixture.subset_seed(unit) != unit.seed:
+                training["fractions"]["seed"] = self.mixture.subset_seed(unit)
         if unit.strategy is not None:
             training["strategy"] = {"name": unit.strategy.name, "options": unit.strategy.options}
         if unit.needs_weights and weights is not None:

@@ -114,8 +114,9 @@ def _score_interval(bounds: FloatArray) -> str:
 def _bootstrap_note(found: Measurement) -> str:
     if found.replicates == 0:
         return "Only mean scores are known, so there are no intervals."
+    over = "the validation samples" + (" and the seeds" if found.seeds else " only")
     note = (
-        f"In brackets: {found.confidence:.0%} intervals of a paired bootstrap over the validation samples "
+        f"In brackets: {found.confidence:.0%} intervals of a paired bootstrap over {over} "
         f"({found.replicates:,} replicates"
     )
     grouped = ((found.groups > 0) & (found.groups < found.samples)).any()

@@ -64,7 +64,12 @@ def _table(report: ReportInput, weights: TaskWeights) -> Table:
     notes = [f"Temperature {weights.temperature:g}."]
     if bounds is not None and weights.provenance.confidence is not None:
         notes.append(
-            f"In brackets: {weights.provenance.confidence:.0%} intervals from the validation samples."
+            f"In brackets: {weights.provenance.confidence:.0%} intervals, "
+            + (
+                "of the seeds and the validation samples."
+                if weights.provenance.seeds
+                else "of the validation samples only."
+            )
         )
     if weights.provenance.shrink:
         notes.append("Each term is shrunk toward 1 by its own uncertainty.")

@@ -1,5 +1,7 @@
 """Score tables: what goes in comes out, and what does not belong is refused by name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -141,3 +143,76 @@ def test_means_agree_with_samples(table: ScoreTable) -> None:
             samples = table.samples(model, task)
             assert samples is not None
             assert table.mean(model, task) == samples.mean()
+
+
+def _preparation(shift: float = 0.0) -> ScoreTable:
+    return ScoreTable.from_samples(
+        {
+            "mini": {"a": [0.0, 1.0, 0.5], "b": [shift, 0.25]},
+            "plus_a": {"a": [1.0, 1.0 - shift, 1.0], "b": [0.5, 0.5]},
+        },
+        groups={"a": ["x", "x", "y"]},
+        higher_is_better=[True, False],
+    )
+
+
+def test_preparations_of_several_seeds_make_one_table_and_come_back_from_it() -> None:
+    tables = {3: _preparation(), 1: _preparation(0.5)}
+    table = ScoreTable.from_seeds(tables)
+    assert table.seeds == (3, 1)
+    assert table.mean("mini", "b") == np.mean([[0.0, 0.25], [0.5, 0.25]])
+    np.testing.assert_array_equal(table.samples("plus_a", "a"), [1.0, 0.75, 1.0])
+    for seed, wanted in tables.items():
+        assert table.of_seed(seed).sha256 == wanted.sha256
+        assert table.of_seed(seed).seeds == ()
+    assert table.sha256 not in {part.sha256 for part in tables.values()}
+    with pytest.raises(ValueError, match=r"no scores of seed 0; the seeds are \[3, 1\]"):
+        table.of_seed(0)
+
+
+def test_one_seed_is_a_table_without_seeds() -> None:
+    assert ScoreTable.from_seeds({7: _preparation()}).sha256 == _preparation().sha256
+
+
+def test_means_of_several_seeds_have_no_samples() -> None:
+    means = {
+        s: ScoreTable.from_means([0.5 + s], [[0.7 + s]], tasks=["a"], higher_is_better=True) for s in (0, 1)
+    }
+    table = ScoreTable.from_seeds(means)
+    assert table.samples("mini", "a") is None
+    assert table.mini.tolist() == [1.0]
+    assert table.of_seed(1).mini.tolist() == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (ScoreTable.from_means([0.5], [[0.7]], tasks=["a"]), "have other tasks"),
+        (replace(_preparation(), higher_is_better=(True, True)), "have other higher_is_better"),
+        (replace(_preparation(), groups={}), "have other groups"),
+        (replace(_preparation(), entries={"mini": _preparation().entries["mini"]}), "have other models"),
+        (
+            ScoreTable.from_means(
+                [0.5, 0.1], [[0.7, 1]] * 2, tasks=["a", "b"], higher_is_better=[True, False]
+            ),
+            "models",
+        ),
+    ],
+)
+def test_preparations_that_differ_in_more_than_the_seed_are_named(other: ScoreTable, message: str) -> None:
+    with pytest.raises(ValueError, match=f"seeds 0 and 5 .*{message}"):
+        ScoreTable.from_seeds({0: _preparation(), 5: other})
+
+
+@pytest.mark.parametrize(
+    ("seeds", "entry", "message"),
+    [
+        ((0,), [[1.0, 0.0]], r"seeds is \[0\]; at least two different ones"),
+        ((2, 2), [[1.0, 0.0]] * 2, r"seeds is \[2, 2\]"),
+        ((0, 1), [[1.0, 0.0]] * 3, r"has shape \(3, 2\); one row for each of the 2 seeds"),
+        ((0, 1), 0.5, "must have 1 dimension"),
+    ],
+)
+def test_entries_have_a_row_for_every_seed(seeds: tuple[int, ...], entry: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ScoreTable(("a",), (True,), {"mini": {"a": entry}}, seeds=seeds)  # type: ignore[dict-item]

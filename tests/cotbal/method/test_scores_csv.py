@@ -41,6 +41,41 @@ def test_means_come_back_exactly(tmp_path: Path) -> None:
     assert ScoreTable.from_csv(tmp_path / "scores.csv").sha256 == table.sha256
 
 
+def test_seeds_come_back_exactly_and_one_seed_writes_no_column(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    first = ScoreTable.from_samples({"mini": {"a": [0.0, 1.0]}}, groups={"a": ["x", "y"]})
+    second = ScoreTable.from_samples({"mini": {"a": [0.5, 1.0]}}, groups={"a": ["x", "y"]})
+    table = ScoreTable.from_seeds({4: first, 0: second})
+    table.to_csv(path)
+    back = ScoreTable.from_csv(path)
+    assert (back.seeds, back.sha256) == ((4, 0), table.sha256)
+    first.to_csv(path)
+    assert "seed" not in path.read_text()
+
+
+def test_samples_are_paired_over_seeds_by_their_ids(tmp_path: Path) -> None:
+    table = _read(
+        tmp_path,
+        "model,task,score,sample,seed\nmini,a,1,s,0\nmini,a,0,t,0\nmini,a,0.5,t,1\nmini,a,0.25,s,1\n",
+    )
+    assert table.seeds == (0, 1)
+    np.testing.assert_array_equal(table.of_seed(1).samples("mini", "a"), [0.25, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("mini,a,1,s,0\nmini,a,1,s,\n", "line 3: the row has no seed, and others have one"),
+        ("mini,a,1,s,one\n", "line 2: seed is 'one'; a whole number"),
+        ("mini,a,1,s,0\nmini,a,1,t,1\n", "sample 's' of task 'a' .*or not with every seed"),
+        ("mini,a,1,s,0\nmini,b,1,s,0\nmini,a,1,s,1\n", "scores of seeds 0 and 1 have other"),
+    ],
+)
+def test_broken_seeds_are_named(rows: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        _read(tmp_path, "model,task,score,sample,seed\n" + rows)
+
+
 def test_three_columns_from_another_tool_are_enough(tmp_path: Path) -> None:
     table = _read(tmp_path, "\ufefftask, score ,model\nvqa,0.5,mini\nvqa,0.75,plus_vqa\n")
     assert table.mean("plus_vqa", "vqa") == 0.75

@@ -13,7 +13,7 @@ from support.method.measured import Terms, sampled_tables, terms
 from cotbal.method.bootstrap import Resampled
 from cotbal.method.measurement import Measurement, UndefinedContributionsWarning, measure
 from cotbal.method.scores import ScoreTable
-from cotbal.method.weighing import combine_terms, weigh
+from cotbal.method.weighing import OneSeedWarning, combine_terms, weigh
 from cotbal.method.weights import TaskWeights
 
 # exp(x / T) is off by |x / T| eps or so, with |x| <= 10 between two drawn values and T >= 0.05; the sums of at most
@@ -272,9 +272,14 @@ def test_means_alone_have_no_intervals() -> None:
         weigh(measure(table), shrink=True)
 
 
+def _shrunk(found: Measurement) -> TaskWeights:
+    with pytest.warns(OneSeedWarning, match=r"cannot know .* `preparation.seeds`"):
+        return weigh(found, shrink=True)
+
+
 def test_shrinking_pulls_each_term_toward_one_and_keeps_the_sum() -> None:
     found = measure(_mixture(150))
-    plain, shrunk = weigh(found), weigh(found, shrink=True)
+    plain, shrunk = weigh(found), _shrunk(found)
     for name in ("outward", "inward", "difficulty"):
         before, after = getattr(plain, name), getattr(shrunk, name)
         assert abs(after.sum() - 3) <= 30 * oracle.EPS
@@ -287,12 +292,12 @@ def test_shrinking_pulls_each_term_toward_one_and_keeps_the_sum() -> None:
 
 def test_shrinking_hardly_moves_what_is_certain() -> None:
     found = measure(_mixture(20_000))
-    np.testing.assert_allclose(weigh(found, shrink=True).values, weigh(found).values, atol=0.01)
+    np.testing.assert_allclose(_shrunk(found).values, weigh(found).values, atol=0.01)
 
 
 def test_shrinking_is_the_stated_estimate() -> None:
     found = measure(_mixture(150))
-    plain, shrunk = weigh(found), weigh(found, shrink=True)
+    plain, shrunk = weigh(found), _shrunk(found)
     assert found.resampled is not None
     replicated = np.array([oracle.term(row.tolist(), 0.5) for row in found.resampled.difficulty])
     noise = replicated.var(axis=0, ddof=1)

@@ -6,7 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tune.strategy_oracle import DwaDefinition, IgbDefinition, softmax_times_count
+from support.tune.strategy_oracle import (
+    CobaDefinition,
+    DwaDefinition,
+    IgbDefinition,
+    softmax_times_count,
+    uw_so,
+)
+from torchjd.scalarization import DWA, FAMO
 
 from cotbal import strategies
 from cotbal.method.weighing import combine_terms
@@ -145,6 +152,77 @@ def test_cotbal_uses_the_measured_weights_in_the_order_of_the_data() -> None:
         strategies.get("cotbal", 2, weights=measured, tasks=["a", "c"])
     with pytest.raises(TypeError, match="weights must be TaskWeights; found list"):
         strategies.get("cotbal", 2, weights=[1.0, 1.0])
+
+
+def _shares(weights: list[float], tokens: list[int]) -> list[float]:
+    """How tasks count in the loss, as shares of 1, when their tokens have these weights."""
+    counted = [weight * count for weight, count in zip(weights, tokens, strict=True)]
+    assert math.fsum(counted) == pytest.approx(sum(tokens), rel=20 * EPS)  # both ways to normalize agree
+    return [value / math.fsum(counted) for value in counted]
+
+
+def _shares_of(strategy: strategies.Strategy, losses: list[list[float]], tokens: list[list[int]]) -> list:
+    return [
+        _shares(row, counts)
+        for row, counts in zip(_play(strategy, losses, tokens), [*tokens, tokens[-1]], strict=True)
+    ]
+
+
+@given(_runs(), st.floats(0.5, 5.0))
+def test_uw_so(run: tuple[list[list[float]], list[list[int]]], temperature: float) -> None:
+    losses, tokens = run
+    tasks = len(losses[0])
+    found = _shares_of(strategies.get("uw-so", tasks, temperature=temperature), losses, tokens)
+    wanted = [[1.0] * tasks, *(uw_so(row, temperature) for row in losses)]
+    for row, exact in zip(found, wanted, strict=True):
+        assert row == pytest.approx([w / tasks for w in exact], rel=_budget(20 / temperature, 1))
+
+
+@given(_runs(), st.floats(0.001, 0.3), st.floats(0.0, 0.1))
+def test_famo_is_torchjds_on_the_losses_of_successive_steps(
+    run: tuple[list[list[float]], list[list[int]]], rate: float, decay: float
+) -> None:
+    losses, tokens = run
+    tasks = len(losses[0])
+    strategy = strategies.get("famo", tasks, learning_rate=rate, weight_decay=decay)
+    found = _shares_of(strategy, losses, tokens)
+    assert found[0] == pytest.approx([1 / tasks] * tasks)
+    theirs = FAMO(tasks, lr=rate, weight_decay=decay).double()
+    for step, row in enumerate(losses):
+        values = torch.tensor(row, dtype=torch.float64, requires_grad=True)
+        if step:
+            theirs.update(values)
+        theirs(values).backward()
+        # Adam divides by the size of the gradient: where that is rounding, so is the step.
+        assert found[step + 1] == pytest.approx(values.grad.tolist(), rel=1e-6 if tasks > 1 else 1e-12)  # type: ignore[union-attr]
+
+
+@given(_runs(), st.integers(1, 4), st.integers(2, 6), st.floats(0.5, 6.0))
+def test_coba(run: tuple[list[list[float]], list[list[int]]], warmup: int, history: int, tau: float) -> None:
+    losses, tokens = run
+    tasks = len(losses[0])
+    strategy = strategies.get("coba", tasks, warmup=warmup, history=history, tau=tau)
+    definition = CobaDefinition(tasks, warmup, history, tau)
+    # A slope of rounding alone, among others like it, would decide everything: give both the same losses.
+    rounded = [[x * n / n for x, n in zip(*row, strict=True)] for row in zip(losses, tokens, strict=True)]
+    wanted = [[1 / tasks] * tasks, *(definition.weights(row) for row in rounded)]
+    for row, exact in zip(_shares_of(strategy, losses, tokens), wanted, strict=True):
+        assert row == pytest.approx(exact, rel=1e-9)
+
+
+@given(st.lists(st.lists(LOSSES, min_size=3, max_size=3), min_size=3, max_size=8), st.floats(0.5, 5.0))
+def test_dwa_with_a_window_of_one_is_torchjds_by_epochs_of_one_step(
+    losses: list[list[float]], temperature: float
+) -> None:
+    strategy = strategies.get("dwa", 3, window=1, temperature=temperature)
+    found = _play(strategy, losses, [[5, 5, 5]] * len(losses))
+    theirs = DWA(temperature=temperature).double()
+    for step, row in enumerate(losses):
+        values = torch.tensor(row, dtype=torch.float64, requires_grad=True)
+        theirs(values).backward()
+        if step >= 3:
+            assert found[step] == pytest.approx(values.grad.tolist(), rel=1e-9)  # type: ignore[union-attr]
+        theirs.step()
 
 
 @given(_runs())

@@ -23,10 +23,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rlw": {"seed": 3},
     "dwa": {"window": 2},
     "igb": {"base_start": 3, "base_stop": 6},
+    "uw-so": {"temperature": 0.7},
+    "famo": {"learning_rate": 0.2},
+    "coba": {"warmup": 3, "history": 4},
     "fixed": {"weights": [0.5, 1.0, 1.5]},
     "cotbal": {"weights": combine_terms([0.2, 0.1, 0.3], [0.1, 0.1, 0.0], [0.5, 0.1, 0.2])},
 }
 STEPS = 12
+# Their weights depend on the tokens of the step: with none at all, there is nothing to weigh.
+BY_TASK = ("tla", "uw-so", "famo", "coba")
 
 
 def _make(name: str) -> strategies.Strategy:
@@ -179,7 +184,7 @@ def test_igb_takes_the_mean_and_the_last_of_the_steps_a_task_was_in(
     )
 
 
-@pytest.mark.parametrize("name", ["dwa", "igb"])
+@pytest.mark.parametrize("name", ["dwa", "igb", "uw-so", "famo", "coba"])
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_counts_as_absent(name: str, broken: float) -> None:
     found, wanted = _make(name), _make(name)
@@ -203,12 +208,12 @@ def test_a_step_without_any_token_leaves_the_statistics(name: str) -> None:
             strategy.end_step(torch.zeros(TASKS), torch.zeros(TASKS, dtype=torch.int64))
     weights = strategy.begin_step(torch.zeros(TASKS, dtype=torch.int64))
     assert torch.isfinite(weights).all()
-    if name != "tla":
+    if name not in BY_TASK:
         assert torch.equal(weights, other.begin_step(torch.zeros(TASKS, dtype=torch.int64)))
 
 
 @pytest.mark.parametrize(
-    "name", ["ew", "tla", "dwa", "igb"]
+    "name", ["ew", "tla", "dwa", "igb", "uw-so", "famo", "coba"]
 )  # rlw draws on the CPU; the others act as ew does.
 def test_nothing_is_read_back_from_the_device(name: str) -> None:
     """A fake tensor has no value, so whatever would wait for a device's value raises."""
@@ -242,7 +247,7 @@ def test_other_shapes_are_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "tasks", "options", "message"),
     [
-        ("uw", 2, {}, "no strategy 'uw'; known are ew, tla, rlw, dwa, igb, fixed, cotbal"),
+        ("uw", 2, {}, "no strategy 'uw'; known are ew, tla, rlw, dwa, igb, uw-so, famo, coba, fixed"),
         ("ew", 0, {}, "num_tasks is 0"),
         ("ew", True, {}, "num_tasks is True"),
         ("ew", 2, {"window": 3}, "strategy 'ew' has no option 'window'; its options are none"),
@@ -252,6 +257,12 @@ def test_other_shapes_are_named(name: str) -> None:
         ("dwa", 2, {"temperature": 0.0}, "temperature is 0.0"),
         ("igb", 2, {"base_start": 5, "base_stop": 5}, r"base steps 5 to 5 \(exclusive\)"),
         ("igb", 2, {"base_start": -1}, "base steps -1 to 200"),
+        ("uw-so", 2, {"temperature": -1.0}, "temperature is -1.0"),
+        ("famo", 2, {"learning_rate": float("inf")}, "learning_rate is inf"),
+        ("famo", 2, {"weight_decay": -0.1}, "weight_decay is -0.1"),
+        ("coba", 2, {"warmup": 0}, "warmup is 0; a whole number of at least 1"),
+        ("coba", 2, {"history": 1}, "history is 1; a whole number of at least 2"),
+        ("coba", 2, {"tau": 0.0}, "tau is 0.0"),
         ("fixed", 2, {}, "strategy 'fixed' needs the option 'weights'"),
         ("fixed", 2, {"weights": [1.0]}, r"weights has shape \(1,\); \(2,\) is needed"),
         ("fixed", 2, {"weights": [1.0, -1.0]}, r"weights\[1\] is -1.0"),

@@ -57,6 +57,18 @@ def test_every_unit_gets_its_share_of_each_task(config: Config) -> None:
     assert counts(mixture, "cotbal-seed0") == COUNTS
 
 
+@pytest.mark.parametrize(("vary", "differ"), [(["order"], False), (["subsets"], True)])
+def test_subsets_vary_with_the_seed_where_they_are_meant_to(
+    config: Config, vary: list[str], differ: bool
+) -> None:
+    preparation = config.preparation.model_copy(update={"seeds": (0, 1), "vary": tuple(vary)})
+    mixture = Mixture(config.model_copy(update={"preparation": preparation}))
+    schedule = make_schedule(mixture.config)
+    ids = [{record.id for record in mixture.training_set(schedule.unit(n))} for n in ("mini", "mini-seed1")]
+    assert (ids[0] != ids[1]) == differ
+    assert counts(mixture, "plus_a-seed1") == {"a": 20, "b": 2}
+
+
 def test_files_are_read_once(config: Config) -> None:
     mixture = Mixture(config)
     assert mixture.records("a", "train") is mixture.records("a", "train")

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from support.models import tiny_mixture, tiny_models
@@ -13,6 +14,9 @@ from support.units.prepared import Told, change, times
 
 from cotbal.config.schema import load_config
 from cotbal.config.yaml_file import ConfigError
+from cotbal.method.measurement import measure
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weighing import weigh
 from cotbal.units import stages
 from cotbal.units.runner import Runner
 from cotbal.units.staleness import UnitChangedError
@@ -62,6 +66,29 @@ def test_results_follow_from_the_seed_alone(mixture: Path) -> None:
         assert one.scores() == other.scores()
         weights = [(folder.model / "model.safetensors").read_bytes() for folder in (one, other)]
         assert weights[0] == weights[1]
+
+
+def test_more_seeds_are_added_to_a_finished_preparation(mixture: Path) -> None:
+    """What is there stays; the scores of every seed go into one file, and the weights are means over them."""
+    first = load_config(mixture)
+    models = times(first, "model.safetensors")
+    alone = ScoreTable.from_csv(first.output / "scores.csv")
+    config = change(mixture, preparation={"seeds": [0, 1]})
+    table = stages.prepare(config, Told())
+    assert models.items() <= times(config, "model.safetensors").items()
+    assert table.seeds == (0, 1)
+    assert table.of_seed(0).sha256 == alone.sha256
+    assert table.of_seed(1).sha256 != alone.sha256
+    assert ScoreTable.from_csv(config.output / "scores.csv").sha256 == table.sha256
+    weights = stages.weigh(config)
+    assert weights.provenance.seeds == (0, 1)
+    by_seed = [weigh(measure(table.of_seed(s), plain=True, replicates=0)).values for s in (0, 1)]
+    np.testing.assert_allclose(weights.values, np.mean(by_seed, axis=0))
+    # The subsets alone: other samples in the same order.
+    subsets = change(mixture, preparation={"seeds": [1], "vary": ["subsets"]}, output="subsets")
+    stages.prepare(subsets, Told())
+    manifest = json.loads((subsets.output / "units" / "mini-seed1" / "manifest.json").read_text())
+    assert (manifest["training"]["seed"], manifest["training"]["fractions"]["seed"]) == (0, 1)
 
 
 def test_models_are_thrown_away_when_asked(mixture: Path) -> None:

@@ -55,6 +55,35 @@ def test_counts_and_tasks_of_every_unit(
             assert unit.needs_weights == (unit.model == "cotbal")
 
 
+@pytest.mark.parametrize(
+    ("vary", "orders"), [(["order"], [3, 0, 5]), (["subsets"], [3, 3, 3]), (["order", "subsets"], [3, 0, 5])]
+)
+def test_a_preparation_is_repeated_for_every_seed(vary: list[str], orders: list[int]) -> None:
+    schedule = make_schedule(config(1, seed=3, preparation={"seeds": [3, 0, 5], "vary": vary}))
+    units = schedule.of("prepare")
+    assert [unit.name for unit in units] == [
+        "mini", "plus_m0", "mini-seed0", "plus_m0-seed0", "mini-seed5", "plus_m0-seed5",
+    ]  # fmt: skip
+    assert [unit.preparation for unit in units] == [3, 3, 0, 0, 5, 5]
+    assert [unit.seed for unit in units[::2]] == orders
+    assert [unit.model for unit in units] == ["mini", "plus_m0"] * 3
+    # The seed that was there first keeps its units as they are.
+    assert make_schedule(config(1, seed=3)).of("prepare")[0].name == "mini"
+
+
+@pytest.mark.parametrize(
+    ("preparation", "message"),
+    [
+        ({"seeds": [1, 1]}, "seed '1' appears more than once"),
+        ({"seeds": []}, "seeds"),
+        ({"vary": ["x"]}, "vary"),
+    ],
+)
+def test_preparations_that_cannot_be_are_refused(preparation: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(1, preparation=preparation)
+
+
 def test_units_are_found_by_name_and_others_refused() -> None:
     schedule = make_schedule(config(2))
     assert schedule.unit("plus_m1").model == "plus_m1"

@@ -37,14 +37,22 @@ def task_values(count: int, *, explicit: bool = False) -> tuple[Task, ...]:
 
 
 def score_table(
-    tasks: tuple[Task, ...], *, samples: int = 200, mastered: tuple[int, ...] = (), seed: int = 0
+    tasks: tuple[Task, ...],
+    *,
+    samples: int = 200,
+    mastered: tuple[int, ...] = (),
+    alike: bool = False,
+    seed: int = 0,
 ) -> ScoreTable:
-    """Per-sample scores; tasks at the places `mastered` gain nothing from their own data."""
+    """Per-sample scores; tasks at the places `mastered` gain nothing from their own data; `alike`: all are equal."""
     random = np.random.default_rng(seed)
     measured = [task for task in tasks if task.is_measured]
     help_ = random.uniform(-0.1, 0.5, (len(measured), len(measured)))
     np.fill_diagonal(help_, 1.0)
     difficulty = random.permutation(np.linspace(0.15, 0.8, len(measured)))
+    if alike:
+        help_ = np.where(np.eye(len(measured)), 1.0, 0.1)
+        difficulty = np.full(len(measured), 0.5)
     noise = {task.name: random.uniform(0, 1, samples) for task in measured}
     rows: dict[str, dict[str, list[float]]] = {}
     for i, model in enumerate([MINI, *(plus_model(task.name) for task in measured)]):
@@ -132,16 +140,24 @@ def made_report(
     explicit: bool = False,
     means_only: bool = False,
     compared: bool = True,
+    preparations: int = 1,
+    alike: bool = False,
     seed: int = 0,
     **comparing: Any,
 ) -> ReportInput:
     """A report of `count` measured tasks with all its parts, unless told otherwise."""
     tasks = task_values(count, explicit=explicit)
-    scores = score_table(tasks, samples=samples, mastered=mastered, seed=seed)
+    scores = score_table(tasks, samples=samples, mastered=mastered, alike=alike, seed=seed)
     if means_only:
         scores = ScoreTable.from_means(
             scores.mini, scores.plus, tasks=scores.tasks, higher_is_better=scores.higher_is_better
         )
+    if preparations > 1:
+        more = {
+            number: score_table(tasks, samples=samples, mastered=mastered, seed=seed + number)
+            for number in range(preparations)
+        }
+        scores = ScoreTable.from_seeds(more)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedContributionsWarning)
         measurement = measure(scores, replicates=200)
