@@ -136,6 +136,9 @@ class Staleness:
         settings = self.mixture.task(task)
         metric = self.metrics[task]
         scoring: dict[str, Any] = {"data": self.mixture.scoring_files(unit, task), "metric": settings.metric}
+        if ":" in metric.name:
+            # What a report needs to know of it without importing it.
+            scoring["higher_is_better"] = metric.higher_is_better
         if metric.kind == "generation":
             scoring["max_new_tokens"] = settings.max_new_tokens
         return scoring
