@@ -77,7 +77,7 @@ def report_input(config: Config) -> ReportInput:
     folder.check_product(folder.weights_json)
     scores = ScoreTable.from_csv(folder.scores_csv) if folder.scores_csv.is_file() else None
     return ReportInput(
-        title=config.output.name,
+        title=config.title,
         tasks=task_values(config, _directions(manifests)),
         scores=scores,
         measurement=None if scores is None else measure_scores(config, scores),
