@@ -37,16 +37,19 @@ class _Loader(yaml.SafeLoader):
         try:
             if self._count > MAX_VALUES:
                 raise yaml.MarkedYAMLError(
-                    problem=f"more than {MAX_VALUES} values", problem_mark=self.peek_event().start_mark
+                    problem=f"more than {MAX_VALUES} values", problem_mark=self._here()
                 )
             if self._depth > MAX_DEPTH:
                 raise yaml.MarkedYAMLError(
                     problem=f"more than {MAX_DEPTH} levels of nesting",
-                    problem_mark=self.peek_event().start_mark,
+                    problem_mark=self._here(),
                 )
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+    def _here(self) -> Any:
+        return self.peek_event().start_mark  # type: ignore[no-untyped-call]
 
     def construct_document(self, node: yaml.Node) -> Any:
         _written_out(node, {}, set())

@@ -28,6 +28,7 @@ from cotbal.tasks import check_task_names
 _NEEDED = ("model", "task", "score")
 _OPTIONAL = ("sample", "group", "higher_is_better")
 _SEED = "seed"
+_FORMULA = ("=", "+", "-", "@", "'")
 _DIRECTIONS = {"true": True, "false": False}
 
 
@@ -72,11 +73,25 @@ def _cells(scores: Scores) -> Iterator[tuple[object, ...]]:
         for task, entry in row.items():
             direction = str(higher[task]).lower()
             if isinstance(entry, float):
-                yield model, task, repr(entry), "", "", direction
+                yield _cell(model), _cell(task), repr(entry), "", "", direction
                 continue
             labels = scores.groups[task].tolist() if task in scores.groups else [""] * entry.size
             for sample, (score, label) in enumerate(zip(entry.tolist(), labels, strict=True)):
-                yield model, task, repr(score), sample, label, direction
+                yield _cell(model), _cell(task), repr(score), sample, _cell(label), direction
+
+
+def _cell(text: str) -> str:
+    """A text as a cell that no spreadsheet takes for a formula: those that look like one get an apostrophe first.
+
+    >>> _cell("=1+1"), _text(_cell("=1+1")), _cell("vqa")
+    ("'=1+1", '=1+1', 'vqa')
+    """
+    return f"'{text}" if text.lstrip()[:1] in _FORMULA else text
+
+
+def _text(cell: str) -> str:
+    """The text of a cell that `_cell` made; cells of other tools are texts already."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].lstrip()[:1] in _FORMULA else cell
 
 
 def read(
@@ -185,11 +200,11 @@ def _rows(name: str) -> Iterator[_Row]:
             raise ValueError(f"{where}: higher_is_better is {direction!r}; 'true' or 'false' is needed")
         yield _Row(
             where,
-            cells["model"],
-            cells["task"],
+            _text(cells["model"]),
+            _text(cells["task"]),
             score,
-            cells.get("sample", ""),
-            cells.get("group", ""),
+            _text(cells.get("sample", "")),
+            _text(cells.get("group", "")),
             _DIRECTIONS.get(direction),
             _seed(where, cells.get(_SEED, "")),
         )

@@ -275,3 +275,21 @@ def test_small_test_sets_are_told(tmp_path: Path) -> None:
     assert "Small test sets" not in write_report(report, tmp_path).read_text(encoding="utf-8")
     few = replace(report, comparison=replace(report.comparison, samples={"caption": 12, "vqa": 500}))
     assert "Small test sets (caption 12 samples)" in write_report(few, tmp_path).read_text(encoding="utf-8")
+
+
+def test_the_page_may_run_and_fetch_nothing(tmp_path: Path) -> None:
+    page = write_report(made_report(2), tmp_path).read_text(encoding="utf-8")
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', page)
+    assert policy is not None
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].split(";"))
+    assert rules["default-src"] == "'none'"
+    assert "script-src" not in rules
+    assert page.index("Content-Security-Policy") < page.index("<style>")
+
+
+def test_pictures_that_are_not_the_reports_stay(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "mine.svg").write_text("mine")
+    write_report(made_report(2), tmp_path)
+    write_report(made_report(1), tmp_path)
+    assert (tmp_path / "figures" / "mine.svg").read_text() == "mine"
