@@ -173,7 +173,7 @@ def linear_cross_entropy(
             row_weights=row_weights,
             normalizer=_scalar(normalizer, hidden.device),
             num_tasks=made.num_tasks,
-            num_samples=made.num_samples,
+            num_samples=made.num_samples if made.sample_ids is None else made.sample_ids.shape[0],
             padded=made.padded,
             logit_scale=float(logit_scale),
             softcap=None if softcap is None else float(softcap),
@@ -257,7 +257,7 @@ def cross_entropy(
             row_weights=row_weights,
             normalizer=_scalar(normalizer, logits.device),
             num_tasks=made.num_tasks,
-            num_samples=made.num_samples,
+            num_samples=made.num_samples if made.sample_ids is None else made.sample_ids.shape[0],
             logit_scale=float(logit_scale),
             softcap=None if softcap is None else float(softcap),
             reduction=reduction,
@@ -274,9 +274,16 @@ def _output(result: LinearResult | LogitsResult, made: Plan, reduction: str) -> 
         result.task_loss_sum,
         result.task_tokens,
         result.task_correct,
-        result.sample_loss_sum,
-        result.sample_tokens,
+        _by_sample(result.sample_loss_sum, made),
+        _by_sample(result.sample_tokens, made),
     )
+
+
+def _by_sample(sums: Tensor, made: Plan) -> Tensor:
+    """Sums over the samples of a plan, where their ids say, [B]."""
+    if made.sample_ids is None:
+        return sums
+    return sums.new_zeros(made.num_samples).index_copy_(0, made.sample_ids, sums)
 
 
 def _check_options(

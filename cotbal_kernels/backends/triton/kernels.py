@@ -12,7 +12,23 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+# A number that is 1, or a multiple of 16, and a pointer that is aligned, would each make a kernel of its own: a stall
+# of seconds at some step. Nothing that changes from step to step is specialised on.
+@triton.jit(
+    do_not_specialize=["count", "num_tasks", "num_samples"],
+    do_not_specialize_on_alignment=[
+        "nll",
+        "hits",
+        "targets",
+        "tasks",
+        "samples",
+        "row_weights",
+        "sums",
+        "loss_sum",
+        "tokens",
+        "correct",
+    ],
+)
 def statistics_kernel(
     nll, hits, targets, tasks, samples, row_weights, sums, loss_sum, tokens, correct, count, num_tasks, num_samples,
     BLOCK: tl.constexpr,
@@ -58,7 +74,7 @@ def statistics_kernel(
         tl.store(correct + bin, tl.sum(right, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["source_rows", "target_rows", "row_scale", "targets"])
 def scale_rows_kernel(
     source, source_rows, target, target_rows, row_scale, targets, width, source_stride, target_stride,
     BLOCK: tl.constexpr,
@@ -84,7 +100,7 @@ def scale_rows_kernel(
     tl.store(target + to_row * target_stride + column, values.to(target.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"], do_not_specialize_on_alignment=["factor"])
 def rescale_kernel(values, factor, size, BLOCK: tl.constexpr, TILE: tl.constexpr):
     """values *= factor, a scalar on the device; where it is 1, as it is for a loss, nothing is read."""
     scale = tl.load(factor).to(tl.float32)
