@@ -40,6 +40,7 @@ class Plan:
         sample_ids: the ids of the samples that have supervised tokens, ascending, i64 [S], where ids were given that
             are not 0 .. S-1 and the plan is not padded (its shapes must not depend on the ids); else `None`. Sums
             are made over S samples, however large their ids.
+        label_digest: tells the labels the plan was made from from others.
     """
 
     rows: Tensor
@@ -55,6 +56,7 @@ class Plan:
     max_target: int
     padded: bool
     sample_ids: Tensor | None = None
+    label_digest: int | None = None
 
     def _tensors(self) -> dict[str, Tensor]:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
@@ -71,6 +73,12 @@ class Plan:
         return self._with(
             {name: each.to(device, non_blocking=non_blocking) for name, each in tensors.items()}
         )
+
+    def made_from(self, labels: Tensor) -> bool:
+        """Whether these may be the labels the plan was made from; labels on an accelerator are not looked at."""
+        if self.label_digest is None or labels.device.type != "cpu" or torch.compiler.is_compiling():
+            return True
+        return self.label_digest == int(_digest(labels.reshape(-1).to(torch.int64)))
 
     def pin_memory(self) -> Plan:
         """The same plan in page-locked memory, so that ``.to(device, non_blocking=True)`` does not wait."""
@@ -180,11 +188,12 @@ def plan(
     length = max(labels.shape[-1], 1)
     tasks = None if task_ids is None else _tasks_of_tokens(labels, task_ids, sample_ids)
     samples = None if sample_ids is None else sample_ids.reshape(-1).to(torch.int64)
-    supervised = labels != ignore_index
+    # Wide before they are compared: in 8 bits, ignore_index would be some other number.
+    classes = labels.reshape(-1).to(torch.int64)
+    supervised = (classes != ignore_index).view(labels.shape)
     if shift:
         supervised[..., :1] = False
     flat = supervised.reshape(-1)
-    classes = labels.reshape(-1).to(torch.int64)
 
     bad_label = classes < 0 if vocab_size is None else (classes < 0) | (classes >= vocab_size)
     nothing = torch.full((), -1, dtype=torch.int64, device=labels.device)
@@ -200,6 +209,7 @@ def plan(
             nothing if token_weights is None else _first(flat & ~checks.is_weight(token_weights.reshape(-1))),
             nothing if table is None else _first(~checks.is_weight(table)),
             nothing if ranked is None else ranked.begins.sum(),
+            _digest(classes),
         )
     )
     # The one place that waits for the device.
@@ -213,6 +223,7 @@ def plan(
         token_at,
         weight_at,
         distinct,
+        digest,
     ) = facts.tolist()
 
     if label_at >= 0:
@@ -261,7 +272,14 @@ def plan(
         max_target=max_target,
         padded=capacity is not None,
         sample_ids=known,
+        label_digest=digest,
     )
+
+
+def _digest(classes: Tensor) -> Tensor:
+    """A number that changes with any label and with their order; it wraps around at 64 bits."""
+    odd = 2 * torch.arange(classes.shape[0], device=classes.device) + 1
+    return ((classes + 1_000_003) * (odd * 0x5851F42D4C957F2D)).sum()
 
 
 class _Ranked(NamedTuple):

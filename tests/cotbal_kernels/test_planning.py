@@ -148,7 +148,7 @@ def test_data_set_indices_cost_as_many_bins_as_samples(monkeypatch: pytest.Monke
     plain = statistics.row_statistics
 
     def counted(*arguments: Any) -> Any:
-        bins.append(arguments[-1])
+        bins.append(arguments[-2])
         return plain(*arguments)
 
     monkeypatch.setattr(statistics, "row_statistics", counted)

@@ -9,11 +9,13 @@ from unittest import mock
 import pytest
 import torch
 import triton
+from support.kernels.launches import PRODUCTS, operators
 from support.kernels.loss_contract import always_chunks
 from support.kernels.product_dtypes import bfloat16_products
 from support.kernels.triton_binaries import launched
 
 import cotbal_kernels as ck
+from cotbal_kernels import api
 from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 from cotbal_kernels.backends.triton.backend import TritonBackend
 
@@ -46,8 +48,10 @@ def test_statistics_are_compiled_once() -> None:
                 ids,
                 ids,
                 torch.ones(count),
+                None,
                 tasks,
                 samples,
+                "mean",
             )
 
     found = launched("sm_90", sums)
@@ -82,3 +86,43 @@ def test_warm_up_leaves_nothing_to_compile(chunked: bool) -> None:
         found = launched("sm_90", training)
     assert len(found) > 3 * PLANS / 2
     assert set(map(id, found)) <= warm
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_weighted_step_with_a_plan_takes_ten_launches_beside_its_products(with_bias: bool) -> None:
+    """Forward and backward, the seed of the backward pass included; torch's operators and Triton's kernels."""
+    weight = torch.zeros(90, 24, dtype=torch.bfloat16).requires_grad_()
+    bias = torch.zeros(90, dtype=torch.bfloat16) if with_bias else None
+    hidden = torch.zeros(3, 16, 24, dtype=torch.bfloat16).requires_grad_()
+    labels = torch.randint(0, 90, (3, 16))
+    labels[:, :5] = -100
+    plan = ck.plan(labels, torch.tensor([0, 1, 2]), num_tasks=3)
+    weights, normalizer = torch.ones(3), torch.full((), 40.0, dtype=torch.float64)
+    names: list[str] = []
+
+    def step() -> None:
+        out = ck.linear_cross_entropy(
+            hidden, weight, bias=bias, plan=plan, task_weights=weights, normalizer=normalizer, impl="triton"
+        )
+        out.loss.backward()
+
+    def counted() -> None:
+        # What the CPU reads to check its arguments a device never does.
+        with (
+            mock.patch.object(api.checks, "legal_weights", lambda name, values: threshold(values)),
+            mock.patch.object(api, "_check_normalizer"),
+        ):
+            names.extend(operators(step))
+
+    kernels = [kernel.name for kernel in launched("sm_90", counted)]
+    products = [name for name in names if name in PRODUCTS]
+    others = [name for name in names if name not in PRODUCTS]
+    # Whether an earlier call met a bad label is read from the host's own memory.
+    others.remove("aten::_local_scalar_dense")
+    assert len(products) == 3
+    assert len(others) + len(kernels) <= 10, (others, kernels)
+
+
+def threshold(values: torch.Tensor) -> torch.Tensor:
+    """What `checks.legal_weights` does on a device."""
+    return torch.nn.functional.threshold(values, -torch.finfo(values.dtype).tiny, float("nan"))
