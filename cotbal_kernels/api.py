@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from cotbal_kernels import checks, linear, ops, products
+from cotbal_kernels import checks, linear, ops, products, statistics
 from cotbal_kernels.backends.registry import AUTO, check_name, resolve
 from cotbal_kernels.call import LinearCall, LinearResult, LogitsCall, LogitsResult
 from cotbal_kernels.planning import IGNORE_INDEX, Plan, plan
@@ -114,7 +114,8 @@ def linear_cross_entropy(
         logit_scale: multiplies the logits.
         softcap: limit of the logits, > 0.
         reduction: as above.
-        normalizer: what a "mean" is divided by instead of the sum of the weights; a scalar, taken as constant.
+        normalizer: what a "mean" is divided by instead of the sum of the weights; a scalar, taken as constant. One
+            that is not finite and > 0 is refused on the CPU and makes the loss NaN on an accelerator.
         plan: made beforehand from the labels, so that nothing is read back from the device here. Without one,
             labels on an accelerator cost one synchronisation, before the first product.
         impl: "auto", or one that :func:`implementations` lists.
@@ -170,6 +171,7 @@ def linear_cross_entropy(
         weight.shape[0],
     )
     row_weights = _row_weights(made, task_weights, plan is None)
+    _check_normalizer(normalizer, made, row_weights)
     flat = hidden.reshape(-1, hidden.shape[-1])
     logits_dtype = products.product_dtype(hidden.dtype, hidden.device)
     _check_runs(impl, hidden.device, logits_dtype)
@@ -193,7 +195,7 @@ def linear_cross_entropy(
             row_weights=row_weights,
             normalizer=_scalar(normalizer, hidden.device),
             num_tasks=made.num_tasks,
-            num_samples=made.num_samples,
+            num_samples=made.num_samples if made.sample_ids is None else made.sample_ids.shape[0],
             padded=made.padded,
             logit_scale=float(logit_scale),
             softcap=None if softcap is None else float(softcap),
@@ -259,6 +261,7 @@ def cross_entropy(
     )
     _check_runs(impl, logits.device, logits.dtype)
     row_weights = _row_weights(made, task_weights, plan is None)
+    _check_normalizer(normalizer, made, row_weights)
     flat = logits.reshape(-1, logits.shape[-1])
     if flat.stride(-1) != 1:
         flat = flat.contiguous()
@@ -277,7 +280,7 @@ def cross_entropy(
             row_weights=row_weights,
             normalizer=_scalar(normalizer, logits.device),
             num_tasks=made.num_tasks,
-            num_samples=made.num_samples,
+            num_samples=made.num_samples if made.sample_ids is None else made.sample_ids.shape[0],
             logit_scale=float(logit_scale),
             softcap=None if softcap is None else float(softcap),
             reduction=reduction,
@@ -294,9 +297,16 @@ def _output(result: LinearResult | LogitsResult, made: Plan, reduction: str) -> 
         result.task_loss_sum,
         result.task_tokens,
         result.task_correct,
-        result.sample_loss_sum,
-        result.sample_tokens,
+        _by_sample(result.sample_loss_sum, made),
+        _by_sample(result.sample_tokens, made),
     )
+
+
+def _by_sample(sums: Tensor, made: Plan) -> Tensor:
+    """Sums over the samples of a plan, where their ids say, [B]."""
+    if made.sample_ids is None:
+        return sums
+    return sums.new_zeros(made.num_samples).index_copy_(0, made.sample_ids, sums)
 
 
 def _check_options(
@@ -402,6 +412,10 @@ def _planned(
         raise ValueError(
             f"labels has shape {tuple(labels.shape)}, but the plan was made for {given.label_shape}"
         )
+    if labels is not None and not given.made_from(labels):
+        raise ValueError(
+            "labels are not those the plan was made from; pass the batch's own plan, or make it from these labels"
+        )
     if num_tasks is not None and num_tasks != given.num_tasks:
         raise ValueError(f"num_tasks is {num_tasks}, but the plan was made for {given.num_tasks}")
     _check_positions("plan", given.label_shape, name, scores)
@@ -435,8 +449,26 @@ def _scalar(value: Tensor | float | None, device: torch.device) -> Tensor | None
     if value is None:
         return None
     if isinstance(value, Tensor):
-        return value.detach().reshape(()).to(device, torch.float64)
+        return checks.moved(value.detach().reshape(()).to(torch.float64), device)
     return torch.full((), value, dtype=torch.float64, device=device)
+
+
+def _check_normalizer(value: Tensor | float | None, made: Plan, row_weights: Tensor | None) -> None:
+    """Refuse what no sum of weights can be; on a device, where looking would wait, the loss becomes NaN instead."""
+    if value is None or torch.compiler.is_compiling():
+        return
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return
+    found = float(value)
+    if found > 0 and found < math.inf:
+        return
+    if found == 0 and made.rows.device.type != "cpu":
+        return
+    if found == 0 and float(statistics.weight_sum(made.targets, row_weights)) == 0:
+        return
+    raise ValueError(
+        f"normalizer is {found}; a finite number > 0 is needed (0 where no supervised token has a weight)"
+    )
 
 
 def _budget(given: int | None, device: torch.device) -> int:

@@ -11,7 +11,6 @@ from torch import Tensor
 from cotbal_kernels import products, statistics
 from cotbal_kernels.backends.base import Backend
 from cotbal_kernels.call import Gradients, LinearBackwardCall, LinearCall, compute_dtype
-from cotbal_kernels.reduction import row_scale
 from cotbal_kernels.statistics import RowStatistics
 
 Mode = Literal["value", "keep", "grads", "recompute"]
@@ -27,7 +26,6 @@ class Computed(NamedTuple):
 
     nll: Tensor
     sums: RowStatistics
-    normalizer: Tensor
     logits_gradient: Tensor
     gradients: Gradients
 
@@ -114,7 +112,7 @@ def compute(backend: Backend, call: LinearCall) -> Computed:
         normalizer = statistics.normalizer(
             statistics.weight_sum(call.targets, call.row_weights), call.normalizer, call.reduction
         )
-        scale = row_scale(None, call.rows, call.row_weights, normalizer, call.reduction, dtype)
+        scale = backend.row_scale(None, call.rows, call.row_weights, normalizer, call.reduction, dtype)
         gradients = _chunked_gradients(backend, call, scale, dtype, nll, hits)
     else:
         for part, _, logits in _chunks(backend, call):
@@ -126,11 +124,12 @@ def compute(backend: Backend, call: LinearCall) -> Computed:
         call.tasks,
         call.samples,
         call.row_weights,
+        call.normalizer,
         call.num_tasks,
         call.num_samples,
+        call.reduction,
     )
-    normalizer = statistics.normalizer(sums.weight_sum, call.normalizer, call.reduction)
-    return Computed(nll, sums, normalizer, kept, gradients)
+    return Computed(nll, sums, kept, gradients)
 
 
 def gradients_from_kept(backend: Backend, call: LinearBackwardCall, scale: Tensor) -> Gradients:

@@ -8,19 +8,18 @@ from torch import Tensor
 from cotbal_kernels import statistics
 from cotbal_kernels.backends.base import Backend
 from cotbal_kernels.call import LogitsBackwardCall, LogitsCall, compute_dtype
-from cotbal_kernels.reduction import row_scale
 from cotbal_kernels.statistics import RowStatistics
 
 
-def compute(backend: Backend, call: LogitsCall) -> tuple[Tensor, RowStatistics, Tensor, Tensor]:
-    """nll of every row, their sums, the normalizer and, in mode grads, the gradient [M, V] (else empty)."""
+def compute(backend: Backend, call: LogitsCall) -> tuple[Tensor, RowStatistics, Tensor]:
+    """nll of every row, their sums and, in mode grads, the gradient [M, V] (else empty)."""
     made = call.logits.new_empty(0)
     if call.mode == "grads":
         normalizer = statistics.normalizer(
             statistics.weight_sum(call.targets, call.row_weights), call.normalizer, call.reduction
         )
         dtype = compute_dtype(call.logits.dtype)
-        scale = row_scale(None, call.rows, call.row_weights, normalizer, call.reduction, dtype)
+        scale = backend.row_scale(None, call.rows, call.row_weights, normalizer, call.reduction, dtype)
         nll, hits, made = _full_pass(backend, call, scale)
     else:
         nll, hits = backend.row_pass(
@@ -37,10 +36,12 @@ def compute(backend: Backend, call: LogitsCall) -> tuple[Tensor, RowStatistics, 
         call.tasks,
         call.samples,
         call.row_weights,
+        call.normalizer,
         call.num_tasks,
         call.num_samples,
+        call.reduction,
     )
-    return nll, sums, statistics.normalizer(sums.weight_sum, call.normalizer, call.reduction), made
+    return nll, sums, made
 
 
 def gradient(backend: Backend, call: LogitsBackwardCall, scale: Tensor) -> Tensor:

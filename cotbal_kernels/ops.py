@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from cotbal_kernels import linear, logits
@@ -24,7 +25,7 @@ from cotbal_kernels.call import (
     schema,
 )
 from cotbal_kernels.products import product_dtype
-from cotbal_kernels.reduction import reduced_loss, row_scale, row_weight_gradient
+from cotbal_kernels.reduction import reduced_loss, row_weight_gradient
 
 LIBRARY: Final = "cotbal_kernels"
 LINEAR: Final = f"{LIBRARY}::linear_cross_entropy"
@@ -38,6 +39,7 @@ Result = TypeVar("Result")
 
 def linear_cross_entropy(call: LinearCall) -> LinearResult:
     """Loss, statistics and what the backward pass needs, of an output head."""
+    _refuse_forward_mode(call)
     if not _is_plain(call):
         return LinearResult._make(torch.ops.cotbal_kernels.linear_cross_entropy(*call))
     if _records(call):
@@ -47,6 +49,7 @@ def linear_cross_entropy(call: LinearCall) -> LinearResult:
 
 def cross_entropy(call: LogitsCall) -> LogitsResult:
     """Loss, statistics and what the backward pass needs, of logits."""
+    _refuse_forward_mode(call)
     if not _is_plain(call):
         return LogitsResult._make(torch.ops.cotbal_kernels.cross_entropy(*call))
     if _records(call):
@@ -65,6 +68,23 @@ def _is_plain(call: tuple[Any, ...]) -> bool:
         and torch._C._functorch.peek_interpreter_stack() is None
         and all(type(each) in (Tensor, Parameter) for each in call if isinstance(each, Tensor))
     )
+
+
+def _refuse_forward_mode(call: tuple[Any, ...]) -> None:
+    """Tangents would be dropped, and derivatives be 0."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    for each in call:
+        if isinstance(each, Tensor) and _tangent(each) is not None:
+            raise NotImplementedError(
+                "forward-mode differentiation: cotbal_kernels' losses have gradients in reverse mode only "
+                "(backward, torch.func.grad); use the plain loss for directional derivatives"
+            )
+
+
+def _tangent(value: Tensor) -> Tensor | None:
+    tangent: Tensor | None = forward_ad.unpack_dual(value).tangent  # type: ignore[no-untyped-call]
+    return tangent
 
 
 def _records(call: tuple[Any, ...]) -> bool:
@@ -90,7 +110,6 @@ def _linear(call: LinearCall) -> LinearResult:
     loss = reduced_loss(
         made.nll,
         made.sums,
-        made.normalizer,
         call.rows,
         call.row_weights,
         call.reduction,
@@ -99,7 +118,7 @@ def _linear(call: LinearCall) -> LinearResult:
     gradients = made.gradients
     return LinearResult(
         loss,
-        made.normalizer,
+        made.sums.normalizer,
         made.nll,
         made.sums.task_loss_sum,
         made.sums.task_tokens,
@@ -115,7 +134,7 @@ def _linear(call: LinearCall) -> LinearResult:
 
 def _linear_gradients(call: LinearBackwardCall) -> Gradients:
     backend = resolve(call.impl, call.hidden.device, product_dtype(call.hidden.dtype, call.hidden.device))
-    scale = row_scale(
+    scale = backend.row_scale(
         call.upstream,
         call.rows,
         call.row_weights,
@@ -132,13 +151,11 @@ def _linear_gradients(call: LinearBackwardCall) -> Gradients:
 def _logits(call: LogitsCall) -> LogitsResult:
     backend = resolve(call.impl, call.logits.device, call.logits.dtype)
     with _own_dtypes(call.logits.device):
-        nll, sums, normalizer, gradient = logits.compute(backend, call)
-    loss = reduced_loss(
-        nll, sums, normalizer, call.rows, call.row_weights, call.reduction, call.logits.shape[0]
-    )
+        nll, sums, gradient = logits.compute(backend, call)
+    loss = reduced_loss(nll, sums, call.rows, call.row_weights, call.reduction, call.logits.shape[0])
     return LogitsResult(
         loss,
-        normalizer,
+        sums.normalizer,
         nll,
         sums.task_loss_sum,
         sums.task_tokens,
@@ -151,7 +168,7 @@ def _logits(call: LogitsCall) -> LogitsResult:
 
 def _logits_gradient(call: LogitsBackwardCall) -> Tensor:
     backend = resolve(call.impl, call.logits.device, call.logits.dtype)
-    scale = row_scale(
+    scale = backend.row_scale(
         call.upstream,
         call.rows,
         call.row_weights,

@@ -11,7 +11,6 @@ from cotbal_kernels.statistics import RowStatistics
 def reduced_loss(
     nll: Tensor,
     sums: RowStatistics,
-    normalizer: Tensor,
     rows: Tensor,
     row_weights: Tensor | None,
     reduction: str,
@@ -19,7 +18,7 @@ def reduced_loss(
 ) -> Tensor:
     """The loss in the dtype of the nll: a scalar, or for reduction none one entry per position."""
     if reduction != "none":
-        return (sums.weighted_loss / normalizer).to(nll.dtype)
+        return sums.loss
     weighted = nll if row_weights is None else nll * row_weights.to(nll.dtype)
     return weighted.new_zeros(positions).index_copy_(0, rows, weighted)
 

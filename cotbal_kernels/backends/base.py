@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from cotbal_kernels import reduction as reduction_module
 from cotbal_kernels import statistics
 from cotbal_kernels.statistics import RowStatistics
 
@@ -139,13 +140,27 @@ class Backend(ABC):
         tasks: Tensor,
         samples: Tensor,
         row_weights: Tensor | None,
+        given: Tensor | None,
         num_tasks: int,
         num_samples: int,
+        reduction: str,
     ) -> RowStatistics:
         """All sums of one call; see `cotbal_kernels.statistics.row_statistics`."""
         return statistics.row_statistics(
-            nll, hits, targets, tasks, samples, row_weights, num_tasks, num_samples
+            nll, hits, targets, tasks, samples, row_weights, given, num_tasks, num_samples, reduction
         )
+
+    def row_scale(
+        self,
+        upstream: Tensor | None,
+        rows: Tensor,
+        row_weights: Tensor | None,
+        normalizer: Tensor,
+        reduction: str,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Each row's factor of its gradient; see `cotbal_kernels.reduction.row_scale`."""
+        return reduction_module.row_scale(upstream, rows, row_weights, normalizer, reduction, dtype)
 
     def rescale_(self, values: Tensor, factor: Tensor) -> Tensor:
         """`values *= factor` in place, factor being one number on the same device."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 
 import cotbal_kernels as ck
@@ -237,6 +238,20 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "normalizer requires gradients",
     ),
+    "normalizer zero": (lambda: linear(normalizer=0.0), ValueError, "normalizer is 0.0; a finite number > 0"),
+    "normalizer negative": (lambda: logits(normalizer=torch.tensor(-2.0)), ValueError, "normalizer is -2.0"),
+    "normalizer NaN": (lambda: linear(normalizer=float("nan")), ValueError, "normalizer is nan"),
+    "normalizer infinite": (lambda: logits(normalizer=float("inf")), ValueError, "normalizer is inf"),
+    "labels that are not the plan's": (
+        lambda: linear(labels=LABELS.flip(0), plan=ck.plan(LABELS)),
+        ValueError,
+        "labels are not those the plan was made from",
+    ),
+    "one label that is not the plan's": (
+        lambda: logits(labels=changed(LABELS, (1, 2), 4), plan=ck.plan(LABELS)),
+        ValueError,
+        "labels are not those the plan was made from",
+    ),
     "nothing to plan": (lambda: linear(labels=None), ValueError, "labels are missing"),
     "plan and task ids": (
         lambda: linear(labels=None, task_ids=TASKS, plan=ck.plan(LABELS)),
@@ -286,3 +301,41 @@ def test_an_empty_batch_is_no_error() -> None:
     assert out.loss.item() == 0.0
     assert out.sample_tokens.shape == (0,)
     out.loss.backward()
+
+
+@pytest.mark.parametrize(("dtype", "ignored"), [(torch.uint8, -100), (torch.int8, 300), (torch.uint8, -1)])
+def test_an_ignore_index_beyond_the_labels_dtype_ignores_nothing(dtype: torch.dtype, ignored: int) -> None:
+    """-100 in 8 bits without a sign is 156, and 300 with one 44: both are classes."""
+    values = torch.tensor([3, ignored % 256 if dtype == torch.uint8 else ignored - 256, 5])
+    plan = ck.plan(values.to(dtype), ignore_index=ignored)
+    assert plan.targets.tolist() == values.tolist()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own forward mode
+def test_forward_mode_is_refused() -> None:
+    """Tangents that were dropped would make every directional derivative 0."""
+    tangent = torch.ones_like(HIDDEN)
+    for recording in (False, True):
+        hidden = HIDDEN.clone().requires_grad_(recording)
+        with fwAD.dual_level():
+            dual = fwAD.make_dual(hidden, tangent)
+            with pytest.raises(NotImplementedError, match="forward-mode"):
+                linear(dual)
+            with pytest.raises(NotImplementedError, match="forward-mode"):
+                logits(fwAD.make_dual(LOGITS, torch.ones_like(LOGITS)))
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        torch.func.jvp(lambda each: linear(each).loss, (HIDDEN,), (tangent,))
+
+
+def test_float64_stays_float64_with_narrower_weights() -> None:
+    """Token weights in f32 must not round an f64 loss."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(2, 3, 7, generator=generator, dtype=torch.float64)
+    weights = torch.tensor([[1.0, 1 / 3, 0.7], [0.1, 0.2, 0.3]])
+    out = ck.cross_entropy(values, LABELS, token_weights=weights, impl="torch")
+    nll = torch.nn.functional.cross_entropy(values.flatten(0, 1), LABELS.flatten(), reduction="none")
+    each = weights.double().flatten() * (LABELS.flatten() != -100)
+    assert out.loss.dtype == torch.float64
+    assert abs(out.loss.item() - ((each * nll).sum() / each.sum()).item()) < 1e-15
+    by_token = ck.cross_entropy(values, LABELS, token_weights=weights, reduction="none", impl="torch")
+    torch.testing.assert_close(by_token.loss.flatten(), each * nll, rtol=1e-15, atol=0)

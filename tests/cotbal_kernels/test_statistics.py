@@ -59,7 +59,7 @@ def test_normalizer_is_never_zero_for_want_of_tokens() -> None:
     assert statistics.normalizer(zero, zero, "mean").item() == 1.0
     assert statistics.normalizer(zero, two, "mean").item() == 2.0
     assert statistics.normalizer(two, None, "mean").item() == 2.0
-    assert (
-        statistics.normalizer(two, zero, "mean").item() == 0.0
-    )  # a caller's mistake stays visible: infinite
+    for illegal in (0.0, -1.0, math.inf, math.nan):
+        given = torch.full((), illegal, dtype=torch.float64)
+        assert math.isnan(statistics.normalizer(two, given, "mean").item())
     assert statistics.normalizer(two, None, "sum").item() == 1.0

@@ -14,7 +14,7 @@ from support.kernels.loss_contract import check
 from support.kernels.loss_strategies import loss_cases
 from torch import Tensor
 
-from cotbal_kernels import linear, logits, ops, statistics
+from cotbal_kernels import linear, logits, statistics
 from cotbal_kernels.backends.torch_backend import BACKEND as torch_backend
 
 RowPass = Callable[..., tuple[Tensor, Tensor]]
@@ -105,17 +105,17 @@ def first_upstream_element_for_all(upstream: Tensor | None, *rest: Any) -> Tenso
     return GOOD_SCALE(upstream, *rest)
 
 
-GOOD_SCALE = ops.row_scale
+GOOD_SCALE = torch_backend.row_scale
 GOOD_STATISTICS = torch_backend.row_statistics
 
 
 def perfectly_predicted_dropped(
-    nll: Tensor, hits: Tensor, targets: Tensor, tasks: Tensor, samples: Tensor, weights: Any, *sizes: int
+    nll: Tensor, hits: Tensor, targets: Tensor, tasks: Tensor, samples: Tensor, weights: Any, *rest: Any
 ) -> Any:
     """The mask of supervised tokens is nll != 0."""
     kept = torch.where(nll != 0, targets, -1)
     ones = torch.ones_like(nll) if weights is None else weights
-    return GOOD_STATISTICS(nll, hits & (nll != 0), kept, tasks, samples, ones * (nll != 0), *sizes)
+    return GOOD_STATISTICS(nll, hits & (nll != 0), kept, tasks, samples, ones * (nll != 0), *rest)
 
 
 def ignored_rows_multiplied_by_zero(
@@ -180,7 +180,7 @@ BUGS: dict[str, tuple[Any, str, Any, loss_checks.Check]] = {
         loss_checks.check_10_offsets_beyond_int32,
     ),
     "first upstream element broadcast": (
-        ops,
+        torch_backend,
         "row_scale",
         first_upstream_element_for_all,
         loss_checks.check_01_every_upstream_element_counts,
@@ -205,7 +205,7 @@ BUGS: dict[str, tuple[Any, str, Any, loss_checks.Check]] = {
         property_over_all_options,
     ),
     "first upstream element broadcast, found by chance": (
-        ops,
+        torch_backend,
         "row_scale",
         first_upstream_element_for_all,
         property_over_all_options,

@@ -157,13 +157,16 @@ class TritonBackend(Backend):
         tasks: Tensor,
         samples: Tensor,
         row_weights: Tensor | None,
+        given: Tensor | None,
         num_tasks: int,
         num_samples: int,
+        reduction: str,
     ) -> RowStatistics:
         """See `Backend.row_statistics`; one launch, in float64 and the same bits on every run."""
         device = nll.device
         bins = num_tasks + num_samples
-        sums = torch.empty(2, dtype=torch.float64, device=device)
+        loss = torch.empty((), dtype=torch.float32, device=device)
+        normalizer = torch.empty((), dtype=torch.float64, device=device)
         loss_sum = torch.empty(bins, dtype=torch.float32, device=device)
         tokens, correct = torch.empty((2, bins), dtype=torch.int64, device=device).unbind(0)
         with _on(device):
@@ -174,25 +177,54 @@ class TritonBackend(Backend):
                 tasks,
                 samples,
                 None if row_weights is None else row_weights.contiguous(),
-                sums,
+                given,
+                loss,
+                normalizer,
                 loss_sum,
                 tokens,
                 correct,
                 nll.shape[0],
                 num_tasks,
                 num_samples,
+                MEAN=reduction == "mean",
                 BLOCK=configs.STATISTICS_BLOCK,
                 num_warps=configs.STATISTICS_WARPS,
             )
         return RowStatistics(
-            sums[0],
-            sums[1],
+            loss,
+            normalizer,
             loss_sum[:num_tasks],
             tokens[:num_tasks],
             correct[:num_tasks],
             loss_sum[num_tasks:],
             tokens[num_tasks:],
         )
+
+    def row_scale(
+        self,
+        upstream: Tensor | None,
+        rows: Tensor,
+        row_weights: Tensor | None,
+        normalizer: Tensor,
+        reduction: str,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """See `Backend.row_scale`; one launch, but for an upstream gradient per token."""
+        count = rows.shape[0]
+        if reduction == "none" or count == 0:
+            return super().row_scale(upstream, rows, row_weights, normalizer, reduction, dtype)
+        scale = torch.empty(count, dtype=torch.float32, device=rows.device)
+        with _on(rows.device):
+            _kernels().row_scale_kernel[(-(-count // configs.STATISTICS_BLOCK),)](
+                upstream,
+                normalizer,
+                None if row_weights is None else row_weights.contiguous(),
+                scale,
+                count,
+                BLOCK=configs.STATISTICS_BLOCK,
+                num_warps=configs.STATISTICS_WARPS,
+            )
+        return scale
 
     def gather_rows(
         self,

@@ -168,7 +168,7 @@ def test_statistics(target: str, weights: torch.dtype | None) -> None:
     binary = compile_one(
         target,
         lambda: triton_backend.row_statistics(
-            torch.zeros(9), torch.zeros(9, dtype=torch.bool), ids, ids, ids, row_weights, 2, 3
+            torch.zeros(9), torch.zeros(9, dtype=torch.bool), ids, ids, ids, row_weights, None, 2, 3, "mean"
         ),
     )
     assert binary.spilled == 0
