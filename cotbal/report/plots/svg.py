@@ -149,9 +149,26 @@ def _strip(svg: str, name: str) -> tuple[str, float, float]:
     )
     body = re.sub(r'(href="|url\()#', lambda match: f"{match[1]}#{name}-", body)
     body = re.sub(r' (?:d|x|y|width|height|transform)="[^"]*"', _hundredths, body)
+    body = re.sub(r"<defs>\s*</defs>", "", _without_bare_groups(body))
+    body = re.sub(r'\s*\n(?=")', "", body)
+    body = re.sub(r"(?<=[^>\s])\s*\n\s*", " ", body)
     body = re.sub(r"\s*\n\s*", "\n", body)
-    body = re.sub(r"<defs>\s*</defs>\s*", "", body)
     return body.strip(), float(head[1]), float(head[2])
+
+
+def _without_bare_groups(body: str) -> str:
+    """Drop groups without attributes and empty groups; matplotlib nests three around each tick."""
+    bare: list[bool] = []
+
+    def kept(tag: re.Match[str]) -> str:
+        if tag[0].endswith("/>"):
+            return ""
+        if tag[0] == "</g>":
+            return "" if bare.pop() else "</g>"
+        bare.append(tag[0] == "<g>")
+        return "" if bare[-1] else tag[0]
+
+    return re.sub(r"<g\b[^>]*>|</g>", kept, body)
 
 
 def _longhand(shorthand: re.Match[str]) -> str:
