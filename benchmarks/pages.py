@@ -260,11 +260,10 @@ def headline(files: Iterable[dict[str, Any]]) -> str:
     steps = [(file, entry) for file in files if file["group"].endswith("tuning") for entry in file["entries"]]
     file, entry = max(steps, key=lambda step: step[1]["contenders"]["stock"]["peak_bytes"])
     ours, stock = entry["contenders"]["ours"], entry["contenders"]["stock"]
+    time = f"{ours['ratio_to_stock']:.2f} x the time of transformers' `Trainer`"
     memory = " MiB of memory instead of ".join(f"{t['peak_bytes'] / 2**20:,.0f}" for t in (ours, stock))
-    return (
-        f"**With the weights, a training step takes {ours['ratio_to_stock']:.2f} x the time of transformers' `Trainer`,\n"
-        f"and {memory}** ({entry['name']}; {_machine_title(file['machine'])}).\n"
-    )
+    where = f"({entry['name']}; {_machine_title(file['machine'])})"
+    return f"**With the weights, a training step takes {time},\nand {memory}** {where}.\n"
 
 
 def with_readme_blocks(readme: str, files: list[dict[str, Any]]) -> str:

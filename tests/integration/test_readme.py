@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, List
 from PIL import Image
 from support.models import tiny_models
 from transformers import TrainingArguments
@@ -121,6 +123,29 @@ def test_every_python_block_of_the_readme_runs(workplace: Path) -> None:
         if block.language == "python":
             done = call([sys.executable, "-W", "error::FutureWarning", "-c", block.text], workplace)
             assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_the_python_block_of_the_trl_page_runs(workplace: Path) -> None:
+    examples = [
+        {
+            "prompt": [{"role": "user", "content": "How many digits?"}],
+            "completion": [{"role": "assistant", "content": answer}],
+            "images": [str(workplace / "data" / f"{task}_train_{index}.png")],
+            "task": task,
+        }
+        for index in range(8)
+        for task, answer in (("reading", "seven"), ("counting", "three"))
+    ]
+    dataset = Dataset.from_list(examples).cast_column("images", List(datasets.Image()))
+    dataset.save_to_disk(workplace / "my-data")
+    (text,) = [block.text for block in blocks("docs/trl.md") if block.language == "python"]
+    text = text.replace(
+        "max_steps=2", "max_steps=2, logging_steps=1, use_cpu=True"
+    )  # TRL asks for bf16 and a GPU
+    done = call([sys.executable, "-c", text], workplace)
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    assert "loss/counting" in done.stdout
 
 
 @pytest.mark.parametrize("page", ["docs/loss.md"])
