@@ -1,7 +1,7 @@
 """CoTBal: measure how tasks help each other and how hard each is, weigh them, and tune with the weights.
 
 The values and the mathematics are imported here (they need NumPy alone); whatever needs torch or transformers is
-loaded when its name is first used, so that ``import cotbal`` stays quick.
+loaded when its name is first used, so that `import cotbal` stays quick.
 """
 
 from __future__ import annotations

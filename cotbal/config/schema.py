@@ -1,6 +1,6 @@
 """The configuration of a mixture: one YAML file, read and checked before any work begins.
 
-Relative paths are taken from the folder that holds the file, so a config means the same from everywhere.
+Relative paths start from the file's folder, so a config means the same wherever you call it from.
 Every mistake is a `ConfigError` that gives the key's path, what was found and what is accepted.
 """
 
@@ -41,7 +41,7 @@ __all__ = [
 
 
 def _resolve(path: Path, info: ValidationInfo) -> Path:
-    """A path of the config, taken from the config's folder; ``~`` is the user's home."""
+    """Return the path, relative to the config's folder; `~` is the user's home."""
     base = info.context.get("base") if isinstance(info.context, Mapping) else None
     expanded = path.expanduser()
     return expanded if base is None or expanded.is_absolute() else base / expanded
@@ -71,7 +71,7 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """The model all units start from. In the YAML a bare string is the name."""
+    """The model that all units start from. In the YAML, a bare string is its name."""
 
     name: str = Field(min_length=1, description="folder with a saved model, or a hub id")
     processor: str | None = Field(
@@ -79,25 +79,23 @@ class ModelConfig(_Section):
     )
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    attention: str | None = Field(
-        default=None, description="attn_implementation of transformers, such as sdpa"
-    )
+    attention: str | None = Field(default=None, description="transformers' attn_implementation, such as sdpa")
     freeze: tuple[str, ...] = Field(
-        default=(), description="parts kept fixed: names of modules or parameters"
+        default=(), description="modules or parameters that are not trained, by name"
     )
     trust_remote_code: bool = False
 
     @field_validator("name", "processor")
     @classmethod
     def _local_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """A name that is a folder beside the config becomes that folder; anything else is left to transformers."""
+        """Resolve a name that is a folder beside the config, and leave anything else to transformers."""
         if value is None:
             return None
         folder = _resolve(Path(value), info)
         if folder.is_dir():
             return str(folder)
         if value.startswith((".", "/", "~")):
-            raise PydanticCustomError("folder", "there is no folder {folder}", {"folder": str(folder)})
+            raise PydanticCustomError("folder", "no such folder: {folder}", {"folder": str(folder)})
         return value
 
 
@@ -108,9 +106,9 @@ class TaskConfig(_Section):
     train: Paths = Field(min_length=1)
     validation: Paths = ()
     test: Paths = ()
-    images: Path | None = Field(default=None, description="folder that image paths in the records start from")
+    images: Path | None = Field(default=None, description="folder where the image paths in the records start")
     metric: str | None = None
-    higher_is_better: bool | None = Field(default=None, description="only to override what the metric says")
+    higher_is_better: bool | None = Field(default=None, description="overrides the metric's own direction")
     max_new_tokens: int = Field(default=64, ge=1)
     weight: float | None = Field(default=None, ge=0.0, description="for a task that is not measured")
 
@@ -139,8 +137,8 @@ class TaskConfig(_Section):
         if self.measured and self.weight is not None:
             raise PydanticCustomError(
                 "task_weight",
-                "task '{name}' has both `validation` and `weight`; a task with a validation set is weighed by "
-                "measuring it. Remove one of the two",
+                "task '{name}' has both `validation` and `weight`, but a task with a validation set gets a measured "
+                "weight. Remove one of the two",
                 {"name": self.name},
             )
         if not self.measured and self.weight is None:
@@ -165,10 +163,10 @@ class PreparationConfig(_Section):
 
     mini_fraction: Fraction = 1 / 32
     plus_fraction: Fraction = 1.0
-    keep_models: bool = Field(
-        default=True, description="keep the models of these units after their validation"
+    keep_models: bool = Field(default=True, description="keep these units' models after validation")
+    training: Settings = Field(
+        default_factory=dict, description="settings that differ from the top-level `training`"
     )
-    training: Settings = Field(default_factory=dict, description="what differs from the top-level `training`")
 
     @model_validator(mode="after")
     def _mini_is_smaller(self) -> Self:
@@ -187,25 +185,25 @@ class WeighingConfig(_Section):
 
     temperature: float = Field(default=0.5, gt=0.0)
     shrink: bool = Field(default=False, description="pull uncertain terms toward 1")
-    plain: bool = Field(default=False, description="the paper's formula as it is, whatever the noise")
+    plain: bool = Field(default=False, description="the paper's formula unchanged, whatever the noise")
     confidence: float = Field(default=0.9, gt=0.0, lt=1.0)
-    replicates: int = Field(default=1000, ge=100, description="of the bootstrap")
+    replicates: int = Field(default=1000, ge=100, description="bootstrap replicates")
 
 
 class EvaluationConfig(_Section):
-    """Validation and test: greedy generation, one answer a sample."""
+    """Validation and test: greedy generation, one answer per sample."""
 
     batch_size: int = Field(default=8, ge=1)
 
 
 class StrategyConfig(_Section):
-    """A way of weighting tasks in tuning, and its options. In the YAML a bare string is the name."""
+    """A way of weighting tasks in tuning, and its options. In the YAML, a bare string is its name."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str = Field(min_length=1)
     label: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_-]+$", description="name of the units, if not `name`"
+        None, pattern=r"^[A-Za-z0-9_-]+$", description="names the units instead of `name`"
     )
 
     @property
@@ -220,7 +218,7 @@ class StrategyConfig(_Section):
 
 
 class ComparisonConfig(_Section):
-    """The tuned units: which strategies, with how many seeds, and whether single-task tuning is done beside them."""
+    """The tuned units: which strategies, which seeds, and whether each task is also tuned alone."""
 
     strategies: tuple[Annotated[StrategyConfig, BeforeValidator(_nest_name)], ...] = Field(
         default=(StrategyConfig(name="cotbal", label=None),), min_length=1
@@ -261,7 +259,7 @@ class Config(_Section):
 
     @property
     def text(self) -> str:
-        """The file's text, for the record; empty for a config made in code."""
+        """The file's text, for the records; empty for a config made in code."""
         return self._text
 
     @field_validator("output")
@@ -272,7 +270,7 @@ class Config(_Section):
     @field_validator("tasks")
     @classmethod
     def _distinct_names(cls, value: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
-        # Folded case, because every task names folders and some file systems fold it.
+        # Case is ignored because tasks name folders, and some file systems ignore case.
         _refuse_repeated([task.name.casefold() for task in value], "task name", "rename one of them")
         return value
 
@@ -283,11 +281,11 @@ class Config(_Section):
 
     @property
     def comparison_seeds(self) -> tuple[int, ...]:
-        """The seeds of the tuned units; `seed` where none are listed."""
+        """The seeds of the tuned units; `seed` if none are listed."""
         return self.comparison.seeds or (self.seed,)
 
     def missing_paths(self) -> list[tuple[str, Path]]:
-        """Every data file or image folder that does not exist, with the path of its key."""
+        """Return every data file and image folder that does not exist, with the path of its key."""
         missing: list[tuple[str, Path]] = []
         for index, task in enumerate(self.tasks):
             for key in ("train", "validation", "test"):
@@ -313,18 +311,18 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
 
     Args:
         path: the YAML file; relative paths in it start from its folder.
-        output: takes the place of the file's ``output`` when given.
+        output: replaces the file's `output`.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or holds a mistake; every mistake found is listed.
+        ConfigError: the file is missing, is not YAML, or contains mistakes; all of them are listed.
     """
     source = Path(path)
     try:
         text = source.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{source}: there is no such file; give the path of a config (YAML)") from None
+        raise ConfigError(f"{source}: no such file; give the path of a config (YAML)") from None
     except IsADirectoryError:
-        raise ConfigError(f"{source}: is a folder; give the path of a config file (YAML)") from None
+        raise ConfigError(f"{source}: this is a folder; give the path of a config file (YAML)") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: not readable as UTF-8 text (byte {error.start})") from None
     values = parse_yaml(text, source)

@@ -1,4 +1,4 @@
-"""Validation scores of every model on every task: the table that measuring starts from."""
+"""Validation scores of every model on every task: the table that `measure` starts from."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from cotbal.tasks import MINI, check_task_names, plus_model
 
 @dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """Scores V[model, task], raw (as the metric gives them), per validation sample where known.
+    """Raw scores V[model, task] as the metric gives them, per validation sample where known.
 
     Attributes:
         tasks: names of the N tasks, in the order of every array made from this table.
         higher_is_better: direction of each task's metric.
-        entries: model -> task -> per-sample scores (float64 [n]) or one mean (float). A model need not have
-            been scored on every task. Samples of one task are paired: entry k of every model is sample k.
+        entries: model -> task -> per-sample scores (float64 [n]) or one mean (float). A model need not be
+            scored on every task. Samples of one task are paired: entry k of every model is sample k.
         groups: task -> one label per sample; samples that share a label (questions on one image) are
-            resampled together. A task that is absent has every sample in a group of its own.
+            resampled together. In a task without labels, every sample is its own group.
 
     Raises:
-        ValueError: unknown or repeated tasks, no scores, NaN or infinite scores, models with unequal numbers
-            of samples of one task, or groups of another length than the samples.
+        ValueError: tasks are unknown or repeated, scores are missing, NaN or infinite, two models have different
+            numbers of samples of a task, or groups have another length than the samples.
 
     >>> table = ScoreTable.from_samples({"mini": {"vqa": [0, 1]}, "plus_vqa": {"vqa": [1, 1]}})
     >>> table.tasks, table.mini, table.plus
@@ -73,9 +73,9 @@ class ScoreTable:
         groups: Mapping[str, Sequence[Any]] | None = None,
         higher_is_better: bool | Sequence[bool] | Mapping[str, bool] = True,
     ) -> Self:
-        """From per-sample scores: model id (`mini`, `plus_<task>`, ...) -> task -> one score per sample.
+        """Make a table from per-sample scores: model id (`mini`, `plus_<task>`, ...) -> task -> one score per sample.
 
-        `tasks` fixes the order (default: order of first appearance); `groups` as in the class.
+        `tasks` fixes the order (default: order of first appearance); `groups` is as in the class.
         """
         if tasks is None:
             tasks = list(dict.fromkeys(task for row in samples.values() for task in row))
@@ -91,7 +91,7 @@ class ScoreTable:
         tasks: Sequence[str],
         higher_is_better: bool | Sequence[bool] | Mapping[str, bool] = True,
     ) -> Self:
-        """From mean scores alone: `mini` [N], `plus` [N, N] with plus[i, j] = V[plus_i, j].
+        """Make a table from mean scores alone: `mini` [N], `plus` [N, N] with plus[i, j] = V[plus_i, j].
 
         Without per-sample scores there are no intervals.
 
@@ -122,23 +122,23 @@ class ScoreTable:
         return cls(found.tasks, found.higher_is_better, found.entries, found.groups)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write all of the table as CSV, atomically; `from_csv` gives it back exactly."""
+        """Write the whole table as CSV, atomically; `from_csv` reads it back exactly."""
         content = scores_csv.Scores(self.tasks, self.higher_is_better, self.entries, self.groups)
         scores_csv.write(content, path)
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Ids of the scored models."""
+        """The ids of the scored models."""
         return tuple(self.entries)
 
     def mean(self, model: str, task: str) -> float:
-        """V[model, task]: mean score over the validation samples."""
+        """Return V[model, task], the mean score over the validation samples."""
         entry = self._find(model, task)
         # What entry.mean() does, without its overhead: a table of 512 tasks has 262,656 means.
         return entry if isinstance(entry, float) else float(np.add.reduce(entry)) / entry.size
 
     def samples(self, model: str, task: str) -> FloatArray | None:
-        """Per-sample scores [n], read-only; None where only the mean is known."""
+        """Return the per-sample scores [n], read-only, or None if only the mean is known."""
         entry = self._find(model, task)
         return None if isinstance(entry, float) else entry
 
@@ -158,7 +158,7 @@ class ScoreTable:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of everything in the table, to recognise it later."""
+        """Return a hash of everything in the table, to recognise it later."""
         digest = hashlib.sha256()
         for task, higher in zip(self.tasks, self.higher_is_better, strict=True):
             digest.update(f"task {task} {higher}\n".encode())
@@ -179,10 +179,10 @@ class ScoreTable:
 
     def _missing(self, model: str, task: str) -> str:
         if task not in self.tasks:
-            return f"there is no task {task!r}; the tasks are {list(self.tasks)}"
+            return f"no task {task!r}; known tasks: {', '.join(self.tasks)}"
         if model not in self.entries:
-            return f"there are no scores of model {model!r}; scored are {list(self.entries)}"
-        return f"model {model!r} has no score on task {task!r}; evaluate it there, or leave the task out"
+            return f"no scores for model {model!r}; scored models: {', '.join(self.entries)}"
+        return f"model {model!r} has no score on task {task!r}; score it there, or leave the task out"
 
 
 def _check_model(model: str) -> None:

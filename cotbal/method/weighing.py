@@ -31,10 +31,10 @@ def combine_terms(
     *,
     tasks: Sequence[str] | None = None,
 ) -> TaskWeights:
-    """One weight per task from its contributions and its difficulty; the N weights sum to N.
+    """Combine contributions and difficulty into one weight per task; the N weights sum to N.
 
     A NaN in `outward` or `inward` is an undefined contribution: that term of that task is 1, and the softmax
-    over the K others sums to K (an extension; the paper assumes all are defined).
+    over the K others sums to K. (An extension: the paper assumes that all are defined.)
 
     Args:
         outward: out, [N]: the larger, the larger the weight.
@@ -44,8 +44,9 @@ def combine_terms(
         tasks: names; default `task_0`, `task_1`, ...
 
     Raises:
-        ValueError: unequal lengths, an infinite entry, a NaN difficulty, bad names, or T not above 0.
-        TypeError: not numbers.
+        ValueError: lengths differ, an entry is infinite, a difficulty is NaN, a name is not allowed, or T is not
+            above 0.
+        TypeError: the entries are not numbers.
 
     >>> combine_terms([0.2, 0.1], [0.1, 0.1], [0.5, 0.1]).values.round(3)
     array([1.215, 0.785])
@@ -73,12 +74,12 @@ def weigh(
     shrink: bool = False,
     explicit: Mapping[str, float] | None = None,
 ) -> TaskWeights:
-    """The weights of the measured tasks, with bootstrap intervals where the measurement has replicates.
+    """Turn a measurement into weights, with bootstrap intervals if the measurement has replicates.
 
     With `shrink`, each term w of a task is pulled toward 1 by its own uncertainty: 1 + k (w - 1) with
-    k = v / (v + s^2), s its bootstrap standard deviation and v the spread of the true terms around 1, estimated
-    over the tasks as max(0, mean((w - 1)^2 - s^2)); then the term is scaled to its old sum. Noise alone thus
-    gives weights of 1. (Not in the paper.)
+    k = v / (v + s^2). Here s is the term's bootstrap standard deviation, and v the spread of the true terms around
+    1, estimated over the tasks as max(0, mean((w - 1)^2 - s^2)). The term is then scaled to its old sum. So noise
+    alone gives weights of 1. (Not in the paper.)
 
     Args:
         measurement: from `measure`.
@@ -87,9 +88,9 @@ def weigh(
         explicit: weights, at least 0, of further tasks that are not measured (text-only data, say).
 
     Raises:
-        ValueError: T not above 0; `shrink` without replicates; an explicit weight that is negative or not
-            finite, or that is given to a measured task.
-        TypeError: `measurement` is no Measurement.
+        ValueError: T is not above 0, `shrink` is set without replicates, or an explicit weight is negative, not
+            finite, or given to a measured task.
+        TypeError: `measurement` is not a Measurement.
 
     >>> from cotbal.method.measurement import measure
     >>> from cotbal.method.scores import ScoreTable
@@ -146,12 +147,12 @@ def weigh(
 
 
 def _term(values: FloatArray, temperature: float) -> FloatArray:
-    """K softmax(values / T) over the K entries that are not NaN along the last axis; 1 for the others."""
+    """Return K softmax(values / T) over the K entries that are not NaN along the last axis, and 1 for the others."""
     defined = ~np.isnan(values)
     if not defined.any():
         return np.ones_like(values)
     peak = np.max(values, axis=-1, keepdims=True, where=defined, initial=-math.inf)
-    # T may be so small that the division overflows: to -inf, whose exponential is the right 0.
+    # A tiny T makes the division overflow to -inf, whose exponential is the correct 0.
     with np.errstate(over="ignore"):
         scaled = np.where(defined, (values - peak) / temperature, -math.inf)
     exponentials = np.exp(scaled)
@@ -164,10 +165,10 @@ def _combined(outward: FloatArray, inward: FloatArray, difficulty: FloatArray) -
 
 
 def _resampled_terms(measurement: Measurement, resampled: Resampled, temperature: float) -> list[FloatArray]:
-    """The three terms in every replicate, [R, N] each.
+    """Return the three terms in every replicate, [R, N] each.
 
-    What is undefined on the full sample is undefined in every replicate; a replicate that lacks a value the
-    full sample has (its denominator was 0) is NaN throughout the term.
+    What is undefined on the full sample is undefined in every replicate. If a replicate lacks a value that the full
+    sample has (its denominator was 0), its whole term is NaN.
     """
     terms = []
     for sign, found, replicates in (
@@ -184,7 +185,7 @@ def _resampled_terms(measurement: Measurement, resampled: Resampled, temperature
 
 
 def _shrink_factors(term: FloatArray, replicates: FloatArray, defined: BoolArray) -> FloatArray:
-    """k of every task, [N], as `weigh` says; 1 where there is neither spread nor noise."""
+    """Return k of every task, [N], as defined in `weigh`; 1 where there is neither spread nor noise."""
     kept = np.isfinite(replicates).all(axis=1)
     if kept.sum() < 2:
         raise ValueError(

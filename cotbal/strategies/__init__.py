@@ -60,7 +60,7 @@ def get(name: str, num_tasks: int, **options: Any) -> Strategy:
         ValueError: the name or an option is unknown, an option is missing, or a value is out of range.
     """
     if name not in _STRATEGIES:
-        raise ValueError(f"no strategy is named {name!r}; known strategies: {', '.join(names())}")
+        raise ValueError(f"no strategy {name!r}; known strategies: {', '.join(names())}")
     kind = _STRATEGIES[name]
     parameters = list(inspect.signature(kind).parameters.values())[1:]
     known = [parameter.name for parameter in parameters]

@@ -1,8 +1,8 @@
-"""Checkpoints that are known to be whole.
+"""Checkpoints that are known to be complete.
 
-The trainer writes a checkpoint file by file, so a kill can leave one that looks usable and is not. Once all of it
-is written, a ``COMPLETE`` file with the size of every file is added; whatever lacks it, or disagrees with it,
-is thrown away before a unit resumes.
+The trainer writes a checkpoint file by file, so a kill can leave one that looks usable but is not. When everything
+is written, a `COMPLETE` file with the size of every file is added. Checkpoints that lack this file or disagree with
+it are deleted before a unit resumes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def mark_complete(checkpoint: Path) -> None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether every file that was there when the checkpoint was finished is still there, at its size."""
+    """Whether every file of the finished checkpoint is still there, with its size."""
     try:
         recorded = json.loads((checkpoint / MARK).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -33,7 +33,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def discard_incomplete(folder: Path) -> list[Path]:
-    """Delete the checkpoints that are not whole; returns what was deleted."""
+    """Delete the incomplete checkpoints and return their paths."""
     broken = [path for _, path in _checkpoints(folder) if not is_complete(path)]
     for path in broken:
         shutil.rmtree(path)
@@ -41,13 +41,13 @@ def discard_incomplete(folder: Path) -> list[Path]:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The whole checkpoint with the most steps, or None."""
+    """Return the complete checkpoint with the most steps, or None."""
     whole = [(step, path) for step, path in _checkpoints(folder) if is_complete(path)]
     return max(whole)[1] if whole else None
 
 
 def step_of(checkpoint: Path) -> int:
-    """Optimizer steps done at a checkpoint."""
+    """Return the number of optimizer steps at a checkpoint."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 

@@ -1,7 +1,7 @@
-"""Scoring a trained model: one greedy answer (or one teacher-forced loss) a sample, then the task's metric.
+"""Score a trained model: one greedy answer (or one teacher-forced loss) per sample, then the task's metric.
 
-Answers are appended to ``predictions/<task>.jsonl`` batch by batch, so a killed call goes on where it was. Batches
-are fixed by position, hence the same whether a call was interrupted or not: padding, and with it rounding, too.
+Answers are appended to `predictions/<task>.jsonl` batch by batch, so a killed call continues where it stopped.
+Batches are fixed by position, so padding, and with it rounding, is the same whether or not a call was interrupted.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def answer(
     path: Path,
     advance: Callable[[int], None] = lambda samples: None,
 ) -> list[Answer]:
-    """One answer per record: the generated text, or the mean loss of its answer tokens for a ``loss`` metric.
+    """Return one answer per record: the generated text or, for a `loss` metric, the mean loss of its answer tokens.
 
     Args:
-        path: where answers are kept as they come; the complete batches already in it are not done again.
-        advance: told how many samples were done or found done.
+        path: the file to which answers are appended; complete batches that it already contains are not repeated.
+        advance: called with the number of samples done, or found done.
     """
     done = _finished_batches(path, len(records), batch_size)
     advance(len(done))
@@ -67,7 +67,7 @@ def answer(
 
 
 class _Generation:
-    """Greedy generation for one batch."""
+    """Generate greedily for one batch."""
 
     def __init__(self, model: Any, processor: Any, max_new_tokens: int) -> None:
         self.model = model
@@ -88,7 +88,7 @@ class _Generation:
 
 
 class _Losses:
-    """Mean loss of each record's answer tokens."""
+    """Return the mean loss of each record's answer tokens."""
 
     def __init__(self, model: PreTrainedModel, processor: Any, max_length: int | None) -> None:
         self.model = model
@@ -104,7 +104,7 @@ class _Losses:
 
 
 def teacher_forced_loss(model: PreTrainedModel, batch: dict[str, Any]) -> list[float]:
-    """Mean negative log-likelihood of each row's supervised tokens, [B] floats, in nats."""
+    """Return the mean negative log-likelihood of each row's supervised tokens, [B] floats, in nats."""
     inputs = {
         name: value for name, value in batch.items() if name not in ("labels", "loss_task_index", "loss_plan")
     }
@@ -120,10 +120,10 @@ def score_samples(
     task: str,
     image_root: Path | None = None,
 ) -> list[SampleScore]:
-    """The metric's score of every answer, with what it was given for.
+    """Return the metric's score of every answer, with the answer and its references.
 
     Raises:
-        ValueError: the metric cannot read a reference, or does not return one finite number a sample.
+        ValueError: the metric cannot read a reference, or does not return one finite number per sample.
     """
     references = [record.references for record in records]
     if metric.kind == "loss":
@@ -145,10 +145,10 @@ def score_samples(
 
 
 def check_references(records: Sequence[Record], metric: Metric, task: str) -> None:
-    """Try a metric on the references themselves, so that one it cannot read is found before any training.
+    """Try a metric on the references themselves, so that an unreadable one is found before any training.
 
     Raises:
-        ConfigError: what the metric says of them.
+        ConfigError: with what the metric says about them.
     """
     if metric.kind == "loss":
         return
@@ -161,9 +161,9 @@ def check_references(records: Sequence[Record], metric: Metric, task: str) -> No
 
 
 def group_of(record: Record, image_root: Path | None = None) -> str:
-    """What samples of one picture have in common: its path below the images' folder, so that data can be moved.
+    """Return what samples of one picture share: its path below the images folder, so that data can be moved.
 
-    A record without a picture is a group of its own.
+    A record without a picture is its own group.
     """
     if not record.images:
         return f"{record.source.name}:{record.index}"
@@ -177,7 +177,7 @@ def _batches(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]
 
 
 def _finished_batches(path: Path, count: int, batch_size: int) -> list[Answer]:
-    """Answers of the complete batches in the file, which is cut after them."""
+    """Return the answers of the file's complete batches, and cut the file after them."""
     if not path.is_file():
         return []
     answers: list[Answer] = []
@@ -199,7 +199,7 @@ def _finished_batches(path: Path, count: int, batch_size: int) -> list[Answer]:
 
 
 def _to(batch: dict[str, Any], model: PreTrainedModel) -> dict[str, Any]:
-    """Tensors on the model's device, floating ones in its dtype."""
+    """Move tensors to the model's device, and floating ones to its dtype."""
     moved: dict[str, Any] = {}
     for name, value in batch.items():
         if isinstance(value, torch.Tensor):

@@ -1,13 +1,13 @@
-"""The output folder on disk: what each unit is, how far it is, and writes that a kill cannot tear.
+"""The output folder on disk: what each unit is, how far it is, and writes that survive a kill.
 
-Layout of ``OUTPUT``::
+Layout of `OUTPUT`:
 
     units/<unit>/manifest.json      what the unit is made from, its state, versions, times
                  checkpoints/       while it trains; a finished checkpoint holds a COMPLETE file
                  model/             the trained model, as `save_pretrained` writes it
-                 log.jsonl          what the trainer logged, one line an entry
-                 predictions/       while it is scored: one JSONL a task
-                 scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
+                 log.jsonl          what the trainer logged, one line per entry
+                 predictions/       while it is scored: one JSONL per task
+                 scores.jsonl       one line per sample: task, index, id, group, prediction, references, score
     scores.csv  weights.json  bad_records.jsonl  report/
 """
 
@@ -33,14 +33,14 @@ SCHEMA = 1
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file whole, making its folder where it is missing."""
+    """Replace a whole file, and make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         stream.write(text)
 
 
 def json_line(values: Mapping[str, Any]) -> str:
-    """Values as one line of JSON, in readable letters unless there is one that UTF-8 cannot hold."""
+    """Write values as one line of JSON, in readable letters unless UTF-8 cannot encode one."""
     line = json.dumps(dict(values), ensure_ascii=False, sort_keys=True)
     try:
         line.encode()
@@ -50,13 +50,13 @@ def json_line(values: Mapping[str, Any]) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines as `json_line` ends them; `splitlines` would also split at separators inside of strings."""
+    """Split lines as `json_line` ends them; `splitlines` would also split at separators inside strings."""
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 @dataclass(frozen=True)
 class SampleScore:
-    """The score of one sample of one task, and what it was given for."""
+    """The score of one sample of one task, with its answer and references."""
 
     task: str
     index: int
@@ -73,11 +73,11 @@ class Manifest:
 
     Attributes:
         training: everything its weights depend on, as nested values.
-        scoring: everything its scores depend on besides, per task.
-        state: ``planned``, ``trained`` (its model is saved) or ``scored`` (nothing is left to do).
-        versions: of the packages it was run with.
+        scoring: everything else that its scores depend on, per task.
+        state: `planned`, `trained` (its model is saved) or `scored` (nothing is left to do).
+        versions: the versions of the packages that made it.
         seconds: time spent training and scoring, over all calls.
-        samples: how many samples were trained on (all epochs) and scored.
+        samples: the number of samples trained on (all epochs) and scored.
         steps: optimizer steps of the training.
         finished: when it was scored, in UTC; empty before.
     """
@@ -97,7 +97,7 @@ class Manifest:
     schema: int = SCHEMA
 
     def advanced(self, state: State, **changes: Any) -> Manifest:
-        """The same unit in another state."""
+        """Return the same unit in another state."""
         return replace(self, state=state, **changes)
 
 
@@ -114,10 +114,10 @@ class UnitFolder:
         self._log = path / "log.jsonl"
 
     def manifest(self) -> Manifest | None:
-        """The manifest, or None where the unit was never begun.
+        """Return the manifest, or None if the unit has not begun.
 
         Raises:
-            ConfigError: the file is there but is not a manifest of this version.
+            ConfigError: the file exists but is not a manifest of this version.
         """
         try:
             values = json.loads(self._manifest.read_text(encoding="utf-8"))
@@ -139,14 +139,14 @@ class UnitFolder:
         write_text(self._manifest, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
 
     def scores(self) -> list[SampleScore]:
-        """All samples' scores, in the order of tasks and samples.
+        """Return the scores of all samples, in the order of tasks and samples.
 
         Raises:
             ConfigError: the unit has not been scored, or the file is damaged.
         """
         found: list[SampleScore] = []
         if not self._scores.is_file():
-            raise ConfigError(f"{self._scores}: there is no such file; this unit has not been scored yet")
+            raise ConfigError(f"{self._scores}: no such file; this unit has not been scored yet")
         for line in _lines(self._scores):
             try:
                 values = json.loads(line)
@@ -157,11 +157,11 @@ class UnitFolder:
         return found
 
     def write_scores(self, scores: Iterable[SampleScore]) -> None:
-        """Replace the scores; the samples' file exists only when it is whole."""
+        """Replace the scores; their file exists only when it is complete."""
         write_text(self._scores, "".join(json_line(asdict(score)) for score in scores))
 
     def log(self) -> list[dict[str, Any]]:
-        """What the trainer logged, in order; empty where it has not finished."""
+        """Return what the trainer logged, in order; empty until it has finished."""
         if not self._log.is_file():
             return []
         return [json.loads(line) for line in _lines(self._log)]
@@ -171,13 +171,13 @@ class UnitFolder:
         write_text(self._log, "".join(json_line(entry) for entry in entries))
 
     def discard_scores(self) -> None:
-        """Forget scores and predictions; the trained model stays."""
+        """Delete scores and predictions; the trained model stays."""
         self._scores.unlink(missing_ok=True)
         shutil.rmtree(self.predictions, ignore_errors=True)
 
     def discard(self) -> None:
-        """Forget the unit altogether."""
-        # The manifest goes first: without it, a folder that a kill left half deleted is simply not begun.
+        """Delete the whole unit."""
+        # The manifest goes first: without it, a folder that a kill left half deleted counts as not begun.
         self._manifest.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -194,11 +194,11 @@ class OutputFolder:
         self.report = path / "report"
 
     def unit(self, name: str) -> UnitFolder:
-        """The folder of the unit of that name, whether or not it exists."""
+        """Return the folder of the unit with that name, whether or not it exists."""
         return UnitFolder(self.units / name)
 
     def manifests(self) -> Iterator[tuple[UnitFolder, Manifest]]:
-        """The units that were begun, sorted by name."""
+        """Return the units that have begun, sorted by name."""
         folders = sorted(self.units.iterdir()) if self.units.is_dir() else []
         for path in folders:
             folder = UnitFolder(path)
@@ -207,14 +207,14 @@ class OutputFolder:
                 yield folder, manifest
 
     def problems(self) -> tuple[Problem, ...]:
-        """The broken records that were left out, as far as files have been read."""
+        """Return the broken records that were left out of the files read so far."""
         if not self.bad_records.is_file():
             return ()
         lines = [json.loads(line) for line in _lines(self.bad_records)]
         return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
 
     def write_problems(self, problems: Iterable[Problem], read: Container[Path]) -> None:
-        """Replace what is known of the files that were read; of others it stays."""
+        """Replace the broken records of the files that were read, and keep those of other files."""
         kept = [problem for problem in self.problems() if problem.file not in read]
         entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in (*kept, *problems)]
         write_text(self.bad_records, "".join(json_line(entry) for entry in entries))

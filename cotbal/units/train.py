@@ -1,4 +1,4 @@
-"""Training one unit with the Hugging Face Trainer, from its last whole checkpoint where there is one."""
+"""Train one unit with the Hugging Face Trainer, from its last complete checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["Trained", "release_memory", "train"]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training took: optimizer steps and samples in all, seconds of this call."""
+    """What a training took: optimizer steps and samples in total, and the seconds of this call."""
 
     steps: int
     samples: int
@@ -39,7 +39,7 @@ class Trained:
 
 
 class _Watch(TrainerCallback):
-    """Marks finished checkpoints and passes progress on, in samples."""
+    """Marks finished checkpoints, and reports progress in samples."""
 
     def __init__(self, advance: Callable[[int], None], samples: int) -> None:
         self.advance = advance
@@ -47,7 +47,7 @@ class _Watch(TrainerCallback):
         self.told = 0
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # A resumed unit's earlier steps were told by the caller.
+        # The caller has already reported a resumed unit's earlier steps.
         self.told = self._done(state)
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -76,22 +76,22 @@ def train(
     begin: Callable[[int], None],
     advance: Callable[[int], None],
 ) -> Trained:
-    """Train a unit and save its model in ``folder.model``.
+    """Train a unit and save its model in `folder.model`.
 
-    The result is the same, bit for bit on one machine, whether or not the training was interrupted: data order and
-    every random state come from the unit's seed or from the checkpoint.
+    On one machine the result is the same, bit for bit, whether or not the training was interrupted: data order and
+    all random states come from the unit's seed or from the checkpoint.
 
     Args:
-        samples: how many samples the whole training sees, for progress.
-        begin: told how many of them earlier calls have seen.
-        advance: told how many more were seen.
+        samples: the number of samples that the whole training sees, for progress.
+        begin: called with the number of them that earlier calls have seen.
+        advance: called with the number of further samples seen.
     """
     started = time.monotonic()
     discard_incomplete(folder.checkpoints)
     checkpoint = last_complete(folder.checkpoints)
     arguments = training_arguments(settings, folder.checkpoints, unit.seed)
-    # From the checkpoint by our own loader: the Trainer's matches the names in the file with the model's own, and
-    # families whose files use other names (LLaVA's) would go on from the weights they started with, in silence.
+    # Our own loader reads the checkpoint: the Trainer's matches the names in the file with the model's own, and
+    # families whose files use other names (LLaVA's) would silently continue from the weights they started with.
     model = load_model(config.model, checkpoint)
     watch = _Watch(advance, samples)
     trainer = TaskBalancedTrainer(
@@ -137,7 +137,7 @@ def _save(model: PreTrainedModel, processor: Any, folder: UnitFolder) -> None:
 
 
 def release_memory() -> None:
-    """Give back what an ended unit held, before the next one is loaded."""
+    """Free the memory of an ended unit before the next one is loaded."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

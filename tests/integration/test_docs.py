@@ -85,32 +85,6 @@ def test_every_command_and_option_is_cotbals(page: str) -> None:
             assert span.split("=")[0].split()[0] in known, f"{page}: {span}"
 
 
-def documented_keys() -> dict[str, dict[str, str]]:
-    """Section -> key -> its default as docs/config.md tells it."""
-    found: dict[str, dict[str, str]] = {}
-    section: str | None = None
-    for line in text_of("docs/config.md").splitlines():
-        heading = re.fullmatch(r"(?:Each of )?`(\w+)`:|## (.+)", line)
-        if heading:
-            section = heading[1] or ("" if heading[2] == "Keys" else None)
-        row = re.match(r"\| `(\w+)` \| (.*?) \|", line)
-        if row and section is not None:
-            found.setdefault(section, {})[row[1]] = row[2]
-    return found
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_the_config_page_lists_every_key_and_its_default(section: str) -> None:
-    told, fields = documented_keys()[section], SECTIONS[section].model_fields
-    assert set(told) == set(fields)
-    for key, field in fields.items():
-        assert (told[key] == "required") == field.is_required(), key
-        if isinstance(field.default, (str, int, float)):
-            shown = yaml.safe_load(told[key].strip("`"))
-            shown = eval(shown, {}) if shown == "1/32" else shown
-            assert shown == field.default, f"{key}: {told[key]} is not {field.default!r}"
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_settings_shown_in_passing_are_settings(page: str) -> None:
     """Inline code of the form `key: value` is a config key, of ours or of TrainingArguments."""

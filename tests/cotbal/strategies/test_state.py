@@ -242,7 +242,7 @@ def test_other_shapes_are_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "tasks", "options", "message"),
     [
-        ("uw", 2, {}, "no strategy 'uw'; known are ew, tla, rlw, dwa, igb, fixed, cotbal"),
+        ("uw", 2, {}, "no strategy 'uw'; known strategies: ew, tla, rlw, dwa, igb, fixed, cotbal"),
         ("ew", 0, {}, "num_tasks is 0"),
         ("ew", True, {}, "num_tasks is True"),
         ("ew", 2, {"window": 3}, "strategy 'ew' has no option 'window'; its options are none"),
@@ -250,8 +250,8 @@ def test_other_shapes_are_named(name: str) -> None:
         ("dwa", 2, {"window": 0}, "window is 0"),
         ("dwa", 2, {"window": 2.5}, "window is 2.5"),
         ("dwa", 2, {"temperature": 0.0}, "temperature is 0.0"),
-        ("igb", 2, {"base_start": 5, "base_stop": 5}, r"base steps 5 to 5 \(exclusive\)"),
-        ("igb", 2, {"base_start": -1}, "base steps -1 to 200"),
+        ("igb", 2, {"base_start": 5, "base_stop": 5}, r"base_start is 5 and base_stop is 5"),
+        ("igb", 2, {"base_start": -1}, "base_start is -1 and base_stop is 200"),
         ("fixed", 2, {}, "strategy 'fixed' needs the option 'weights'"),
         ("fixed", 2, {"weights": [1.0]}, r"weights has shape \(1,\); \(2,\) is needed"),
         ("fixed", 2, {"weights": [1.0, -1.0]}, r"weights\[1\] is -1.0"),
