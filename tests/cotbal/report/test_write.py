@@ -241,9 +241,9 @@ def test_unfinished_runs_and_weights_within_noise_are_told(tmp_path: Path) -> No
     report = replace(report, weights=wide, provenance=replace(report.provenance, units=units))
     text = write_report(report, tmp_path).read_text(encoding="utf-8")
     assert "1 unit is not finished, so this report is not complete: plus_vqa." in text
-    assert "The interval of every weight holds 1" in text
+    assert "The interval of every weight contains 1" in text
     sharp = replace(report, weights=replace(wide, intervals=np.array([[1.1, 1.9], [0.5, 1.5], [0.5, 1.5]])))
-    assert "The interval of every weight holds 1" not in write_report(sharp, tmp_path).read_text(
+    assert "The interval of every weight contains 1" not in write_report(sharp, tmp_path).read_text(
         encoding="utf-8"
     )
 
