@@ -242,6 +242,9 @@ class ComparisonConfig(_Section):
 class Config(_Section):
     """A whole mixture: model, tasks, preparation, weighing, tuning."""
 
+    name: str | None = Field(
+        None, min_length=1, description="the mixture's name, the report's title (default: the file's name)"
+    )
     model: Annotated[ModelConfig, BeforeValidator(_nest_name)]
     output: Path
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -256,11 +259,17 @@ class Config(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     comparison: ComparisonConfig = ComparisonConfig()
     _text: str = PrivateAttr("")
+    _stem: str = PrivateAttr("")
 
     @property
     def text(self) -> str:
         """The file's text, for the records; empty for a config made in code."""
         return self._text
+
+    @property
+    def title(self) -> str:
+        """The mixture's name: `name`, else the file's name without its ending, else (without a file) the output's."""
+        return self.name or self._stem or self.output.name
 
     @field_validator("output")
     @classmethod
@@ -332,5 +341,5 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
         config = Config.model_validate(values, context={"base": source.absolute().parent})
     except ValidationError as error:
         raise ConfigError(describe_errors(error, Config, source)) from None
-    config._text = text
+    config._text, config._stem = text, source.stem
     return config

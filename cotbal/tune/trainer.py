@@ -45,15 +45,17 @@ class TaskBalancedTrainer(ResumableTrainer):
             number per task.
         strategy: instead of `task_weights`, a `cotbal.strategies.Strategy` or the name of one without options. Its
             state is saved with the checkpoints and restored on resuming.
-        tasks: names, in the order of `loss_task_index`.
+        tasks: names, in the order of `loss_task_index`. You may leave it out if `task_weights` names the tasks; the
+            order is then that of the weights.
         normalize: "weights", or "tokens" to divide by the number of supervised tokens.
         **trainer_options: options of `transformers.Trainer` (train_dataset, eval_dataset, data_collator, ...).
 
     Raises:
-        ValueError: neither or both of task_weights and strategy are given, the weights do not fit `tasks`, or a
-            setting would make the weights wrong or ignored (label_smoothing_factor, compute_loss_func,
-            use_liger_kernel, average_tokens_across_devices=False or DataParallel beyond one rank, tensor, context or
-            sequence parallelism). During training: a step did not pass the fused head exactly once.
+        ValueError: neither or both of task_weights and strategy are given, the weights do not fit `tasks`, neither
+            `tasks` nor the weights name the tasks, the collator has other tasks or another order, or a setting would
+            make the weights wrong or ignored (label_smoothing_factor, compute_loss_func, use_liger_kernel,
+            average_tokens_across_devices=False or DataParallel beyond one rank, tensor, context or sequence
+            parallelism). During training: a step did not pass the fused head exactly once.
     """
 
     def __init__(
@@ -61,19 +63,20 @@ class TaskBalancedTrainer(ResumableTrainer):
         model: nn.Module,
         args: Any = None,
         *,
-        tasks: Sequence[str],
+        tasks: Sequence[str] | None = None,
         task_weights: Any = None,
         strategy: Strategy | str | None = None,
         normalize: str = "weights",
         **trainer_options: Any,
     ) -> None:
-        self.tasks = check_task_names(tasks)
+        self.tasks = task_names(tasks, task_weights)
         chosen = choose_strategy(self.tasks, task_weights, strategy)
         check_normalization(normalize)
         if args is not None:
             check_settings(args, trainer_options.get("compute_loss_func"))
         check_not_patched(model)
-        super().__init__(model, args, **trainer_options)
+        check_collator(trainer_options.get("data_collator"), self.tasks)
+        super().__init__(model=model, args=args, **trainer_options)
         check_ranks(self.args, self.accelerator)
         self.strategy = chosen.to(self.args.device)
         self.balance_handle = self._balanced(normalize)
@@ -212,6 +215,41 @@ class _StepEnd(TrainerCallback):
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.trainer.finish_step()
+
+
+def task_names(tasks: Sequence[str] | None, task_weights: Any = None) -> tuple[str, ...]:
+    """Return the tasks that a trainer's two arguments name, in order.
+
+    Raises:
+        ValueError: neither `tasks` nor the weights name the tasks.
+
+    >>> task_names(None, {"vqa": 1.5, "caption": 0.5})
+    ('vqa', 'caption')
+    """
+    if tasks is not None:
+        return check_task_names(tasks)
+    if isinstance(task_weights, Mapping):
+        return check_task_names(task_weights)
+    if hasattr(task_weights, "for_tasks"):
+        return check_task_names(task_weights.tasks)
+    raise ValueError(
+        "tasks is missing, and task_weights does not name the tasks; give tasks=[...] in the order of "
+        "loss_task_index, or task_weights as a cotbal.TaskWeights or a mapping from task to weight"
+    )
+
+
+def check_collator(collator: Any, tasks: Sequence[str]) -> None:
+    """Refuse a collator whose task numbers mean other tasks than the trainer's.
+
+    Raises:
+        ValueError: `collator.tasks` is a list of names other than `tasks`.
+    """
+    theirs = getattr(collator, "tasks", None)
+    if isinstance(theirs, (list, tuple)) and list(theirs) != list(tasks):
+        raise ValueError(
+            f"the data collator numbers the tasks {list(theirs)}, but the trainer's are {list(tasks)}: weights would "
+            "go to the wrong tasks. Give both the same tasks in the same order"
+        )
 
 
 def choose_strategy(

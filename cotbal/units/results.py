@@ -55,7 +55,7 @@ def report_input(config: Config) -> ReportInput:
     manifests = {unit.name: folder.unit(unit.name).manifest() for unit in schedule.units}
     scores = ScoreTable.from_csv(folder.scores_csv) if folder.scores_csv.is_file() else None
     return ReportInput(
-        title=config.output.name,
+        title=config.title,
         tasks=task_values(config),
         scores=scores,
         measurement=None if scores is None else measure_scores(config, scores),

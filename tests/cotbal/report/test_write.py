@@ -232,7 +232,22 @@ def test_hostile_text_is_shown_as_it_is(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["title"] == evil
 
 
-def test_unfinished_runs_and_weights_within_noise_are_told(tmp_path: Path) -> None:
+def test_the_head_of_the_page_and_the_pictures_show_no_path_of_the_machine(tmp_path: Path) -> None:
+    base = made_report(2)
+    folder = "/home/someone/models/base"
+    write_report(replace(base, provenance=replace(base.provenance, model=folder)), tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    head = page[page.index("<h1") : page.index("<section")]
+    assert "base" in head
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    pictures += [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.svg")]
+    assert pictures
+    for shown in (head, *pictures):
+        assert folder not in shown
+        assert str(tmp_path) not in shown
+
+
+def test_unfinished_units_and_weights_within_noise_are_told(tmp_path: Path) -> None:
     report = made_report(3, compared=False)
     assert report.weights is not None
     assert report.weights.intervals is not None
