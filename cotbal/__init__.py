@@ -7,7 +7,7 @@ loaded when its name is first used, so that `import cotbal` stays quick.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cotbal.method.formulas import improvement_and_error, inter_task_contributions, intra_task_difficulty
 from cotbal.method.measurement import Measurement, measure
@@ -16,18 +16,16 @@ from cotbal.method.weighing import combine_terms, weigh
 from cotbal.method.weights import TaskWeights
 from cotbal.tasks import Task
 
+if TYPE_CHECKING:
+    from cotbal import metrics, strategies
+    from cotbal.data import TaskCollator
+    from cotbal.tune import TaskBalancedSFTTrainer as TaskBalancedSFTTrainer
+    from cotbal.tune import TaskBalancedTrainer, balance, begin_step, end_step
+
 __version__ = "0.1.0"
 
 task_weights = combine_terms
 """The former name of `combine_terms`."""
-
-_HOMES = {
-    "TaskBalancedSFTTrainer": "tune",
-    "TaskCollator": "data",
-    "TaskBalancedTrainer": "tune",
-    "balance": "tune",
-}
-_ROOMS = ("metrics", "strategies")
 
 # Without TaskBalancedSFTTrainer, which needs the extra `trl`: `from cotbal import *` works without it.
 __all__ = [
@@ -38,7 +36,9 @@ __all__ = [
     "TaskCollator",
     "TaskWeights",
     "balance",
+    "begin_step",
     "combine_terms",
+    "end_step",
     "improvement_and_error",
     "inter_task_contributions",
     "intra_task_difficulty",
@@ -49,13 +49,25 @@ __all__ = [
     "weigh",
 ]
 
+_HOMES = {
+    "TaskBalancedSFTTrainer": "tune",
+    "TaskBalancedTrainer": "tune",
+    "TaskCollator": "data",
+    "balance": "tune",
+    "begin_step": "tune",
+    "end_step": "tune",
+}
+_ROOMS = ("metrics", "strategies")
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"cotbal.{_HOMES[name]}"), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"cotbal.{name}")
-    raise AttributeError(f"module 'cotbal' has no attribute {name!r}")
+# Hidden from type checkers, for which it would make a name of every misspelling.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"cotbal.{_HOMES[name]}"), name)
+        if name in _ROOMS:
+            return importlib.import_module(f"cotbal.{name}")
+        raise AttributeError(f"module 'cotbal' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from cotbal import __version__
+from cotbal.extras import MissingExtraError, check_extras
 
 if TYPE_CHECKING:
     from cotbal.config.schema import Config
@@ -88,6 +89,7 @@ def run(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -> No
 
     Example: [bold]cotbal run examples/llava-1.5-7b.yaml[/bold]
     """
+    check_extras("cotbal run", "train", "report")
     from cotbal.units import stages
 
     settings = _load(config, output)
@@ -103,6 +105,7 @@ def prepare(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -
 
     Writes scores.csv. Example: [bold]cotbal prepare my-mixture.yaml[/bold]
     """
+    check_extras("cotbal prepare", "train")
     from cotbal.units import stages
 
     settings = _load(config, output)
@@ -170,6 +173,7 @@ def tune(
 
     Example: [bold]cotbal tune my-mixture.yaml --weights weights.json[/bold]
     """
+    check_extras("cotbal tune", "train")
     from cotbal.method.weights import TaskWeights
     from cotbal.units import stages
 
@@ -187,6 +191,7 @@ def report(config: ConfigPath, output: OutputPath = None) -> None:
 
     Example: [bold]cotbal report my-mixture.yaml[/bold]
     """
+    check_extras("cotbal report", "report")
     from cotbal.units import stages
 
     settings = _load(config, output)
@@ -236,6 +241,7 @@ def doctor(
 
 
 def _weights_act(config: Config, *, tell: bool) -> bool:
+    check_extras("cotbal doctor --config", "train")
     from cotbal.units import stages
 
     _quiet()
@@ -259,6 +265,7 @@ def demo(
 
     Example: [bold]cotbal demo --output /tmp/demo[/bold]
     """
+    check_extras("cotbal demo", "demo", "train", "report")
     from cotbal.demo.build import prepare_demo
 
     _quiet()
@@ -273,6 +280,7 @@ def unit(
     output: OutputPath = None,
 ) -> None:
     """Run one unit in this process; for launchers."""
+    check_extras("cotbal unit", "train")
     from cotbal.units import stages
 
     settings = _load(config, output)
@@ -383,8 +391,8 @@ def _explain(error: Exception) -> int:
 
 
 def _is_mistake_of_input(error: Exception) -> bool:
-    """Whether the error comes from a file, or is a ValueError or TypeError raised by our own code as a check."""
-    if isinstance(error, OSError):
+    """Whether the error is a file's, a missing extra's, or a ValueError or TypeError that our own checks raise."""
+    if isinstance(error, (OSError, MissingExtraError)):
         return True
     if not isinstance(error, (ValueError, TypeError)):
         return False

@@ -21,8 +21,12 @@ from cotbal_kernels.backends.native import backend as native_backend
 
 __all__ = ["Package", "devices", "examine", "packages"]
 
-_NEEDED = ("torch", "transformers", "accelerate", "numpy", "pillow", "pydantic")
+_NEEDED = ("torch", "numpy", "pydantic")
 _OPTIONAL = {
+    "transformers": "training and scoring, cotbal[train]",
+    "accelerate": "training and scoring, cotbal[train]",
+    "pillow": "training and scoring, cotbal[train]",
+    "matplotlib": "reports, cotbal[report]",
     "triton": "kernels on GPUs",
     "torchvision": "the image processors of some models",
     "scikit-learn": "`cotbal demo`",

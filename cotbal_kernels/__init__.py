@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cotbal_kernels.api import LossOutput, cross_entropy, linear_cross_entropy
 from cotbal_kernels.backends.registry import Implementation, implementations
@@ -23,9 +23,15 @@ __all__ = [
     "reference",
 ]
 
+# Hidden from type checkers, for which it would make a name of every misspelling.
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> Any:
-    # The oracle needs NumPy, the losses torch alone.
-    if name == "reference":
-        return importlib.import_module("cotbal_kernels.reference")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        # The oracle needs NumPy, the losses torch alone.
+        if name == "reference":
+            return importlib.import_module("cotbal_kernels.reference")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -40,6 +40,21 @@ class LossOutput(NamedTuple):
     sample_loss_sum: Tensor
     sample_tokens: Tensor
 
+    def __str__(self) -> str:
+        """The loss and one line per task; reading the values waits for the device."""
+        loss = self.loss.detach()
+        shown = f"{loss.item():.4f}" if loss.dim() == 0 else f"of shape {tuple(loss.shape)}"
+        lines = [f"loss {shown}, {self.sample_tokens.numel()} samples", "task      loss    tokens  accuracy"]
+        sums = (self.task_loss_sum.tolist(), self.task_tokens.tolist(), self.task_correct.tolist())
+        for task, (total, tokens, correct) in enumerate(zip(*sums, strict=True)):
+            mean, share = (f"{total / tokens:.4f}", f"{correct / tokens:.1%}") if tokens else ("-", "-")
+            lines.append(f"{task:>4}  {mean:>8}  {tokens:>8}  {share:>8}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        shape, tasks = tuple(self.loss.shape), self.task_tokens.numel()
+        return f"LossOutput(loss: {self.loss.dtype} {shape}, {tasks} tasks, {self.sample_tokens.numel()} samples)"
+
     @property
     def task_loss(self) -> Tensor:
         """Mean nll of each task, [T]; NaN where a task has no token."""
@@ -122,6 +137,11 @@ def linear_cross_entropy(
     >>> out = ck.linear_cross_entropy(hidden, weight, labels, torch.tensor([0, 1]), [1.0, 3.0], shift=True)
     >>> round(out.loss.item(), 4), out.task_tokens.tolist()
     (2.0794, [2, 1])
+    >>> print(out)
+    loss 2.0794, 2 samples
+    task      loss    tokens  accuracy
+       0    2.0794         2      0.0%
+       1    2.0794         1      0.0%
     """
     _check_options(logit_scale, softcap, reduction, normalizer, impl, memory_budget)
     _check_head(hidden, weight, bias)

@@ -80,7 +80,10 @@ def page(found: dict[str, Outcome], with_lowest: dict[str, Outcome]) -> str:
         parts.append(f"## {group}\n")
         parts.append("\n".join(_table(found[setup.name] for setup in setups)) + "\n")
     lowest = ", ".join(f"{name} {number}" for name, number in lowest_versions.lowest().items())
-    parts.append(f"## Lowest supported versions\n\n{lowest}.\n")
+    newer = ", ".join(
+        f"{name} needs transformers {number}" for name, number in lowest_versions.NEED_NEWER.items()
+    )
+    parts.append(f"## Lowest supported versions\n\n{lowest}; {newer} and is refused by name before.\n")
     parts.append("\n".join(_table(with_lowest.values())) + "\n")
     return "\n".join(parts)
 

@@ -28,6 +28,7 @@ from cotbal.method.formulas import (
     relative_improvements,
 )
 from cotbal.method.scores import ScoreTable
+from cotbal.text_table import decimal, text_table
 
 __all__ = [
     "ImprovementAndError",
@@ -111,6 +112,27 @@ class Measurement:
     resampled: Resampled | None
     scores_sha256: str
 
+    def __str__(self) -> str:
+        """Contributions, one line per giving task and one column per receiving one; then what they sum up to."""
+        rows = [
+            [
+                task,
+                *map(decimal, self.contributions[index].tolist()),
+                decimal(self.outward[index]),
+                decimal(self.inward[index]),
+                decimal(self.difficulty[index]),
+            ]
+            for index, task in enumerate(self.tasks)
+        ]
+        headings = ["from", *(f"to {task}" for task in self.tasks), "outward", "inward", "difficulty"]
+        lines = [text_table(headings, rows)]
+        lines += [f"contributions to {lost.task} are undefined: {lost.reason}" for lost in self.undefined]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        undefined = f", {len(self.undefined)} undefined" if self.undefined else ""
+        return f"Measurement({', '.join(self.tasks)}{undefined}; {self.replicates} replicates)"
+
 
 def measure(
     scores: ScoreTable,
@@ -146,6 +168,10 @@ def measure(
     >>> found = measure(table)
     >>> found.outward.round(2), found.inward.round(2), found.difficulty.round(2)
     (array([0.25, 0.5 ]), array([0.5 , 0.25]), array([0.29, 0.67]))
+    >>> print(found)
+    from     to caption  to vqa  outward  inward  difficulty
+    caption           -   0.250    0.250   0.500       0.286
+    vqa           0.500       -    0.500   0.250       0.667
     """
     _check_arguments(scores, confidence, replicates, seed)
     mini, plus = scores.mini, scores.plus

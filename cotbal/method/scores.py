@@ -17,6 +17,7 @@ import numpy.typing as npt
 from cotbal.method import scores_csv
 from cotbal.method.arrays import FloatArray, Labels, directions, float_array, same_length
 from cotbal.tasks import MINI, check_task_names, plus_model
+from cotbal.text_table import decimal, text_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,11 @@ class ScoreTable:
     >>> table = ScoreTable.from_samples({"mini": {"vqa": [0, 1]}, "plus_vqa": {"vqa": [1, 1]}})
     >>> table.tasks, table.mini, table.plus
     (('vqa',), array([0.5]), array([[1.]]))
+    >>> print(table)
+    model       vqa
+    mini      0.500
+    plus_vqa  1.000
+    samples       2
     """
 
     tasks: tuple[str, ...]
@@ -70,7 +76,7 @@ class ScoreTable:
         samples: Mapping[str, Mapping[str, Sequence[float]]],
         *,
         tasks: Sequence[str] | None = None,
-        groups: Mapping[str, Sequence[Any]] | None = None,
+        groups: Mapping[str, Sequence[object]] | None = None,
         higher_is_better: bool | Sequence[bool] | Mapping[str, bool] = True,
     ) -> Self:
         """Make a table from per-sample scores: model id (`mini`, `plus_<task>`, ...) -> task -> one score per sample.
@@ -125,6 +131,29 @@ class ScoreTable:
         """Write the whole table as CSV, atomically; `from_csv` reads it back exactly."""
         content = scores_csv.Scores(self.tasks, self.higher_is_better, self.entries, self.groups)
         scores_csv.write(content, path)
+
+    def __str__(self) -> str:
+        """Mean scores, one line per model, with the number of validation samples of each task."""
+        rows = [
+            [
+                model,
+                *(decimal(self.mean(model, task)) if self.has(model, task) else "-" for task in self.tasks),
+            ]
+            for model in self.models
+        ]
+        arrays = {
+            task: entry
+            for row in self.entries.values()
+            for task, entry in row.items()
+            if not isinstance(entry, float)
+        }
+        rows.append(["samples", *(str(arrays[task].size) if task in arrays else "-" for task in self.tasks)])
+        if not all(self.higher_is_better):
+            rows.append(["better", *("higher" if higher else "lower" for higher in self.higher_is_better)])
+        return text_table(["model", *self.tasks], rows)
+
+    def __repr__(self) -> str:
+        return f"ScoreTable({len(self.models)} models, tasks: {', '.join(self.tasks)})"
 
     @property
     def models(self) -> tuple[str, ...]:

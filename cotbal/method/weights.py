@@ -14,8 +14,9 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from cotbal.atomic import replacing
-from cotbal.method.arrays import FloatArray
+from cotbal.method.arrays import BoolArray, FloatArray
 from cotbal.tasks import check_task_name, check_task_names
+from cotbal.text_table import decimal, interval, text_table
 
 FORMAT = "cotbal-task-weights"
 VERSION = 1
@@ -60,6 +61,12 @@ class Provenance:
 @dataclass(frozen=True, eq=False)
 class TaskWeights:
     """One weight per task, from `weigh` or `combine_terms`; the measured tasks' weights sum to their number.
+
+    >>> from cotbal.method.weighing import task_weights
+    >>> print(task_weights([0.2, 0.1], [0.1, 0.1], [0.5, 0.1], tasks=["caption", "vqa"]))
+    task     weight  outward  inward  difficulty
+    caption   1.215    1.100   1.000       1.380
+    vqa       0.785    0.900   1.000       0.620
 
     Attributes:
         tasks: names of the N tasks.
@@ -133,8 +140,26 @@ class TaskWeights:
                     f"the {name} terms of {count} measured task(s) sum to {total}; {count} is needed"
                 )
 
+    def __str__(self) -> str:
+        """One line per task: its weight, the interval if there is one, and the terms."""
+        headings = ["task", "weight", "interval", "outward", "inward", "difficulty"]
+        rows = []
+        for index, task in enumerate(self.tasks):
+            bounds = "-" if self.intervals is None else interval(self.intervals[index].tolist())
+            terms = [self.outward[index], self.inward[index], self.difficulty[index]]
+            rows.append([task, decimal(self.values[index]), bounds, *map(decimal, terms)])
+        if self.intervals is None:
+            headings.remove("interval")
+            for row in rows:
+                del row[2]
+        return text_table(headings, rows)
+
+    def __repr__(self) -> str:
+        weights = ", ".join(f"{task}={decimal(value)}" for task, value in self.as_dict().items())
+        return f"TaskWeights({weights})"
+
     @property
-    def measured(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def measured(self) -> BoolArray:
         """Which weights are measured, [N] bool; the others were given explicitly."""
         return ~np.isnan(self.outward)
 

@@ -7,8 +7,11 @@ DynamicWeightAverage(num_tasks=3, window=10, temperature=2.0)
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Sequence
 
+from torch import Tensor
+
+from cotbal.method.weights import TaskWeights
 from cotbal.strategies.base import Strategy
 from cotbal.strategies.cotbal import CoTBal
 from cotbal.strategies.dwa import DynamicWeightAverage
@@ -50,7 +53,9 @@ def names() -> tuple[str, ...]:
     return tuple(_STRATEGIES)
 
 
-def get(name: str, num_tasks: int, **options: Any) -> Strategy:
+def get(
+    name: str, num_tasks: int, **options: float | Sequence[float] | Sequence[str] | Tensor | TaskWeights
+) -> Strategy:
     """Make the strategy `name` for `num_tasks` tasks.
 
     Options by strategy: rlw `seed`; dwa `window`, `temperature`; igb `base_start`, `base_stop`; fixed `weights`;

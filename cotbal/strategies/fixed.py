@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from cotbal.method.arrays import FloatArray
 from cotbal.strategies.base import Strategy
 
 
@@ -25,7 +26,7 @@ class Fixed(Strategy):
 
     name: ClassVar[str] = "fixed"
 
-    def __init__(self, num_tasks: int, weights: Sequence[float] | Tensor) -> None:
+    def __init__(self, num_tasks: int, weights: Sequence[float] | FloatArray | Tensor) -> None:
         super().__init__(num_tasks)
         # A copy: a TaskWeights' values are read-only, which torch.as_tensor warns about.
         given = weights if isinstance(weights, Tensor) else torch.tensor(weights, dtype=torch.float64)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,14 @@ from cotbal.tune.probe import find_transform
 from cotbal.tune.state import BalanceState
 from cotbal.tune.verification import Verification, verify
 
+if TYPE_CHECKING:
+    from cotbal.method.arrays import FloatArray
+    from cotbal.method.weights import TaskWeights
 
-def balance(
-    model: nn.Module, weights: Sequence[float] | Tensor | Any, *, normalize: str = "weights"
-) -> BalanceHandle:
+    Weights = TaskWeights | Mapping[str, float] | Sequence[float] | FloatArray | Tensor
+
+
+def balance(model: nn.Module, weights: Weights, *, normalize: str = "weights") -> BalanceHandle:
     """Install the task-weighted fused loss on a Hugging Face causal language model or multimodal model.
 
     In training mode with labels, the model's loss becomes `sum_t w[task(t)] nll_t / D` over the supervised
@@ -88,7 +92,7 @@ class BalanceHandle(BalanceState):
     See `cotbal.tune.state.BalanceState` for `.weights`, `.normalizer`, `.statistics()` and the rest.
     """
 
-    def __init__(self, model: nn.Module, weights: Any, normalize: str = "weights") -> None:
+    def __init__(self, model: nn.Module, weights: Weights, normalize: str = "weights") -> None:
         super().__init__(model, weights, normalize)
         self._previous: Callable[..., Any] | None = model.__dict__.get("forward")
         self._watch: EvaluationWatch | None = None

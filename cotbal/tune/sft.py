@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from cotbal.data.task_column import INDEX_COLUMN, TaskColumnCollator, check_task_column, task_of
@@ -28,6 +28,10 @@ except ImportError as error:
     raise ImportError(
         f"TaskBalancedSFTTrainer needs TRL, which cannot be imported ({error}); pip install 'cotbal[trl]'"
     ) from error
+
+
+if TYPE_CHECKING:
+    from cotbal.tune.head import Weights
 
 
 class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
@@ -63,11 +67,11 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
 
     def __init__(
         self,
-        model: Any,
-        args: Any = None,
+        model: nn.Module | str,
+        args: TrainingArguments | None = None,
         *,
         tasks: Sequence[str] | None = None,
-        task_weights: Any = None,
+        task_weights: Weights | None = None,
         strategy: Strategy | str | None = None,
         normalize: str = "weights",
         task_column: str = "task",
@@ -86,7 +90,7 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
         with _set_aside(model) as earlier:
             self._earlier_handle = earlier
             super().__init__(
-                model=model,
+                model=model,  # type: ignore[arg-type]  # TRL loads it where it is a name
                 args=args,
                 tasks=tasks,
                 task_weights=task_weights,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from cotbal import strategies
+from cotbal.method.weights import TaskWeights
 from cotbal.strategies.base import Strategy
 from cotbal.strategies.fixed import Fixed
 from cotbal.tasks import check_task_names
@@ -22,6 +23,9 @@ from cotbal.tune.resuming import ResumableTrainer
 from cotbal.tune.settings import check_not_patched, check_ranks, check_settings
 from cotbal.tune.step import begin_step, end_step
 from cotbal.tune.window import LogWindow
+
+if TYPE_CHECKING:
+    from cotbal.tune.head import Weights
 
 
 class TaskBalancedTrainer(ResumableTrainer):
@@ -61,10 +65,10 @@ class TaskBalancedTrainer(ResumableTrainer):
     def __init__(
         self,
         model: nn.Module,
-        args: Any = None,
+        args: TrainingArguments | None = None,
         *,
         tasks: Sequence[str] | None = None,
-        task_weights: Any = None,
+        task_weights: Weights | None = None,
         strategy: Strategy | str | None = None,
         normalize: str = "weights",
         **trainer_options: Any,
@@ -253,7 +257,7 @@ def check_collator(collator: Any, tasks: Sequence[str]) -> None:
 
 
 def choose_strategy(
-    tasks: Sequence[str], task_weights: Any = None, strategy: Strategy | str | None = None
+    tasks: Sequence[str], task_weights: Weights | None = None, strategy: Strategy | str | None = None
 ) -> Strategy:
     """Return the strategy that a trainer's two arguments ask for.
 
@@ -263,22 +267,21 @@ def choose_strategy(
     >>> choose_strategy(["caption", "vqa"], {"vqa": 1.5, "caption": 0.5}).weights
     tensor([0.5000, 1.5000], dtype=torch.float64)
     """
-    if (task_weights is None) == (strategy is None):
+    if task_weights is None and strategy is not None:
+        chosen = strategies.get(strategy, len(tasks)) if isinstance(strategy, str) else strategy
+        if chosen.num_tasks != len(tasks):
+            raise ValueError(
+                f"the strategy was made for {chosen.num_tasks} tasks, but tasks names {len(tasks)}"
+            )
+        return chosen
+    if task_weights is None or strategy is not None:
         given = "neither" if strategy is None else "both"
         raise ValueError(
             f"{given} of task_weights and strategy given; give exactly one (strategy='ew' for equal weights)"
         )
-    if isinstance(strategy, str):
-        strategy = strategies.get(strategy, len(tasks))
-    if strategy is not None:
-        if strategy.num_tasks != len(tasks):
-            raise ValueError(
-                f"the strategy was made for {strategy.num_tasks} tasks, but tasks names {len(tasks)}"
-            )
-        return strategy
-    if hasattr(task_weights, "for_tasks"):
-        task_weights = task_weights.for_tasks(tasks).values
-    elif isinstance(task_weights, Mapping):
+    if isinstance(task_weights, TaskWeights):
+        return Fixed(len(tasks), task_weights.for_tasks(tasks).values.tolist())
+    if isinstance(task_weights, Mapping):
         unknown, missing = set(task_weights) - set(tasks), set(tasks) - set(task_weights)
         if unknown or missing:
             raise ValueError(

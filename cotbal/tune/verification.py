@@ -87,7 +87,7 @@ def verify(
     batch: Mapping[str, Any],
     *,
     model: nn.Module | None = None,
-    backward: Callable[[Tensor], Any] | None = None,
+    backward: Callable[[Tensor], object] | None = None,
     task: int | None = None,
     compare_stock: bool = True,
     tolerance: float | None = None,

@@ -2,7 +2,8 @@
 
     prepare -> weigh -> tune -> report
 
-Each does only what is missing and can be called again after an interruption.
+Each does only what is missing and can be called again after an interruption. What trains is imported where it is
+used: weighing a table of scores needs neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from cotbal.method.weights import Provenance, TaskWeights
 from cotbal.report.inputs import ReportInput
 from cotbal.units.progress import ScheduleProgress
 from cotbal.units.results import measure_scores, report_input, task_values
-from cotbal.units.runner import Runner
 from cotbal.units.schedule import Unit
 from cotbal.units.store import OutputFolder
 
 if TYPE_CHECKING:
     from cotbal.tune.verification import Verification
+    from cotbal.units.runner import Runner
 
 __all__ = [
     "check_weights",
@@ -50,6 +51,8 @@ def prepare(config: Config, progress: ScheduleProgress, *, redo: bool = False) -
     """
     if not config.measured_tasks:
         raise ConfigError("no task has a `validation` set, so there is nothing to prepare or to measure")
+    from cotbal.units.runner import Runner
+
     runner = Runner(config, progress, redo=redo)
     units = runner.schedule.of("prepare")
     runner.check(units)
@@ -150,6 +153,8 @@ def tune(
     Raises:
         ConfigError: as in `prepare`; also if weights are needed and missing.
     """
+    from cotbal.units.runner import Runner
+
     runner = Runner(config, progress, redo=redo)
     units = runner.schedule.of("tune")
     mixed = mixture_weights(config, weights or saved_weights(config))
@@ -171,6 +176,8 @@ def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False
     Raises:
         ConfigError: as in `prepare`.
     """
+    from cotbal.units.runner import Runner
+
     runner = Runner(config, progress, redo=redo)
     prepared = runner.schedule.of("prepare")
     tuned = runner.schedule.of("tune")
@@ -212,6 +219,8 @@ def run_unit(config: Config, name: str, progress: ScheduleProgress) -> None:
     Raises:
         ConfigError: as in `prepare`; also if no unit has that name.
     """
+    from cotbal.units.runner import Runner
+
     runner = Runner(config, progress)
     unit = runner.schedule.unit(name)
     weights = mixture_weights(config, saved_weights(config)) if unit.needs_weights else None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.tune.lowest_versions import WITH_LOWEST
 from support.tune.rank_checks import CHECKS
 from support.tune.run_setups import LIMITS, run, run_on_ranks
-from support.tune.setups import CORE, JOBS, SETUPS
+from support.tune.setups import JOBS, SETUPS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -42,7 +43,7 @@ def test_the_page_lists_every_setup():
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     rows = [line for line in lines if line[0] != "set-up"]
     again = "run `python docs/make_exactness.py`"
-    assert [row[0] for row in rows] == [*(setup.name for setup in SETUPS), *CORE], again
+    assert [row[0] for row in rows] == [*(setup.name for setup in SETUPS), *WITH_LOWEST], again
     precisions = {setup.name: setup.precision for setup in SETUPS}
     for name, loss, gradient, accepted in rows:
         assert max(float(loss), float(gradient)) <= float(accepted), name

@@ -1,52 +1,50 @@
-"""The lowest transformers, accelerate and peft that pyproject.toml allows, in a folder of their own.
+"""The lowest versions that pyproject.toml allows of what cotbal runs on, in a folder of their own.
 
-`install(folder)` puts them there, with those of their dependencies whose installed versions do not suit them;
-`environment(folder)` is what a process needs to take them instead of the installed ones; `outcomes(folder)` runs the
-set-ups of `setups.CORE` with them.
+`install(folder)` puts them there with what they need, as pip chooses it; `environment(folder)` makes a process take
+them instead of the installed ones; `outcomes(folder)` runs the set-ups of `WITH_LOWEST` with them. torch stays as it
+is installed: its builds take gigabytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
-import subprocess
 import sys
+import tempfile
 import tomllib
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import version
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from support.packaging.index import run_pip, stand_in
 from support.tune.run_setups import Outcome, run_on_ranks
 from support.tune.setups import CORE, SETUPS
 
-PACKAGES = ("transformers", "accelerate", "peft")
-UNREACHABLE = (
-    "NewConnectionError",
-    "NameResolutionError",
-    "ConnectTimeoutError",
-    "ReadTimeoutError",
-    "ProxyError",
-    "Network is unreachable",
-    "Connection refused",
-)
-
-
-class IndexUnreachable(Exception):
-    """pip could not talk to the package index."""
+ROOT = Path(__file__).parents[3]
+EXTRAS = ("train", "report", "demo", "peft")
+# Families that only a newer transformers computes the loss of as the task weights need it; before, they are refused.
+NEED_NEWER = {"gemma3": "5.17"}
+WITH_LOWEST = tuple(name for name in CORE if name not in NEED_NEWER)
+# Newer Pythons have no wheels of packages as old as the lowest versions.
+NEWEST_PYTHON = (3, 12)
 
 
 def lowest() -> dict[str, str]:
-    """The lower bounds of pyproject.toml, by package."""
-    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["peft"]]
-    bounds = dict(re.fullmatch(r"([a-z]+)>=([\d.]+)", line).groups() for line in lines if _named(line))  # type: ignore[union-attr]
-    return {name: bounds[name] for name in PACKAGES}
-
-
-def _named(line: str) -> bool:
-    return re.split(r"[<>=]", line)[0] in PACKAGES
+    """The lower bounds of pyproject.toml, by package: of its dependencies and of `EXTRAS`, without torch's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [
+        *project["dependencies"],
+        *(line for e in EXTRAS for line in project["optional-dependencies"][e]),
+    ]
+    bounds: dict[str, str] = {}
+    for requirement in map(Requirement, lines):
+        if requirement.name not in ("torch", "cotbal"):
+            (bound,) = requirement.specifier
+            if bound.operator != ">=":
+                raise ValueError(f"pyproject.toml has {requirement}; a lower bound alone is expected")
+            bounds[requirement.name] = bound.version
+    return bounds
 
 
 def install(cache: Path) -> Path:
@@ -56,48 +54,21 @@ def install(cache: Path) -> Path:
         IndexUnreachable: there is no connection to the package index.
     """
     wanted = [f"{name}=={number}" for name, number in lowest().items()]
-    key = hashlib.sha256(f"{wanted} {sys.version} {version('transformers')}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{wanted} {sys.version} {version('torch')}".encode()).hexdigest()[:12]
     folder = cache / key
     if folder.is_dir():
         return folder
     making = cache / f"{key}.{os.getpid()}"
-    while wanted:
-        _pip(making, wanted)
-        wanted = _unsuited(making)
+    with tempfile.TemporaryDirectory() as wheels:
+        torch = stand_in(Path(wheels), "torch", with_requirements=False)
+        options = ["--quiet", "--only-binary", ":all:", "--target", making]
+        run_pip("install", *options, torch, *wanted)
+    shutil.rmtree(making / f"torch-{version('torch')}.dist-info")
     try:
         making.rename(folder)
     except OSError:  # another process was quicker
         shutil.rmtree(making)
     return folder
-
-
-def _pip(folder: Path, wanted: list[str]) -> None:
-    options = ["--no-deps", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "30"]
-    job = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), *wanted]
-    done = subprocess.run(job, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        if any(word in done.stdout + done.stderr for word in UNREACHABLE):
-            raise IndexUnreachable(f"the package index cannot be reached: {done.stderr.strip()[-300:]}")
-        raise RuntimeError(f"pip install {' '.join(wanted)} failed:\n{done.stderr[-3000:]}")
-
-
-def _unsuited(folder: Path) -> list[str]:
-    """What the packages in `folder` need and neither it nor the environment has."""
-    there = {d.metadata["Name"].lower().replace("_", "-"): d for d in distributions(path=[str(folder)])}
-    missing = set()
-    for package in there.values():
-        for line in package.requires or []:
-            needed = Requirement(line)
-            name = needed.name.lower().replace("_", "-")
-            if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
-                continue
-            try:
-                found = there[name].version if name in there else version(name)
-            except PackageNotFoundError:
-                found = None
-            if found is None or not needed.specifier.contains(found, prereleases=True):
-                missing.add(f"{needed.name}{needed.specifier}")
-    return sorted(missing)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -107,9 +78,9 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def outcomes(folder: Path) -> dict[str, Outcome]:
-    """The outcomes of the set-ups of `CORE` with the lowest versions, by name."""
+    """The outcomes of the set-ups of `WITH_LOWEST` with the lowest versions, by name."""
     found: dict[str, Outcome] = {}
     for ranks in (1, 2):
-        names = [setup.name for setup in SETUPS if setup.name in CORE and setup.ranks == ranks]
+        names = [setup.name for setup in SETUPS if setup.name in WITH_LOWEST and setup.ranks == ranks]
         found |= {o.name: o for o in run_on_ranks(names, ranks, extra=environment(folder))}
-    return {name: found[name] for name in CORE}
+    return {name: found[name] for name in WITH_LOWEST}

@@ -1,15 +1,15 @@
 """Installing: from an sdist into a clean environment, editable, and without a compiler."""
 
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 from support.kernels.native_builds import ROOT, needs_compiler, run
+from support.packaging import wheels
+from support.packaging.wheels import copy_sources, pip
 
 # Runs anywhere but in the source tree; prints where the package came from and what it says of itself.
 PROBE = """
@@ -33,30 +33,12 @@ print(losses)
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a release holds: the tracked files and the new ones git does not ignore."""
-    folder = tmp_path_factory.mktemp("sources")
-    listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT)
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/")):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
-    return folder
+    return copy_sources(tmp_path_factory.mktemp("sources"))
 
 
 def environment(folder: Path) -> Path:
-    """A virtual environment that has this one's dependencies, and nothing of this project; its Python."""
-    run([sys.executable, "-m", "venv", "--without-pip", folder])
-    python = folder / "bin" / "python"
-    site = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip())
-    # A path named in a .pth file is searched, but the .pth files in it, an editable install's say, are not run.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return python
-
-
-def pip(*words: str | Path, **environ: str) -> str:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
-    return run(command, env=os.environ | environ)
+    """The Python of a virtual environment that has this one's packages, and nothing of this project."""
+    return wheels.environment(folder, *wheels.packages_of_this_environment())[0]
 
 
 def probe(python: Path, elsewhere: Path) -> list[str]:
