@@ -1,4 +1,4 @@
-"""``python -m cotbal`` is the command ``cotbal``."""
+"""`python -m cotbal` is the command `cotbal`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Files that are either the old version or the new one, whatever happens while they are written."""
+"""Files that are always complete: the old version or the new one, whatever happens during the write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TextIO
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, newline: str | None = None) -> Iterator[TextIO]:
-    """Open a UTF-8 text file that takes the place of `path` when the block ends without an error.
+    """Open a UTF-8 text file that replaces `path` when the block ends without an error.
 
     The text goes to a temporary file in the same folder, is flushed to disk, and is renamed over `path`, which is
     flushed too. An error inside the block leaves `path` as it was and no temporary file behind; one of the disk's

@@ -37,12 +37,12 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
-        "Balance the tasks of a multi-task visual instruction tuning.\n\n"
-        "Measures how much each task helps the others and how hard each is, turns that into one weight a task, "
+        "Balance the tasks of multi-task visual instruction tuning.\n\n"
+        "Measures how much each task helps the others and how hard it is, turns that into one weight per task, "
         "and tunes with the weights in the loss. Start with\n\n"
         "    [bold]cotbal demo[/bold]                   the whole method on a small mixture, in minutes on a CPU\n\n"
         "    [bold]cotbal run my-mixture.yaml[/bold]    the same on your own model and data\n\n"
-        "Every command can be stopped at any time and called again: it goes on where it was. "
+        "You can stop any command at any time; call it again, and it continues. "
         "After an error, add [bold]--debug[/bold] for the traceback."
     ),
 )
@@ -53,7 +53,11 @@ ConfigPath = Annotated[
 OutputPath = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", metavar="DIR", help="Work here, not in the config's `output`.", show_default=False
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Work in DIR instead of the config's `output`.",
+        show_default=False,
     ),
 ]
 Redo = Annotated[
@@ -87,7 +91,7 @@ def options(
         bool, typer.Option("--debug", help="Show tracebacks, and what other packages say.")
     ] = False,
 ) -> None:
-    """Options that every command shares; `main` reads ``--debug`` itself, wherever it stands."""
+    """Take the options of every command; `main` reads `--debug` itself, at any position."""
 
 
 @app.command()
@@ -150,7 +154,8 @@ def weigh(
         ),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", "-T", help="Of the softmax; 0.5 unless the config says.")
+        float | None,
+        typer.Option("--temperature", "-T", help="Softmax temperature (default: the config's, else 0.5)."),
     ] = None,
     lower_is_better: Annotated[
         list[str] | None,
@@ -159,9 +164,9 @@ def weigh(
         ),
     ] = None,
 ) -> None:
-    """Turn scores into one weight a task; writes weights.json.
+    """Turn scores into one weight per task; writes weights.json.
 
-    Scores made with other tools will do: a CSV with the models mini and plus_<task> on every task.
+    Scores from other tools work too: a CSV with the models mini and plus_<task> on every task.
     Example: [bold]cotbal weigh scores.csv --temperature 0.5 -o weights.json[/bold]
     """
     from cotbal.units import stages
@@ -259,7 +264,7 @@ def tune(
         typer.Option(
             "--weights",
             metavar="FILE",
-            help="Measured weights, if not the output folder's.",
+            help="Measured weights to use instead of the output folder's.",
             show_default=False,
         ),
     ] = None,
@@ -267,7 +272,7 @@ def tune(
     allow_code: AllowCode = False,
     allow_remote: AllowRemote = False,
 ) -> None:
-    """Tune with the weights, and what `comparison` sets beside it; scores every result on the test sets.
+    """Tune with every strategy of `comparison`, and score the tuned models on the test sets.
 
     Example: [bold]cotbal tune my-mixture.yaml --weights weights.json[/bold]
     """
@@ -300,7 +305,7 @@ def report(config: ConfigPath, output: OutputPath = None) -> None:
 
 @app.command()
 def status(config: ConfigPath, output: OutputPath = None) -> None:
-    """Show how far each unit is and what is left to do; changes nothing.
+    """Show which units are done and what is left to do; changes nothing.
 
     Example: [bold]cotbal status my-mixture.yaml[/bold]
     """
@@ -318,17 +323,17 @@ def doctor(
             "--config",
             "-c",
             metavar="CONFIG",
-            help="Also prove on one batch of this mixture that task weights act.",
+            help="Also prove on one batch of this mixture that the task weights act.",
             show_default=False,
         ),
     ] = None,
     allow_code: AllowCode = False,
     allow_remote: AllowRemote = False,
 ) -> None:
-    """Say what is installed, which loss kernels can run here, and why the others cannot.
+    """Show what is installed, which loss kernels can run here, and why the others cannot.
 
-    With a config, one batch goes through its own model and training settings; one task's weight is doubled, and the
-    gradient has to move by the formula. Start it as you start your training, and it checks that too:
+    With a config, prove that task weights act: one batch goes through the config's own model and training settings,
+    one task's weight is doubled, and the gradient must change by the formula. Launch it as you launch your training:
     [bold]torchrun --nproc-per-node 8 -m cotbal doctor --config my-mixture.yaml[/bold]
     """
     from cotbal.doctor import examine
@@ -363,7 +368,7 @@ def demo(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where data, model and results go.")
     ] = Path("demo"),
 ) -> None:
-    """The whole method on a small mixture of real pictures, on a CPU: `cotbal run` on a shipped config.
+    """Run the whole method on a small mixture of real pictures, on a CPU.
 
     Example: [bold]cotbal demo --output /tmp/demo[/bold]
     """
@@ -408,7 +413,7 @@ def _allowed(config: Config, allow_code: bool, allow_remote: bool) -> Config:
 
 @contextmanager
 def _working(config: Config, *, lock: bool = True) -> Iterator[ScheduleProgress]:
-    """Progress on the terminal, the output folder locked, and other packages' chatter off."""
+    """Show progress on the terminal, lock the output folder, and silence other packages."""
     from cotbal.units.display import LineProgress, RichProgress
     from cotbal.units.store import OutputFolder
 
@@ -420,12 +425,12 @@ def _working(config: Config, *, lock: bool = True) -> Iterator[ScheduleProgress]
             with OutputFolder(config.output).locked() if lock else nullcontext():
                 yield progress
         except KeyboardInterrupt:
-            _say("stopped; the same command goes on from here")
+            _say("stopped; the same command continues from here")
             raise typer.Exit(130) from None
 
 
 def _quiet() -> None:
-    """Other packages' notes and progress bars only with --debug."""
+    """Show other packages' notes and progress bars only with --debug."""
     if not _debug.get():
         from cotbal.units.loading import quieten
 
@@ -434,7 +439,7 @@ def _quiet() -> None:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Our own warnings as plain sentences; those of other packages only with --debug."""
+    """Show our own warnings as plain sentences, and those of other packages only with --debug."""
     if _debug.get():
         yield
         return
@@ -454,7 +459,7 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _summarise(values: ReportInput, page: Path) -> None:
-    """The path of the report, a table, and who was ahead as the last line."""
+    """Show the report's path, a table, and last the verdict."""
     from cotbal.report.console import summary
 
     _say(f"\nreport: {page}\n")
@@ -472,7 +477,7 @@ def _say(message: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for a mistake of the user's, 1 for one of ours."""
+    """Run the command line and return its exit code: 0, 2 for a mistake in the input, or 1 for a bug."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     token = _debug.set("--debug" in given)
     try:
@@ -504,8 +509,7 @@ def _explain(error: Exception) -> int:
 
 
 def _is_mistake_of_input(error: Exception) -> bool:
-    """Whether an error is one of our own checks, a ValueError or TypeError raised by a line of ours, a file's, or
-    a missing extra's."""
+    """Whether the error is a file's, a missing extra's, or a ValueError or TypeError that our own checks raise."""
     if isinstance(error, (OSError, MissingExtraError)):
         return True
     if not isinstance(error, (ValueError, TypeError)):

@@ -39,7 +39,7 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Package:
-    """A package, its version (None where it is not installed) and what it is for."""
+    """A package, its version (None if it is not installed) and its purpose."""
 
     name: str
     version: str | None
@@ -47,20 +47,20 @@ class Package:
 
 
 def packages() -> tuple[Package, ...]:
-    """The packages that cotbal needs or can use."""
+    """List the packages that cotbal needs or can use."""
     own = Package("cotbal", __version__, f"at {Path(cotbal.__file__).parent}")
     needed = [Package(name, _version(name), "needed") for name in _NEEDED]
     return (own, *needed, *(Package(name, _version(name), f"for {what}") for name, what in _OPTIONAL.items()))
 
 
 def devices() -> tuple[torch.device, ...]:
-    """The CPU, and every GPU that torch sees."""
+    """List the CPU and every GPU that torch sees."""
     gpus = (torch.device("cuda", index) for index in range(torch.cuda.device_count()))
     return (torch.device("cpu"), *gpus)
 
 
 def examine() -> RenderableType:
-    """All of it, for a terminal."""
+    """Build the whole report for a terminal."""
     return Group(
         _machine(),
         Text("\nPackages", style="bold"),

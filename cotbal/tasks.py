@@ -12,11 +12,11 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def check_task_name(name: str) -> str:
-    """Return `name` if it can name a task (letters, digits, `.`, `_`, `-`; it becomes a folder's name).
+    """Return `name` if it can name a task (letters, digits, `.`, `_`, `-`); it also becomes a folder's name.
 
     Raises:
-        TypeError: not a string.
-        ValueError: empty, another character in it, or `.` or `..`.
+        TypeError: `name` is not a string.
+        ValueError: `name` is empty, contains another character, or is `.` or `..`.
 
     >>> check_task_name("refcoco-bbox")
     'refcoco-bbox'
@@ -25,18 +25,18 @@ def check_task_name(name: str) -> str:
         raise TypeError(f"a task's name must be a string; found {type(name).__name__}: {name!r}")
     if not _NAME.fullmatch(name) or name in {".", ".."}:
         raise ValueError(
-            f"task name {name!r} is not allowed; use letters, digits, '.', '_' and '-' only, at least one, "
+            f"task name {name!r} is not allowed; use at least one letter or digit, '.', '_' or '-' and nothing else, "
             "and neither '.' nor '..'"
         )
     return name
 
 
 def check_task_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The names as a tuple, each allowed and none twice.
+    """Return the names as a tuple if each is allowed and none is repeated.
 
     Raises:
-        ValueError: no name at all, a name that is not allowed, or one given twice.
-        TypeError: a string in place of a list of strings, or a name that is not a string.
+        ValueError: there is no name, or one is not allowed or repeated.
+        TypeError: `names` is a single string, or a name is not a string.
 
     >>> check_task_names(["caption", "vqa"])
     ('caption', 'vqa')
@@ -49,7 +49,7 @@ def check_task_names(names: Iterable[str]) -> tuple[str, ...]:
     seen: set[str] = set()
     for name in checked:
         if name in seen:
-            raise ValueError(f"task {name!r} is named twice; every task needs a name of its own")
+            raise ValueError(f"task {name!r} is named twice; give every task its own name")
         seen.add(name)
     return checked
 
@@ -70,12 +70,12 @@ class Task:
 
     Attributes:
         name: letters, digits, `.`, `_`, `-`.
-        metric: name of its validation metric; None for a task that is never measured.
-        higher_is_better: direction of that metric.
-        weight: None for a task whose weight is measured, else its weight, fixed by hand (at least 0).
+        metric: the name of its validation metric; None for a task that is never measured.
+        higher_is_better: the direction of that metric.
+        weight: the weight you fix (at least 0), or None for a task whose weight is measured.
 
     Raises:
-        ValueError: a bad name, a weight that is negative or not finite, or neither a metric nor a weight.
+        ValueError: the name is not allowed, the weight is negative or not finite, or both metric and weight are None.
 
     >>> Task("caption", "cider").is_measured
     True
@@ -102,5 +102,5 @@ class Task:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the task's weight comes from measurement, not from the user."""
+        """Whether the task's weight is measured rather than given by the user."""
         return self.weight is None

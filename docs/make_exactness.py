@@ -33,23 +33,26 @@ The loss of one optimizer step, over all its micro-batches and ranks, is
 
     sum_t w[task(t)] nll_t / sum_t w[task(t)]
 
-with the sums over the supervised tokens. Each row below is a way to train. Its steps (the last one has fewer
-micro-batches than the others, the tasks are spread unevenly) are compared with the same steps computed in one
-process, in float64, from the stock model's full logits and the formula written out. The figures are the largest
-relative deviations, over steps, of the loss and of any parameter's gradient. Accepted are 1e-10 in float64, 1e-5 in
-float32, and in bf16 twice the deviation of the stock model with the formula in plain torch, plus 2^-8.
+with the sums over the supervised tokens. Look up your way to train in the tables below: each row shows how near
+it comes to the formula.
 
-The models are tiny ones of transformers' own classes with random weights, on CPUs; ranks are gloo processes, started
-by torchrun, or by `accelerate launch` for accelerate's loop. A rank of text alone has a blank image without
-supervised token (`TaskCollator(..., blank_image=True)`) where sharded ranks must call the same modules.
+Each row's steps (tasks spread unevenly, fewer micro-batches in the last step) are compared with the same steps
+computed in one process, in float64, from the stock model's full logits and the written-out formula. The figures
+are the largest relative deviations, over all steps, of the loss and of any parameter's gradient. The limit is
+1e-10 in float64, 1e-5 in float32, and in bf16 twice the deviation of the stock model with the formula in plain
+torch, plus 2^-8.
 
-"ZeRO-3 stand-in" is not DeepSpeed but a few hooks that leave a module's parameters empty outside its forward and
-backward. DeepSpeed itself is held to 1e-5, on two ranks in float32, by `pytest -m deepspeed` where it is installed.
+The models are tiny, of transformers' own classes, with random weights, on CPUs. Ranks are gloo processes
+started by torchrun, or by `accelerate launch` for accelerate's loop. Where sharded ranks must call the same
+modules, a text-only rank gets a blank image without supervised tokens (`TaskCollator(..., blank_image=True)`).
+
+"ZeRO-3 stand-in" is not DeepSpeed but a few hooks that empty a module's parameters outside its forward and
+backward. `pytest -m deepspeed` holds DeepSpeed itself to 1e-5, on two ranks in float32, where it is installed.
 """
 
 
 def outcomes() -> dict[str, Outcome]:
-    """Every set-up's outcome by name; those with several ranks in one job per number of ranks."""
+    """Run every set-up and return its outcome by name; those with several ranks share one job per rank count."""
     found: dict[str, Outcome] = {}
     for setup in SETUPS:
         if setup.ranks == 1:
@@ -65,7 +68,7 @@ def outcomes() -> dict[str, Outcome]:
 
 
 def page(found: dict[str, Outcome], with_lowest: dict[str, Outcome]) -> str:
-    """The page, with a table for each group of set-ups, and one of those run with the lowest versions."""
+    """Write the page: a table per group of set-ups, and one with the lowest supported versions."""
     versions = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate", "peft", "trl")
     )
@@ -86,7 +89,7 @@ def page(found: dict[str, Outcome], with_lowest: dict[str, Outcome]) -> str:
 
 
 def _table(rows: Iterable[Outcome]) -> list[str]:
-    lines = ["| set-up | loss | gradient | accepted |", "|-|-|-|-|"]
+    lines = ["| set-up | loss | gradient | limit |", "|-|-|-|-|"]
     for row in rows:
         verdict = "" if row.passed else " **exceeded**"
         lines.append(f"| {row.name} | {row.loss:.1e} | {row.gradient:.1e} | {row.limit:.1e}{verdict} |")

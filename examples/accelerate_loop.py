@@ -1,4 +1,4 @@
-"""A loop of one's own under accelerate, with task weights that are exact over ranks and accumulation.
+"""Your own loop under accelerate, with task weights that are exact across ranks and accumulation.
 
     accelerate launch examples/accelerate_loop.py --model MODEL --images FOLDER \\
         --task caption=caption.json:0.86 --task vqa=vqa.json:1.06
@@ -17,7 +17,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import cotbal
 from cotbal.data import read_records
-from cotbal.tune import begin_step, end_step
 
 
 def main() -> None:
@@ -50,19 +49,19 @@ def main() -> None:
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_pretrained(options.model)
     collator = cotbal.TaskCollator(AutoProcessor.from_pretrained(options.model), tasks)
-    handle = cotbal.balance(model, weights)  # before or after prepare(), both work
+    handle = cotbal.balance(model, weights)  # works before and after prepare()
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate)
     loader = DataLoader(records, batch_size=options.batch_size, shuffle=True, collate_fn=collator)  # type: ignore[arg-type]
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     model.train()
 
-    # accelerator.backward divides by the accumulation, the ranks' gradients are averaged: undo both.
+    # accelerator.backward divides by the accumulation, and the ranks average their gradients: undo both.
     averaged_over = accelerator.num_processes * options.accumulation
-    accelerator.print(f"{averaged_over} micro-batches a step on {accelerator.num_processes} processes")
+    accelerator.print(f"{averaged_over} micro-batches per step on {accelerator.num_processes} processes")
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for step in range(options.steps):
         micro_batches = list(itertools.islice(batches, options.accumulation))
-        begin_step(handle, micro_batches, averaged_over=averaged_over)
+        cotbal.begin_step(handle, micro_batches, averaged_over=averaged_over)
         for number, batch in enumerate(micro_batches):
             if number < len(micro_batches) - 1:
                 with accelerator.no_sync(model):
@@ -71,7 +70,7 @@ def main() -> None:
                 accelerator.backward(model(**batch).loss)
         optimizer.step()
         optimizer.zero_grad()
-        sums = end_step(handle)
+        sums = cotbal.end_step(handle)
         means = (sums.loss / sums.tokens).tolist()
         accelerator.print(step, {task: round(mean, 4) for task, mean in zip(tasks, means, strict=True)})
     accelerator.end_training()

@@ -20,11 +20,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import cotbal
 from cotbal import strategies
 from cotbal.data import read_records
-from cotbal.tune import begin_step, end_step
 
 
 def shard(model: torch.nn.Module) -> None:
-    """FSDP2: each transformer block a group of its own, the rest, with the head, in the root's."""
+    """Shard with FSDP2: one group per transformer block, and the rest, with the head, in the root's group."""
     from torch.distributed.fsdp import fully_shard
 
     kind = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,7 +70,7 @@ def main() -> None:
     else:
         wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate)
-    # A blank image in batches of text alone keeps the ranks' collectives in step under FSDP2.
+    # A blank image in text-only batches keeps the ranks' collectives in step under FSDP2.
     collator = cotbal.TaskCollator(AutoProcessor.from_pretrained(options.model), tasks, blank_image=True)
     loader = DataLoader(
         records,  # type: ignore[arg-type]
@@ -81,14 +80,14 @@ def main() -> None:
     )
     if dist.get_rank() == 0:
         ranks = dist.get_world_size()
-        print(f"{ranks * options.accumulation} micro-batches a step on {ranks} processes")
+        print(f"{ranks * options.accumulation} micro-batches per step on {ranks} processes")
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for step in range(options.steps):
         micro_batches = [
             {name: value.to(device) for name, value in batch.items()}
             for batch in itertools.islice(batches, options.accumulation)
         ]
-        begin_step(handle, micro_batches, strategy=strategy)
+        cotbal.begin_step(handle, micro_batches, strategy=strategy)
         for number, batch in enumerate(micro_batches):
             last = number == len(micro_batches) - 1
             if options.shard:
@@ -97,7 +96,7 @@ def main() -> None:
                 wrapped(**batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        sums = end_step(handle, strategy=strategy)
+        sums = cotbal.end_step(handle, strategy=strategy)
         if dist.get_rank() == 0:
             means = (sums.loss / sums.tokens).tolist()
             print(step, {task: round(mean, 4) for task, mean in zip(tasks, means, strict=True)})

@@ -1,4 +1,4 @@
-"""Task weights in TRL's SFTTrainer, on vision data in TRL's own format, with LoRA if wanted.
+"""Task weights in TRL's SFTTrainer, on vision data in TRL's own format, optionally with LoRA.
 
     python examples/trl_sft.py --model MODEL --images FOLDER --lora \\
         --task caption=caption.json:0.86 --task vqa=vqa.json:1.06
@@ -19,7 +19,7 @@ from cotbal.data import Record, read_records
 
 
 def example(record: Record) -> dict[str, object]:
-    """A record as TRL has it: the last answer is the completion, and only it is trained on; `task` is ours."""
+    """Turn a record into TRL's form. The last answer is the completion and alone trained on; `task` is our column."""
     turns = [
         {"role": turn.role, "content": turn.text.replace("<image>", "").strip()} for turn in record.turns
     ]

@@ -1,1 +1,1 @@
-"""What a user may write in a mixture's YAML file, and how it is read and checked."""
+"""The YAML file of a mixture: what it may contain, and how it is read and checked."""

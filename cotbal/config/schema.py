@@ -1,6 +1,6 @@
 """The configuration of a mixture: one YAML file, read and checked before any work begins.
 
-Relative paths are taken from the folder that holds the file, so a config means the same from everywhere.
+Relative paths start from the file's folder, so a config means the same wherever you call it from.
 Every mistake is a `ConfigError` that gives the key's path, what was found and what is accepted.
 """
 
@@ -42,7 +42,7 @@ __all__ = [
 
 
 def _resolve(path: Path, info: ValidationInfo) -> Path:
-    """A path of the config, taken from the config's folder; ``~`` is the user's home."""
+    """Return the path, relative to the config's folder; `~` is the user's home."""
     base = info.context.get("base") if isinstance(info.context, Mapping) else None
     expanded = path.expanduser()
     return expanded if base is None or expanded.is_absolute() else base / expanded
@@ -73,7 +73,7 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """The model all units start from. In the YAML a bare string is the name."""
+    """The model that all units start from. In the YAML, a bare string is its name."""
 
     name: str = Field(min_length=1, description="folder with a saved model, or a hub id")
     processor: str | None = Field(
@@ -81,11 +81,9 @@ class ModelConfig(_Section):
     )
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    attention: str | None = Field(
-        default=None, description="attn_implementation of transformers, such as sdpa"
-    )
+    attention: str | None = Field(default=None, description="transformers' attn_implementation, such as sdpa")
     freeze: tuple[str, ...] = Field(
-        default=(), description="parts kept fixed: names of modules or parameters"
+        default=(), description="modules or parameters that are not trained, by name"
     )
     allow_missing: tuple[str, ...] = Field(
         default=(),
@@ -96,14 +94,14 @@ class ModelConfig(_Section):
     @field_validator("name", "processor")
     @classmethod
     def _local_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """A name that is a folder beside the config becomes that folder; anything else is left to transformers."""
+        """Resolve a name that is a folder beside the config, and leave anything else to transformers."""
         if value is None:
             return None
         folder = _resolve(Path(value), info)
         if folder.is_dir():
             return str(folder)
         if value.startswith((".", "/", "~")):
-            raise PydanticCustomError("folder", "there is no folder {folder}", {"folder": str(folder)})
+            raise PydanticCustomError("folder", "no such folder: {folder}", {"folder": str(folder)})
         return value
 
 
@@ -114,7 +112,7 @@ class TaskConfig(_Section):
     train: Paths = Field(min_length=1)
     validation: Paths = ()
     test: Paths = ()
-    images: Path | None = Field(default=None, description="folder that image paths in the records start from")
+    images: Path | None = Field(default=None, description="folder where the image paths in the records start")
     metric: str | None = None
     higher_is_better: bool | None = Field(default=None, description="only to override what the metric says")
     max_new_tokens: int = Field(default=64, ge=1, le=2**20)
@@ -145,8 +143,8 @@ class TaskConfig(_Section):
         if self.measured and self.weight is not None:
             raise PydanticCustomError(
                 "task_weight",
-                "task '{name}' has both `validation` and `weight`; a task with a validation set is weighed by "
-                "measuring it. Remove one of the two",
+                "task '{name}' has both `validation` and `weight`, but a task with a validation set gets a measured "
+                "weight. Remove one of the two",
                 {"name": self.name},
             )
         if not self.measured and self.weight is None:
@@ -182,7 +180,6 @@ class PreparationConfig(_Section):
     keep_models: bool = Field(
         default=True, description="keep the models of these units after their validation"
     )
-    training: Settings = Field(default_factory=dict, description="what differs from the top-level `training`")
 
     @field_validator("seeds")
     @classmethod
@@ -207,7 +204,7 @@ class WeighingConfig(_Section):
 
     temperature: float = Field(default=0.5, gt=0.0)
     shrink: bool = Field(default=False, description="pull uncertain terms toward 1")
-    plain: bool = Field(default=False, description="the paper's formula as it is, whatever the noise")
+    plain: bool = Field(default=False, description="the paper's formula unchanged, whatever the noise")
     confidence: float = Field(default=0.9, gt=0.0, lt=1.0)
     replicates: int = Field(default=1000, ge=100, le=10**6, description="of the bootstrap")
 
@@ -228,13 +225,13 @@ class EvaluationConfig(_Section):
 
 
 class StrategyConfig(_Section):
-    """A way of weighting tasks in tuning, and its options. In the YAML a bare string is the name."""
+    """A way of weighting tasks in tuning, and its options. In the YAML, a bare string is its name."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str = Field(min_length=1)
     label: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_-]+$", description="name of the units, if not `name`"
+        None, pattern=r"^[A-Za-z0-9_-]+$", description="names the units instead of `name`"
     )
 
     @property
@@ -249,7 +246,7 @@ class StrategyConfig(_Section):
 
 
 class ComparisonConfig(_Section):
-    """The tuned units: which strategies, with how many seeds, and whether single-task tuning is done beside them."""
+    """The tuned units: which strategies, which seeds, and whether each task is also tuned alone."""
 
     strategies: tuple[Annotated[StrategyConfig, BeforeValidator(_nest_name)], ...] = Field(
         default=(StrategyConfig(name="cotbal", label=None),), min_length=1, max_length=1000
@@ -274,7 +271,7 @@ class Config(_Section):
     """A whole mixture: model, tasks, preparation, weighing, tuning."""
 
     name: str | None = Field(
-        None, min_length=1, description="of the mixture, the report's title; by default the file's own name"
+        None, min_length=1, description="the mixture's name, the report's title (default: the file's name)"
     )
     model: Annotated[ModelConfig, BeforeValidator(_nest_name)]
     output: Path
@@ -294,12 +291,12 @@ class Config(_Section):
 
     @property
     def text(self) -> str:
-        """The file's text, for the record; empty for a config made in code."""
+        """The file's text, for the records; empty for a config made in code."""
         return self._text
 
     @property
     def title(self) -> str:
-        """The mixture's name: `name`, else the file's without its ending, else (made in code) the output folder's."""
+        """The mixture's name: `name`, else the file's name without its ending, else (without a file) the output's."""
         return self.name or self._stem or self.output.name
 
     @field_validator("output")
@@ -310,7 +307,7 @@ class Config(_Section):
     @field_validator("tasks")
     @classmethod
     def _distinct_names(cls, value: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
-        # Folded case, because every task names folders and some file systems fold it.
+        # Case is ignored because tasks name folders, and some file systems ignore case.
         _refuse_repeated([task.name.casefold() for task in value], "task name", "rename one of them")
         return value
 
@@ -326,11 +323,11 @@ class Config(_Section):
 
     @property
     def comparison_seeds(self) -> tuple[int, ...]:
-        """The seeds of the tuned units; `seed` where none are listed."""
+        """The seeds of the tuned units; `seed` if none are listed."""
         return self.comparison.seeds or (self.seed,)
 
     def missing_paths(self) -> list[tuple[str, Path]]:
-        """Every data file or image folder that does not exist, with the path of its key."""
+        """Return every data file and image folder that does not exist, with the path of its key."""
         missing: list[tuple[str, Path]] = []
         for index, task in enumerate(self.tasks):
             for key in ("train", "validation", "test"):
@@ -356,10 +353,10 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
 
     Args:
         path: the YAML file; relative paths in it start from its folder.
-        output: takes the place of the file's ``output`` when given.
+        output: replaces the file's `output`.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or holds a mistake; every mistake found is listed.
+        ConfigError: the file is missing, is not YAML, or contains mistakes; all of them are listed.
     """
     source = Path(path)
     try:
@@ -367,9 +364,9 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
         with source.open(encoding="utf-8") as stream:
             text = stream.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{source}: there is no such file; give the path of a config (YAML)") from None
+        raise ConfigError(f"{source}: no such file; give the path of a config (YAML)") from None
     except IsADirectoryError:
-        raise ConfigError(f"{source}: is a folder; give the path of a config file (YAML)") from None
+        raise ConfigError(f"{source}: this is a folder; give the path of a config file (YAML)") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: not readable as UTF-8 text (byte {error.start})") from None
     values = parse_yaml(text, source)

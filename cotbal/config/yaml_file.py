@@ -1,4 +1,4 @@
-"""Reading a config file: YAML with the scalars people expect, and errors in plain words."""
+"""Read a config file: YAML with the scalars people expect, and errors in plain words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ConfigError", "describe_errors", "parse_yaml"]
 
 
 class ConfigError(ValueError):
-    """A mistake in a config file or in something it names; the message is meant for the person who wrote it."""
+    """A mistake in a config file or in something it names; the message addresses whoever wrote it."""
 
 
 MAX_CHARACTERS = 2**18
@@ -128,10 +128,10 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, source: Path) -> dict[str, Any]:
-    """The mapping a YAML document holds.
+    """Return the mapping in a YAML document.
 
     Raises:
-        ConfigError: the text is not YAML, repeats a key, or is no mapping; file and line are named.
+        ConfigError: with file and line: the text is not YAML, repeats a key, or is not a mapping.
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{source}: {len(text)} characters; a config has at most {MAX_CHARACTERS}")
@@ -152,7 +152,7 @@ def parse_yaml(text: str, source: Path) -> dict[str, Any]:
 
 
 def describe_errors(error: ValidationError, root: type[BaseModel], source: Path) -> str:
-    """One line per mistake: the key's path, what was found, what is accepted."""
+    """Describe each mistake in one line: the key's path, what was found, what is accepted."""
     details = error.errors(include_url=False)
     places = [detail["loc"] for detail in details]
     # A list whose every item is wrong is also reported as too short; the items say enough.
@@ -167,7 +167,7 @@ def describe_errors(error: ValidationError, root: type[BaseModel], source: Path)
 
 
 def key_path(location: Iterable[int | str]) -> str:
-    """``("tasks", 0, "metric")`` as people write it: ``tasks[0].metric``."""
+    """Write `("tasks", 0, "metric")` as people do: `tasks[0].metric`."""
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
@@ -175,7 +175,7 @@ def key_path(location: Iterable[int | str]) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is not known: the nearest known one, or all of them."""
+    """Suggest the nearest known name for an unknown one, or list them all."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else "known here: " + ", ".join(names)
@@ -190,7 +190,7 @@ def _describe(detail: Any, root: type[BaseModel]) -> str:
         hint = suggest(str(location[-1]), section.model_fields if section else ())
         return f"{path}: unknown key; {hint}"
     if kind == "missing" and "ctx" not in detail:
-        return f"{path}: missing; it has to be given"
+        return f"{path}: missing, but required"
     message = detail["msg"]
     if isinstance(detail.get("ctx", {}).get("error"), ValueError):
         return f"{path}: {detail['ctx']['error']}"
@@ -208,7 +208,7 @@ def _is_inside(place: tuple[int | str, ...], whole: tuple[int | str, ...]) -> bo
 
 
 def _section_at(root: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The model class that a location of an error lies in."""
+    """Return the model class that contains the location of an error."""
     section: type[BaseModel] | None = root
     for part in location:
         if isinstance(part, int) or section is None:

@@ -1,4 +1,4 @@
-"""Nested, seeded subsets of tasks: the mini set and the plus sets of the preparation's units."""
+"""Nested, seeded subsets of tasks: the mini set and the plus sets of the preparation."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ PLUS_PREFIX = "plus_"
 
 
 def mini_indices(count: int, fraction: float = 1 / 32, seed: int = 0, *, stream: str = "") -> list[int]:
-    """Indices of a seeded subset of ceil(fraction * count) of `count` samples, in ascending order.
+    """Return the ascending indices of a seeded subset of ceil(fraction * count) of `count` samples.
 
     Every index has a rank that depends on (seed, stream, index) alone, and the subset takes the lowest ranks.
-    So subsets are nested (a smaller fraction's lies in a larger one's), the same on every machine and in
-    every version, and samples appended to a file do not reshuffle the others.
+    So subsets are nested (a smaller fraction gives a part of a larger one's subset) and the same on every machine
+    and in every version, and samples appended to a file do not reshuffle the others.
 
     Args:
-        count: number of samples, >= 0.
-        fraction: part to take, in (0, 1].
+        count: number of samples, at least 0.
+        fraction: share to take, in (0, 1].
         seed: any integer.
-        stream: a name that makes independent subsets with one seed (the task, for `preparation_sets`).
+        stream: a name that makes subsets with the same seed independent (the task, in `preparation_sets`).
 
     Raises:
-        ValueError: count is negative or fraction outside (0, 1].
+        ValueError: count is negative, or fraction is outside (0, 1].
 
     >>> mini_indices(100, 0.05) == [i for i in mini_indices(100, 0.5) if i in mini_indices(100, 0.05)]
     True
@@ -50,20 +50,20 @@ def preparation_sets(
     seed: int = 0,
     measured: Sequence[str] | None = None,
 ) -> dict[str, list[Record]]:
-    """Training sets of the N+1 units of the preparation.
+    """Return the training sets of the preparation's N + 1 units.
 
     "mini" is the union of a `mini_fraction` subset of every task; "plus_<task>" is a `plus_fraction` subset of
     that task (which contains its mini subset) and the mini subsets of all the others.
 
     Args:
         records_by_task: the training records of every task.
-        mini_fraction, plus_fraction: parts of a task, 0 < mini_fraction <= plus_fraction <= 1.
+        mini_fraction, plus_fraction: shares of a task, 0 < mini_fraction <= plus_fraction <= 1.
         seed: fixes the subsets.
-        measured: tasks that get a plus unit (the others take part with their mini subsets only); None: all.
+        measured: tasks that get a plus set (the others take part with their mini subsets only); None: all.
 
     Raises:
-        ValueError: no task, a task without records, a measured task that is not there, or fractions
-            out of order.
+        ValueError: there is no task, a task has no records, a measured task is missing, or the fractions are
+            out of range or order.
     """
     _check_fraction("mini_fraction", mini_fraction)
     _check_fraction("plus_fraction", plus_fraction)

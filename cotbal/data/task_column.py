@@ -70,10 +70,10 @@ class TaskColumnCollator:
 
 
 def task_of(example: Mapping[str, Any], tasks: Sequence[str], task_column: str) -> int | list[int]:
-    """The example's position in `tasks`, or one for each of its tokens.
+    """Return the example's position in `tasks`, or one position per token.
 
     Raises:
-        ValueError: no task, or one that is not in `tasks`.
+        ValueError: the example has no task, or one that is not in `tasks`.
 
     >>> task_of({"task": "vqa"}, ["caption", "vqa"], "task")
     1
@@ -92,12 +92,12 @@ def task_of(example: Mapping[str, Any], tasks: Sequence[str], task_column: str) 
 
 
 def check_task_column(dataset: Any, tasks: Sequence[str], task_column: str, name: str) -> None:
-    """Refuse a data set of the `datasets` library whose columns do not tell the task of every example.
+    """Refuse a data set of the `datasets` library whose columns do not give the task of every example.
 
-    Nothing is looked at where that would cost time or is not known: streamed data sets, and those with a transform.
+    Streamed data sets and those with a transform are not checked, because that would take time.
 
     Raises:
-        ValueError: no such column, or values that are not in `tasks`.
+        ValueError: the column is missing, or has values that are not in `tasks`.
     """
     columns = getattr(dataset, "column_names", None)
     if not isinstance(columns, list) or not hasattr(dataset, "unique"):
@@ -123,12 +123,12 @@ def _unknown(column: str, found: Sequence[Any], tasks: Sequence[str]) -> str:
 def _missing(column: str, columns: Iterable[str], name: str) -> str:
     return (
         f"{name} has neither a column {column!r} nor {INDEX_COLUMN} (its columns: {', '.join(map(str, columns))}), "
-        f"so its task is not known; add one, or name another column with task_column"
+        f"so its task is unknown; add one, or name another column with task_column"
     )
 
 
 def _one_row(indices: list[int | list[int]], lengths: list[int | None], labels: Tensor) -> Tensor:
-    """The examples one after the other, as a row [1, L]; what is padded at its end counts for no task."""
+    """Join the examples' task numbers into one row [1, L]; padding at its end counts for no task."""
     flat: list[int] = []
     for index, length in zip(indices, lengths, strict=True):
         flat += index if isinstance(index, list) else [index] * int(length or 0)
@@ -141,13 +141,13 @@ def _check_right_padded(indices: Sequence[int | list[int]], attention_mask: Tens
     for row, index in enumerate(indices):
         if isinstance(index, list) and len(index) < attention_mask.shape[1] and not attention_mask[row, 0]:
             raise ValueError(
-                f"row {row} is padded on the left, where {INDEX_COLUMN} cannot tell which token is whose; pad on the "
+                f"row {row} is padded on the left, so {INDEX_COLUMN} cannot say which token is whose; pad on the "
                 "right, or give one number per example"
             )
 
 
 def _of_tokens(indices: Sequence[int | list[int]], labels: Tensor) -> Tensor:
-    """Task numbers [B, L], right-padded with 0."""
+    """Return task numbers [B, L], right-padded with 0."""
     task_index = torch.zeros_like(labels, dtype=torch.int64)
     for row, index in enumerate(indices):
         if isinstance(index, int):

@@ -1,4 +1,4 @@
-"""Making a demo folder: data, base model and config, each once."""
+"""Make a demo folder: data, base model and config, each once."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def prepare_demo(
     pretraining: Pretraining = DEFAULT_PRETRAINING,
     console: Console | None = None,
 ) -> Path:
-    """Make the demo's data, base model and config in `folder`; what is there already is kept.
+    """Make the demo's data, base model and config in `folder`, and keep what already exists.
 
     Args:
-        folder: where to; made if it is not there.
+        folder: the target folder; created if missing.
         pretraining: how long the base model is trained.
-        console: where progress is shown; None: the terminal.
+        console: shows the progress (None: the terminal).
 
     Returns:
         The path of the config, for `cotbal run`.
@@ -58,7 +58,7 @@ def prepare_demo(
 
 
 def _once(path: Path, make: Callable[[Path], None]) -> None:
-    """Make a folder under another name and rename it, so that one with its own name is always complete."""
+    """Make a folder under a temporary name and rename it, so that a folder with its final name is complete."""
     if path.exists():
         return
     with _unfinished(path) as temporary:

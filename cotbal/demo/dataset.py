@@ -1,4 +1,4 @@
-"""Writing the demo's data as any user's would be: LLaVA JSON files, one a task and split, and PNG images."""
+"""Write the demo's data in the form of any user's: LLaVA JSON files, one per task and split, and PNG images."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def write_dataset(
     """Write `images/<split>/<scene>.png` and `<split>/<task>.json`; every task asks about every scene.
 
     Args:
-        folder: where to; made if it is not there.
-        scenes: how many of each split.
+        folder: the target folder; created if missing.
+        scenes: the number of scenes of each split.
         seed: fixes everything.
-        advance: told how many scenes more are done.
+        advance: called with the number of further scenes that are done.
     """
     for number, split in enumerate(SPLITS):
         generator = np.random.default_rng([seed, 2, number])

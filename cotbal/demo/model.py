@@ -22,8 +22,6 @@ from cotbal.demo.scenes import BOARD_NOISE, CELL_PIXELS, CELLS, COLOURS, SCENE_P
 
 BOARD_MEAN = BOARD_NOISE / 2 / 255
 
-BOARD_MEAN = BOARD_NOISE / 2 / 255
-
 PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
 
 CHAT_TEMPLATE = (
@@ -46,7 +44,7 @@ _WORDS = (
 
 
 def vocabulary() -> list[str]:
-    """Every word the demo's questions and answers use, after the special tokens."""
+    """Return the special tokens, then every word of the demo's questions and answers."""
     numbers = [str(n) for n in range(10)]
     numbers += [str(n * CELL_PIXELS) for n in range(1, CELLS + 1)]
     words: Iterable[str] = (*_WORDS, *DIGIT_WORDS, *ROW_WORDS, *COLUMN_WORDS, *COLOURS, *numbers)
@@ -54,7 +52,7 @@ def vocabulary() -> list[str]:
 
 
 def build_processor() -> LlavaProcessor:
-    """A processor that takes scenes as they are (48 x 48 pixels) and splits texts into words."""
+    """Build a processor that takes scenes unchanged (48 x 48 pixels) and splits texts into words."""
     words = {word: number for number, word in enumerate(vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Strip()
@@ -74,7 +72,7 @@ def build_processor() -> LlavaProcessor:
         do_center_crop=False,
         size={"height": SCENE_PIXELS, "width": SCENE_PIXELS},
         crop_size={"height": SCENE_PIXELS, "width": SCENE_PIXELS},
-        # The dark board becomes 0, so that what the vision tower sees is strokes.
+        # The dark board becomes 0, so that the vision tower sees strokes.
         image_mean=[BOARD_MEAN] * 3,
         image_std=[0.25] * 3,
     )
@@ -89,7 +87,7 @@ def build_processor() -> LlavaProcessor:
 
 
 def build_model(processor: LlavaProcessor, *, seed: int = 0, **changes: Any) -> LlavaForConditionalGeneration:
-    """A LLaVA of about a million parameters with random weights."""
+    """Build a LLaVA of about a million parameters with random weights."""
     tokenizer = processor.tokenizer
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -98,7 +96,7 @@ def build_model(processor: LlavaProcessor, *, seed: int = 0, **changes: Any) -> 
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
-        # The usual 0.02 suits widths of thousands; at 128 it keeps attention to images from forming.
+        # The usual 0.02 suits widths of thousands; at 128 the model then never learns to attend to images.
         "initializer_range": 0.08,
         "max_position_embeddings": 256,
         "pad_token_id": tokenizer.pad_token_id,

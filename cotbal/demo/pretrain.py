@@ -1,8 +1,8 @@
 """The demo's base model: a vision tower that knows digits, aligned with the language model on descriptions.
 
-Real multimodal models start from a vision tower trained elsewhere and are aligned on captions before any task is
-seen. Here the tower first learns to name what is in every cell of a scene, then the whole model learns to describe
-scenes. Both see digits of the training split only, and none of the tasks' questions.
+Real multimodal models start from a vision tower trained elsewhere and are aligned on captions before they see any
+task. Here the tower first learns to name the content of every cell of a scene; then the whole model learns to
+describe scenes. Both see only digits of the training split, and none of the tasks' questions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Advance = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How long the base model is trained: steps, batch sizes and learning rates of the two stages."""
+    """Steps, batch sizes and learning rates of the base model's two phases of training."""
 
     scenes: int = 6000
     vision_steps: int = 120
@@ -36,7 +36,7 @@ class Pretraining:
 
     @property
     def samples(self) -> int:
-        """Samples seen in both stages."""
+        """The number of samples of both phases."""
         return self.vision_steps * self.vision_batch + self.alignment_steps * self.alignment_batch
 
 
@@ -54,9 +54,9 @@ def pretrain(
     """Train the vision tower, then the whole model, in place.
 
     Args:
-        pretraining: how long.
+        pretraining: steps, batch sizes and learning rates.
         seed: fixes scenes, texts and order.
-        advance: is told the stage ("vision" or "alignment") and how many samples more it has seen.
+        advance: called with the phase ("vision" or "alignment") and the number of further samples it has seen.
     """
     generator = np.random.default_rng([seed, 1])
     images = digit_images("train")
@@ -71,7 +71,7 @@ def pretrain(
 def _pixels(
     scenes: list[Scene], images: DigitImages, processor: LlavaProcessor, generator: np.random.Generator
 ) -> torch.Tensor:
-    """What the image processor makes of the scenes, [scenes, 3, H, W] float32."""
+    """Return the image processor's output for the scenes, [scenes, 3, H, W] float32."""
     painted: list[Pixels] = [paint(scene, images, generator) for scene in scenes]
     pixels: torch.Tensor = processor.image_processor(painted, return_tensors="pt")["pixel_values"]
     return pixels
@@ -86,7 +86,7 @@ def _train_vision(
     seed: int,
     advance: Advance,
 ) -> None:
-    """Classify every cell: which digit or none, which colour or none; the classifier is thrown away."""
+    """Train the tower to classify every cell by digit and colour, or as empty; the classifier is discarded."""
     digits, colours = _cell_classes(scenes)
     tower = model.model.vision_tower
     with torch.random.fork_rng(devices=[]):
@@ -113,7 +113,7 @@ def _align(
     generator: np.random.Generator,
     advance: Advance,
 ) -> None:
-    """Describe scenes, without any question."""
+    """Train the model to describe scenes, without any question."""
     parameters = list(model.parameters())
     optimizer, scheduler = _optimizer(parameters, pretraining.alignment_rate, pretraining.alignment_steps)
     tokenizer = processor.tokenizer
@@ -135,7 +135,7 @@ def _align(
 
 
 def _cell_classes(scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Digit and colour of every cell, int64 [scenes, cells], 0 where it is empty."""
+    """Return digit and colour of every cell, int64 [scenes, cells], 0 for an empty one."""
     digits = torch.zeros(len(scenes), CELLS * CELLS, dtype=torch.int64)
     colours = torch.zeros_like(digits)
     names = list(COLOURS)
@@ -148,7 +148,7 @@ def _cell_classes(scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _batches(count: int, size: int, steps: int, generator: np.random.Generator) -> Iterator[list[int]]:
-    """`steps` batches of indices, every one seen before any comes again."""
+    """Yield `steps` batches of indices; every index comes once before any comes again."""
     waiting: list[int] = []
     for _ in range(steps):
         while len(waiting) < size:

@@ -1,6 +1,6 @@
-"""The demo's tasks: what is asked about a scene, and what is answered.
+"""The demo's tasks: their questions about a scene, and the answers.
 
-They share knowledge on purpose: which digit it is (all), where it is (caption, grounding, place, reading), its colour
+They share knowledge on purpose: a digit's value (all), its place (caption, grounding, place, reading), its colour
 (caption, counting), and how digits compare (order).
 """
 
@@ -20,21 +20,21 @@ COLUMN_WORDS = ("left", "center", "right")
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A question about a scene and the answers accepted for it; the first one is trained on."""
+    """A question about a scene and its accepted answers; the first one is trained on."""
 
     question: str
     answers: tuple[str, ...]
 
 
 def place_words(digit: PlacedDigit) -> str:
-    """Such as "top left"."""
+    """Return the words for a digit's place, such as "top left"."""
     return f"{ROW_WORDS[digit.row]} {COLUMN_WORDS[digit.column]}"
 
 
 def alignment_text(scene: Scene, generator: np.random.Generator) -> str:
-    """The description that the vision part is aligned on, before any task is seen.
+    """Describe a scene for the alignment, which comes before any task.
 
-    One fact a digit, in random order, from place to digit or from digit to place:
+    One fact per digit, in random order, from place to digit or from digit to place:
     "top left red four; seven blue bottom center".
     """
 

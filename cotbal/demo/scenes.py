@@ -1,7 +1,7 @@
 """Scenes composed of real handwritten digits: a 3 x 3 board with a few coloured digits on it.
 
 The digits are the 1,797 images of 8 x 8 pixels that ship with scikit-learn (UCI "Optical Recognition of Handwritten
-Digits"). Every image is used in one of the three splits only.
+Digits"). Every image belongs to only one of the three splits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class PlacedDigit:
-    """One digit of a scene: its value, colour, cell, and which image of it was taken."""
+    """One digit of a scene: its value, colour, cell, and the image that shows it."""
 
     value: int
     colour: str
@@ -43,7 +43,7 @@ class PlacedDigit:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) in pixels."""
+        """The box (left, top, right, bottom) in pixels."""
         left, top = self.column * CELL_PIXELS, self.row * CELL_PIXELS
         return left, top, left + CELL_PIXELS, top + CELL_PIXELS
 
@@ -64,7 +64,7 @@ class DigitImages:
 
 
 def digit_images(split: Split) -> DigitImages:
-    """The split's share of scikit-learn's digits: two thirds to train, a sixth each to validate and to test.
+    """Return a split's share of scikit-learn's digits: two thirds for training, a sixth each for the other two.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -85,7 +85,7 @@ def digit_images(split: Split) -> DigitImages:
 
 
 def draw_scene(generator: np.random.Generator, images: DigitImages) -> Scene:
-    """A random scene of 2 to 4 digits of different values in different cells, each in a random colour."""
+    """Draw a random scene: 2 to 4 digits of different values in different cells and random colours."""
     count = int(generator.integers(2, 5))
     values = generator.permutation(10)[:count]
     cells = np.sort(generator.permutation(CELLS * CELLS)[:count])
@@ -105,7 +105,7 @@ def draw_scene(generator: np.random.Generator, images: DigitImages) -> Scene:
 
 
 def paint(scene: Scene, images: DigitImages, generator: np.random.Generator) -> Pixels:
-    """The scene as uint8 [48, 48, 3]: digits twice their size, in colour, on a dark, slightly noisy board."""
+    """Paint the scene, uint8 [48, 48, 3]: digits at twice their size, in colour, on a dark, slightly noisy board."""
     board = generator.uniform(0, BOARD_NOISE, (SCENE_PIXELS, SCENE_PIXELS, 3))
     for digit in scene.digits:
         strokes = np.kron(images.pixels[digit.image] / 16, np.ones((2, 2)))[:, :, None]

@@ -1,4 +1,4 @@
-"""Arguments of the public functions as float64 arrays, or an error that names them."""
+"""Turn arguments of the public functions into float64 arrays, with errors that name them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Labels = npt.NDArray[np.str_]
 
 
 def float_array(name: str, values: Any, *, ndim: int, allow_nan: bool = False) -> FloatArray:
-    """A float64 copy of `values`, which must have `ndim` dimensions and finite entries.
+    """Return a float64 copy of `values`, which must have `ndim` dimensions and finite entries.
 
-    With `allow_nan` an entry may be NaN (an undefined value) but still not infinite.
+    With `allow_nan` an entry may be NaN (undefined), but not infinite.
 
     Raises:
-        TypeError: `values` is not made of real numbers.
-        ValueError: wrong number of dimensions, no entries, or an entry that is not finite.
+        TypeError: `values` does not contain real numbers.
+        ValueError: `values` has another number of dimensions, is empty, or has an entry that is not finite.
     """
     try:
         given = np.asarray(values)
@@ -49,7 +49,7 @@ def _kind(values: Any, array: npt.NDArray[Any]) -> str:
 
 
 def same_length(length: int, **arrays: FloatArray) -> None:
-    """Every array must have `length` entries along each of its dimensions."""
+    """Check that every array has `length` entries along each dimension."""
     for name, array in arrays.items():
         if array.shape != (length,) * array.ndim:
             wanted = (length,) * array.ndim
@@ -57,7 +57,7 @@ def same_length(length: int, **arrays: FloatArray) -> None:
 
 
 def directions(value: Any, tasks: Sequence[str] | int) -> tuple[bool, ...]:
-    """`higher_is_better` as one bool per task: from one bool, one per task in order, or a mapping by name."""
+    """Return one bool per task, from one bool, from one per task in order, or from a mapping by name."""
     count = tasks if isinstance(tasks, int) else len(tasks)
     if isinstance(value, (bool, np.bool_)):
         return (bool(value),) * count
@@ -87,7 +87,7 @@ def directions(value: Any, tasks: Sequence[str] | int) -> tuple[bool, ...]:
 
 
 def positive(name: str, value: Any) -> float:
-    """A finite number above 0."""
+    """Return `value` as a float, which must be finite and above 0."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number; found {type(value).__name__}")
     number = float(value)

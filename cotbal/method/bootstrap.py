@@ -12,18 +12,18 @@ from cotbal.method.arrays import BoolArray, FloatArray, Labels
 from cotbal.method.scores import ScoreTable
 from cotbal.tasks import MINI, plus_model
 
-# Entries of the matrix of draw counts held at once (8 bytes each, and twice more while it is made).
+# Entries of the matrix of draw counts in memory at once: 8 bytes each, and three times that while it is made.
 _COUNTS_AT_ONCE = 1 << 21
 
 
 def generator(seed: int, task: str) -> np.random.Generator:
-    """The random numbers of one task's validation set: the same wherever the task stands in the list."""
+    """Return the generator of one task's validation set; it does not depend on the task's position in the list."""
     name = int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], "little")
     return np.random.default_rng([seed, name])
 
 
 def group_sums(rows: FloatArray, labels: Labels | None) -> tuple[FloatArray, FloatArray]:
-    """Sums of `rows` [K, n] over the samples of each group, and the groups' sizes: [K, G] and [G]."""
+    """Return the sums of `rows` [K, n] over each group's samples, [K, G], and the group sizes, [G]."""
     if labels is None:
         return rows, np.ones(rows.shape[1])
     _, codes = np.unique(labels, return_inverse=True)
@@ -36,11 +36,10 @@ def group_sums(rows: FloatArray, labels: Labels | None) -> tuple[FloatArray, Flo
 def resampled_means(
     rows: FloatArray, labels: Labels | None, replicates: int, random: np.random.Generator
 ) -> FloatArray:
-    """Means of every row under the same resamplings of the columns.
+    """Return the mean of every row under the same resamplings of the columns.
 
-    Each replicate draws G groups of columns with replacement (G the number of groups; every column a group of
-    its own without `labels`) and takes the mean of each row over all columns drawn: sum / count, so that
-    groups of unequal size weigh by their samples.
+    There are G groups of columns (without `labels`, every column is its own group). Each replicate draws G of them
+    with replacement and takes the mean of each row over all drawn columns, so groups count by their size.
 
     Args:
         rows: float64 [K, n], paired: column s belongs to sample s in every row.
@@ -66,9 +65,9 @@ def resampled_means(
 def percentile_interval(
     replicates: FloatArray, confidence: float, kept: BoolArray | None = None
 ) -> FloatArray:
-    """Equal-tailed percentile interval of every column, [K, 2], over the finite (and `kept`) replicates.
+    """Return the equal-tailed percentile interval of every column, [K, 2], over its finite (and `kept`) replicates.
 
-    A column without any such replicate gets NaN.
+    A column without such a replicate gets NaN.
     """
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     columns = np.ascontiguousarray((replicates if kept is None else replicates[kept]).T)
@@ -87,7 +86,7 @@ def percentile_interval(
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Bootstrap replicates of what weights are made of, each [R, N]; NaN where dropped or not available."""
+    """Bootstrap replicates of the weights' components, each [R, N]; NaN where dropped or unavailable."""
 
     outward: FloatArray
     inward: FloatArray
@@ -112,7 +111,7 @@ class ColumnReplicates:
     groups: int
 
     def contributions(self, own: int) -> FloatArray:
-        """C[:, own] in every replicate, [R, N]; NaN for `own` itself and in replicates dropped."""
+        """C[:, own] in every replicate, [R, N]; NaN for `own` itself and in dropped replicates."""
         contributions = self.gains / np.where(self.zero, np.nan, self.gains[:, own])[:, None]
         contributions[:, own] = np.nan
         return contributions
@@ -154,7 +153,7 @@ def replicate_column(scores: ScoreTable, task: str, replicates: int, seed: int) 
 
 
 class Gathered:
-    """Replicates of out, in and D of all tasks, gathered column by column so that C is never held R times."""
+    """Replicates of out, in and D of all tasks, gathered by column so that C is never in memory R times."""
 
     def __init__(self, count: int, replicates: int) -> None:
         self._outward_sum = np.zeros((replicates, count))

@@ -1,4 +1,4 @@
-"""The plain formulas: contributions, difficulties, and how a benchmark is summed up.
+"""The plain formulas: contributions, difficulties, and the summary of a benchmark.
 
 Source: CoTBal, arXiv 2403.04343 (VisATB in its third version).
 """
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cotbal.method.arrays import BoolArray, FloatArray, directions, float_array, same_length
 
-# Two means of equal samples may differ by the rounding of their sums; that much is no difference.
+# Two means of equal samples may differ by the rounding of their sums; so much counts as equal.
 _ROUNDING = 64 * np.finfo(np.float64).eps
 
 
@@ -22,20 +22,20 @@ def inter_task_contributions(
 ) -> FloatArray:
     """C[i, j] = (V[plus_i, j] - V[mini, j]) / (V[plus_j, j] - V[mini, j]), by the plain formula.
 
-    A column whose denominator is 0 (to rounding) is NaN.
+    A column whose denominator is 0 (up to rounding) is NaN.
 
     Args:
         mini: V[mini, j], [N].
         plus: V[plus_i, j], [N, N], one row per trained task i.
-        higher_is_better: one bool, or one per task, as the other functions take it. It cancels here: the sign
-            of a metric is in the numerator and in the denominator.
+        higher_is_better: one bool, or one per task, as in the other functions. It has no effect here, because a
+            metric's sign cancels between numerator and denominator.
 
     Returns:
         float64 [N, N] with NaN on the diagonal.
 
     Raises:
-        ValueError: wrong shapes, or a score that is NaN or infinite.
-        TypeError: not numbers.
+        ValueError: the shapes do not fit, or a score is NaN or infinite.
+        TypeError: the scores are not numbers.
 
     >>> inter_task_contributions([0.5, 0.2], [[0.7, 0.3], [0.6, 0.6]]).round(2)
     array([[ nan, 0.25],
@@ -57,20 +57,20 @@ def intra_task_difficulty(
 ) -> FloatArray:
     """D[i] = 1 - V[mini, i] / V[plus_i, i]; for lower-is-better metrics 1 - V[plus_i, i] / V[mini, i].
 
-    0: the mini model is as good as the one trained on all of the task. V[mini, i] = 0 gives D = 1.
+    D is 0 if the mini model is as good as the one trained on all of the task, and 1 if V[mini, i] = 0.
 
     Args:
         mini: V[mini, i], [N], raw.
-        plus: V[plus_i, j], [N, N], of which the diagonal is used, or that diagonal, [N]; raw.
+        plus: V[plus_i, j], [N, N], or its diagonal alone, [N]; raw.
         higher_is_better: one bool, or one per task.
-        tasks: names for error messages.
+        tasks: names, for error messages.
 
     Returns:
         float64 [N].
 
     Raises:
-        ValueError: wrong shapes; NaN or infinite scores; a denominator that is 0 or below, with its task.
-        TypeError: not numbers.
+        ValueError: the shapes do not fit, a score is NaN or infinite, or a task's denominator is 0 or below.
+        TypeError: the scores are not numbers.
 
     >>> intra_task_difficulty([0.4, 0.0], [0.5, 0.5]).round(2)
     array([0.2, 1. ])
@@ -107,10 +107,10 @@ def improvement_and_error(
     single_task_scores: npt.ArrayLike,
     higher_is_better: bool | Sequence[bool] = True,
 ) -> ImprovementAndError:
-    """How a model on all tasks compares with single-task tuning: dI = mean r_i, dE = mean max(-r_i, 0).
+    """Compare one model on all tasks with single-task tuning: dI = mean r_i, dE = mean max(-r_i, 0).
 
-    r_i = 100 (m_i - s_i) / s_i with m_i the score of the method and s_i that of single-task tuning, its sign
-    changed where lower is better (CoTBal, arXiv 2403.04343, section 4).
+    r_i = 100 (m_i - s_i) / s_i, with m_i the score of the method and s_i that of single-task tuning; the sign
+    changes where lower is better (CoTBal, arXiv 2403.04343, section 4).
 
     Args:
         scores: m, [N].
@@ -118,11 +118,11 @@ def improvement_and_error(
         higher_is_better: one bool, or one per task.
 
     Returns:
-        `(improvement, error)`, percent.
+        `(improvement, error)` in percent.
 
     Raises:
-        ValueError: wrong shapes, NaN or infinite scores, or a single-task score that is 0 or below.
-        TypeError: not numbers.
+        ValueError: the shapes do not fit, a score is NaN or infinite, or a single-task score is 0 or below.
+        TypeError: the scores are not numbers.
 
     >>> improvement, error = improvement_and_error([0.55, 0.38], [0.50, 0.40])
     >>> round(improvement, 3), round(error, 3)
@@ -137,7 +137,7 @@ def relative_improvements(
     single_task_scores: npt.ArrayLike,
     higher_is_better: bool | Sequence[bool] = True,
 ) -> FloatArray:
-    """r_i = 100 (m_i - s_i) / s_i in percent, [N]: arguments and errors as in `improvement_and_error`.
+    """Return r_i = 100 (m_i - s_i) / s_i in percent, [N]; arguments and errors as in `improvement_and_error`.
 
     >>> relative_improvements([0.55, 0.9], [0.50, 1.2], [True, False]).round(2)
     array([10., 25.])
@@ -155,14 +155,14 @@ def relative_improvements(
 
 
 def is_zero_gain(mini: FloatArray, plus: FloatArray) -> BoolArray:
-    """Tasks j whose V[plus_j, j] equals V[mini, j] to rounding, [N]."""
+    """Mark the tasks j whose V[plus_j, j] equals V[mini, j] up to rounding, [N]."""
     own = np.diagonal(plus)
     close: BoolArray = np.abs(own - mini) <= _ROUNDING * np.maximum(np.abs(own), np.abs(mini))
     return close
 
 
 def contributions_where(mini: FloatArray, plus: FloatArray, is_undefined: BoolArray) -> FloatArray:
-    """C with NaN on the diagonal and in the columns that `is_undefined` [N] marks."""
+    """Return C with NaN on the diagonal and in the columns that `is_undefined` [N] marks."""
     denominators = np.diagonal(plus) - mini
     denominators[is_undefined | (denominators == 0)] = np.nan
     contributions = (plus - mini) / denominators

@@ -43,7 +43,7 @@ __all__ = [
     "relative_improvements",
 ]
 
-# Below this a 90% percentile interval is the extremes of a handful of draws.
+# With fewer replicates, a 90% percentile interval is just the extremes of a handful of draws.
 _FEWEST_REPLICATES = 100
 
 
@@ -53,7 +53,7 @@ class UndefinedContributionsWarning(UserWarning):
 
 @dataclass(frozen=True)
 class UndefinedColumn:
-    """A task that contributions cannot be measured on, with the numbers that say so.
+    """A task to which contributions cannot be measured, with the numbers behind it.
 
     `interval` is the bootstrap interval of its gain, or None where only means are known. `seeds` are those whose
     preparations could not measure it; empty where there was one preparation.
@@ -69,7 +69,7 @@ class UndefinedColumn:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What `measure` found, in the order of `tasks`; every interval is NaN where it is not available.
+    """The result of `measure`, in the order of `tasks`; an unavailable interval is NaN.
 
     Attributes:
         tasks: names of the N measured tasks.
@@ -77,9 +77,9 @@ class Measurement:
         mini: V[mini, j], raw, [N].
         plus: V[plus_i, j], raw, [N, N].
         contributions: C, [N, N]; NaN on the diagonal and in undefined columns.
-        outward, inward: means of C over the defined entries of a row, of a column, [N]; NaN with none.
+        outward, inward: means of C over the defined entries of each row and of each column, [N]; NaN without any.
         difficulty: D, [N].
-        gains: what plus_j improves on task j, the denominators of C, positive when better, [N].
+        gains: how much plus_j improves on task j (the denominators of C), positive if better, [N].
         undefined: tasks whose column of C is undefined, with the reason.
         gain_intervals, outward_intervals, inward_intervals, difficulty_intervals: [N, 2].
         contribution_intervals: [N, N, 2].
@@ -155,16 +155,15 @@ def measure(
     seed: int = 0,
     plain: bool = False,
 ) -> Measurement:
-    """Contributions and difficulties of every task, with intervals, from the scores of the N + 1 models.
+    """Compute every task's contributions and difficulty, with intervals, from the scores of the N + 1 models.
 
-    Intervals are percentile intervals of a paired bootstrap: the samples of a validation set are drawn again
-    (whole groups where the table has groups), the same ones for every model; sets of different tasks
-    independently. A column of C is **undefined** when the interval of its denominator reaches 0, decided once
-    on the full sample; where only means are known, when the denominator is no improvement at all. A denominator
-    wholly below 0 (training on all of a task made it worse) counts as having reached it: as a ratio to a loss,
-    the most harmful task would get the largest contribution. Undefined entries leave the means, and each such
-    task is named in an `UndefinedContributionsWarning`. Replicates whose denominator is exactly 0 are dropped
-    and counted.
+    The intervals are percentile intervals of a paired bootstrap. Each task's validation samples are resampled on
+    their own (in whole groups if the table has groups), and every model gets the same draws. A column of C is
+    **undefined** if the interval of its denominator reaches 0, decided once on the full sample; if only means are
+    known, it is undefined if the denominator shows no improvement. A denominator wholly below 0 (training on all of
+    a task made it worse) counts as undefined too: in the ratio, the most harmful task would get the largest
+    contribution. Undefined entries leave the means, and an `UndefinedContributionsWarning` names each such task.
+    Replicates whose denominator is exactly 0 are dropped and counted.
 
     A table with seeds is measured seed by seed, and what is found is averaged. Its intervals hold the variance of the
     seeds as well (see `cotbal.method.seeds.over_seeds`); those of a table without seeds cannot: they say how the
@@ -172,15 +171,15 @@ def measure(
 
     Args:
         scores: a table with the models `mini` and `plus_<task>` for every task.
-        confidence: of the intervals.
-        replicates: R of the bootstrap; 0 for none, which leaves only the means to decide by.
-        seed: of the bootstrap.
-        plain: apply the paper's formula as it is: a column is undefined only when its denominator is 0.
+        confidence: the confidence of the intervals.
+        replicates: R, the number of bootstrap replicates; 0 for no bootstrap, so that the means alone decide.
+        seed: the bootstrap's seed.
+        plain: use the paper's formula unchanged: a column is undefined only if its denominator is 0.
 
     Raises:
         ValueError: a model or score is missing, a score that difficulty divides by is 0 or below (see
             `intra_task_difficulty`), or confidence, replicates or seed is out of range.
-        TypeError: `scores` is no ScoreTable.
+        TypeError: `scores` is not a ScoreTable.
 
     >>> table = ScoreTable.from_means([0.5, 0.2], [[0.7, 0.3], [0.6, 0.6]], tasks=["caption", "vqa"])
     >>> found = measure(table)
@@ -220,7 +219,7 @@ def _measure_one(
         if not plain:
             is_undefined[j] |= (gains[j] if column is None else gain_intervals[j, 0]) <= 0
         if count == 1:
-            is_undefined[j] = False  # There is no contribution that could be undefined.
+            is_undefined[j] = False  # A single task has no contribution that could be undefined.
         if column is None:
             if not is_undefined[j]:
                 gathered.lose_outward()
@@ -371,11 +370,11 @@ def _mean_of_defined(contributions: FloatArray, axis: int) -> FloatArray:
 def _undefined_column(scores: ScoreTable, j: int, interval: FloatArray, confidence: float) -> UndefinedColumn:
     task = scores.tasks[j]
     if np.isnan(interval[0]):
-        bounds, reason = None, "its own full training improved it by nothing"
+        bounds, reason = None, "its own full training did not improve it"
     else:
         bounds = (float(interval[0]), float(interval[1]))
         reason = (
-            f"the {confidence:.0%} interval of what its own full training improved, "
+            f"the {confidence:.0%} interval of the improvement from its own full training, "
             f"[{bounds[0]:.4g}, {bounds[1]:.4g}], reaches 0"
         )
         if bounds[1] < 0:

@@ -1,4 +1,4 @@
-"""Validation scores of every model on every task: the table that measuring starts from."""
+"""Validation scores of every model on every task: the table that `measure` starts from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cotbal.tasks import MINI, check_task_names, plus_model
 
 @dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """Scores V[model, task], raw (as the metric gives them), per validation sample where known.
+    """Raw scores V[model, task] as the metric gives them, per validation sample where known.
 
     Attributes:
         tasks: names of the N tasks, in the order of every array made from this table.
@@ -89,9 +89,9 @@ class ScoreTable:
         groups: Mapping[str, Sequence[object]] | None = None,
         higher_is_better: bool | Sequence[bool] | Mapping[str, bool] = True,
     ) -> Self:
-        """From per-sample scores: model id (`mini`, `plus_<task>`, ...) -> task -> one score per sample.
+        """Make a table from per-sample scores: model id (`mini`, `plus_<task>`, ...) -> task -> one score per sample.
 
-        `tasks` fixes the order (default: order of first appearance); `groups` as in the class.
+        `tasks` fixes the order (default: order of first appearance); `groups` is as in the class.
         """
         if tasks is None:
             tasks = list(dict.fromkeys(task for row in samples.values() for task in row))
@@ -107,7 +107,7 @@ class ScoreTable:
         tasks: Sequence[str],
         higher_is_better: bool | Sequence[bool] | Mapping[str, bool] = True,
     ) -> Self:
-        """From mean scores alone: `mini` [N], `plus` [N, N] with plus[i, j] = V[plus_i, j].
+        """Make a table from mean scores alone: `mini` [N], `plus` [N, N] with plus[i, j] = V[plus_i, j].
 
         Without per-sample scores there are no intervals.
 
@@ -223,7 +223,7 @@ class ScoreTable:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Ids of the scored models."""
+        """The ids of the scored models."""
         return tuple(self.entries)
 
     def mean(self, model: str, task: str) -> float:
@@ -255,7 +255,7 @@ class ScoreTable:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of everything in the table, to recognise it later."""
+        """Return a hash of everything in the table, to recognise it later."""
         digest = hashlib.sha256()
         if self.seeds:
             digest.update(f"seeds {self.seeds}\n".encode())
@@ -278,10 +278,10 @@ class ScoreTable:
 
     def _missing(self, model: str, task: str) -> str:
         if task not in self.tasks:
-            return f"there is no task {task!r}; the tasks are {list(self.tasks)}"
+            return f"no task {task!r}; known tasks: {', '.join(self.tasks)}"
         if model not in self.entries:
-            return f"there are no scores of model {model!r}; scored are {list(self.entries)}"
-        return f"model {model!r} has no score on task {task!r}; evaluate it there, or leave the task out"
+            return f"no scores for model {model!r}; scored models: {', '.join(self.entries)}"
+        return f"model {model!r} has no score on task {task!r}; score it there, or leave the task out"
 
 
 def _check_model(model: str) -> None:

@@ -38,10 +38,10 @@ def combine_terms(
     *,
     tasks: Sequence[str] | None = None,
 ) -> TaskWeights:
-    """One weight per task from its contributions and its difficulty; the N weights sum to N.
+    """Combine contributions and difficulty into one weight per task; the N weights sum to N.
 
     A NaN in `outward` or `inward` is an undefined contribution: that term of that task is 1, and the softmax
-    over the K others sums to K (an extension; the paper assumes all are defined).
+    over the K others sums to K. (An extension: the paper assumes that all are defined.)
 
     Args:
         outward: out, [N]: the larger, the larger the weight.
@@ -51,8 +51,9 @@ def combine_terms(
         tasks: names; default `task_0`, `task_1`, ...
 
     Raises:
-        ValueError: unequal lengths, an infinite entry, a NaN difficulty, bad names, or T not above 0.
-        TypeError: not numbers.
+        ValueError: lengths differ, an entry is infinite, a difficulty is NaN, a name is not allowed, or T is not
+            above 0.
+        TypeError: the entries are not numbers.
 
     >>> combine_terms([0.2, 0.1], [0.1, 0.1], [0.5, 0.1]).values.round(3)
     array([1.215, 0.785])
@@ -97,9 +98,9 @@ def weigh(
         explicit: weights, at least 0, of further tasks that are not measured (text-only data, say).
 
     Raises:
-        ValueError: T not above 0; `shrink` without replicates; an explicit weight that is negative or not
-            finite, or that is given to a measured task.
-        TypeError: `measurement` is no Measurement.
+        ValueError: T is not above 0, `shrink` is set without replicates, or an explicit weight is negative, not
+            finite, or given to a measured task.
+        TypeError: `measurement` is not a Measurement.
 
     Warns:
         OneSeedWarning: `shrink` with one preparation.
@@ -151,12 +152,12 @@ def weigh(
 
 
 def _term(values: FloatArray, temperature: float) -> FloatArray:
-    """K softmax(values / T) over the K entries that are not NaN along the last axis; 1 for the others."""
+    """Return K softmax(values / T) over the K entries that are not NaN along the last axis, and 1 for the others."""
     defined = ~np.isnan(values)
     if not defined.any():
         return np.ones_like(values)
     peak = np.max(values, axis=-1, keepdims=True, where=defined, initial=-math.inf)
-    # T may be so small that the division overflows: to -inf, whose exponential is the right 0.
+    # A tiny T makes the division overflow to -inf, whose exponential is the correct 0.
     with np.errstate(over="ignore"):
         scaled = np.where(defined, (values - peak) / temperature, -math.inf)
     exponentials = np.exp(scaled)
@@ -215,8 +216,8 @@ def seed_terms(measurement: Measurement, temperature: float) -> SeedTerms:
 def _resampled_terms(found: FloatArray, resampled: Resampled, temperature: float) -> FloatArray:
     """The three terms in every replicate, [3, R, N].
 
-    What is undefined on the full sample is undefined in every replicate; a replicate that lacks a value the
-    full sample has (its denominator was 0) is NaN throughout the term.
+    What is undefined on the full sample is undefined in every replicate. If a replicate lacks a value that the full
+    sample has (its denominator was 0), its whole term is NaN.
     """
     terms = np.full((3, *resampled.outward.shape), np.nan)
     signed = (resampled.outward, -resampled.inward, resampled.difficulty)

@@ -1,4 +1,4 @@
-"""The weights of the tasks as a value: by name, with the terms they are made of and where they come from."""
+"""The task weights as a value: by name, with their terms and their provenance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT = "cotbal-task-weights"
 VERSION = 1
 Source = Literal["arrays", "means", "samples"]
 
-# Sums of N numbers near 1 that went through a file as shortest decimals.
+# For sums of N numbers near 1 that were written to a file as shortest decimals.
 _TOLERANCE = 1e-9
 
 
@@ -34,7 +34,7 @@ class Provenance:
         source: "samples" (per-sample scores), "means" (mean scores only) or "arrays" (numbers given directly).
         cotbal_version: version of this package.
         scores_sha256: hash of the score table, if there was one.
-        confidence, replicates, seed: of the bootstrap; replicates is 0 without one.
+        confidence, replicates, seed: the bootstrap's; replicates is 0 without a bootstrap.
         shrink: whether the terms were shrunk.
         undefined: tasks whose inward contributions were undefined.
         seeds: of the preparations the weights are means of; empty for one preparation.
@@ -52,7 +52,7 @@ class Provenance:
 
     @classmethod
     def here(cls, source: Source, **known: Any) -> Self:
-        """Made by the installed version of this package."""
+        """Return a provenance with the installed version of this package."""
         try:
             version = metadata.version("cotbal")
         except metadata.PackageNotFoundError:
@@ -76,12 +76,12 @@ class TaskWeights:
         outward, inward, difficulty: the terms w_out, w_in, w_dif, [N]; values = ((w_out + w_in)/2 + w_dif)/2.
             NaN for a task whose weight was given explicitly.
         temperature: T of the softmaxes.
-        intervals: bootstrap intervals of `values`, [N, 2], NaN where there is none; or None.
+        intervals: bootstrap intervals of `values`, [N, 2], NaN for a task without one; or None.
         provenance: where the numbers come from.
 
     Raises:
-        ValueError: arrays of other lengths than `tasks`, weights that are negative, not finite, or not what the
-            terms make.
+        ValueError: an array has another length than `tasks`, or weights are negative, not finite, or not the
+            combination of their terms.
     """
 
     tasks: tuple[str, ...]
@@ -162,31 +162,31 @@ class TaskWeights:
 
     @property
     def measured(self) -> BoolArray:
-        """Which weights come from measurement, [N] bool; the others were given explicitly."""
+        """Which weights are measured, [N] bool; the others were given explicitly."""
         return ~np.isnan(self.outward)
 
     def as_dict(self) -> dict[str, float]:
-        """Weights by task name."""
+        """Return the weights by task name."""
         return dict(zip(self.tasks, self.values.tolist(), strict=True))
 
     def for_tasks(self, names: Iterable[str]) -> Self:
-        """The same weights in the order of `names`, which must be the same tasks.
+        """Return the same weights in the order of `names`, which must be the same tasks.
 
         Raises:
-            ValueError: a task without a weight, or a weight without its task.
+            ValueError: a task has no weight, or a weight has no task.
         """
         wanted = check_task_names(names)
         lacking = [name for name in wanted if name not in self.tasks]
         if lacking:
             raise ValueError(
-                f"there is no weight for task {lacking[0]!r}; weighed are {list(self.tasks)}. Measure it, or add it "
-                "with with_explicit (in a config: give the task a weight)"
+                f"no weight for task {lacking[0]!r}; known tasks: {', '.join(self.tasks)}. Measure it, or add it "
+                "with with_explicit (in a config, give the task a weight)"
             )
         left = [name for name in self.tasks if name not in wanted]
         if left:
             raise ValueError(
-                f"the weight of task {left[0]!r} is left over; the tasks asked for are {list(wanted)}. Weights are "
-                "relative to all tasks they were measured with: weigh again without it"
+                f"the weight of task {left[0]!r} is left over; requested tasks: {', '.join(wanted)}. Weights are "
+                "relative to all tasks they were measured with, so weigh again without it"
             )
         order = [self.tasks.index(name) for name in wanted]
         return type(self)(
@@ -201,15 +201,15 @@ class TaskWeights:
         )
 
     def with_explicit(self, weights: Mapping[str, float]) -> Self:
-        """These weights and those of further tasks that are not measured, at least 0 each.
+        """Return these weights and those of further tasks that are not measured, each at least 0.
 
         Raises:
-            ValueError: a weight for a task that has one, a bad name, or a weight negative or not finite.
+            ValueError: a task already has a weight, a name is not allowed, or a weight is negative or not finite.
         """
         for name in weights:
             if check_task_name(name) in self.tasks:
                 raise ValueError(
-                    f"task {name!r} has a weight already ({self.as_dict()[name]:g}); leave out its explicit weight"
+                    f"task {name!r} already has a weight ({self.as_dict()[name]:g}); leave out its explicit weight"
                 )
         none = np.full(len(weights), np.nan)
         intervals = self.intervals
@@ -227,7 +227,7 @@ class TaskWeights:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON, atomically. The same weights always give the same bytes."""
+        """Write the weights as JSON, atomically. The same weights always give the same bytes."""
         rows = []
         for index, task in enumerate(self.tasks):
             is_measured = bool(self.measured[index])
@@ -257,11 +257,11 @@ class TaskWeights:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote, checking all of it.
+        """Read what `save` wrote, and check all of it.
 
         Raises:
-            ValueError: naming the file and the field: no JSON, another format or version, fields missing or
-                unknown, values of a wrong type, or numbers that do not belong together.
+            ValueError: with file and field: the file is not JSON, has another format or version, has missing or
+                unknown fields or values of a wrong type, or its numbers contradict each other.
             OSError: the file cannot be read.
         """
         name = os.fspath(path)
@@ -277,7 +277,7 @@ class TaskWeights:
     @classmethod
     def _from_json(cls, content: Any) -> Self:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"these are no task weights; a field 'format' of {FORMAT!r} is needed")
+            raise ValueError(f"not a task-weights file; a field 'format' of {FORMAT!r} is needed")
         if content.get("version") != VERSION:
             raise ValueError(
                 f"version is {content.get('version')!r}; this cotbal reads version {VERSION}. Weigh again, or "
@@ -323,7 +323,9 @@ def _check_fields(where: str, found: Any, wanted: tuple[str, ...]) -> None:
             raise ValueError(f"{where} has no field {field_name!r}")
     for field_name in found:
         if field_name not in wanted:
-            raise ValueError(f"{where} has the unknown field {field_name!r}; known are {list(wanted)}")
+            raise ValueError(
+                f"{where} has the unknown field {field_name!r}; known fields: {', '.join(wanted)}"
+            )
 
 
 def _number(where: str, value: Any, *, or_null: bool = False) -> float:

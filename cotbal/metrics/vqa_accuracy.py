@@ -21,7 +21,7 @@ _CONTRACTIONS = """
     who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've
     you'll you're you've
 """
-# Each contraction can be met with any one of its apostrophes missing.
+# Each contraction may lack any one of its apostrophes.
 _WITH_APOSTROPHE = {
     word[:at] + word[at + 1 :]: word
     for word in _CONTRACTIONS.split()
@@ -31,20 +31,20 @@ _WITH_APOSTROPHE = {
 
 
 def vqa_accuracy(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """min(matches / 3, 1), averaged over the subsets that leave one annotator out.
+    """Score min(matches / 3, 1), averaged over the subsets that leave one annotator out.
 
-    With m of n annotators in agreement: (m min((m-1)/3, 1) + (n-m) min(m/3, 1)) / n. Ten annotators give 0, .3,
-    .6, .9 and, from four matches on, 1. A single reference is compared exactly (score 0 or 1), for data sets
-    with one answer; with two or three a right answer could not reach 1, so those are refused.
+    If m of n annotators agree, that is (m min((m-1)/3, 1) + (n-m) min(m/3, 1)) / n. Ten annotators give 0, .3, .6,
+    .9 and, from four matches on, 1. A single reference, as in data sets with one answer, is compared exactly (score 0
+    or 1). With two or three references a right answer could not reach 1, so they are refused.
 
     Answers are compared after the normalisation of the VQA evaluation (Antol et al., arXiv 1505.00468;
-    visualqa.org/evaluation): lower case, periods outside numbers dropped, number words to digits, articles
-    dropped, missing apostrophes of contractions restored, other punctuation to blanks (dropped beside a blank
-    or when the answer has a comma inside a number). Deviation: it is always applied; the official script skips
-    it where all annotators gave one answer.
+    visualqa.org/evaluation): it lowers case, drops articles and periods outside numbers, turns number words into
+    digits, restores missing apostrophes of contractions, and turns other punctuation into blanks (or drops it beside
+    a blank, or if the answer has a comma inside a number). Deviation: it always applies; the official script skips it
+    if all annotators gave the same answer.
 
     Raises:
-        ValueError: a sample with two or three references.
+        ValueError: a sample has two or three references.
 
     >>> answers = ["yes"] * 2 + ["no"] * 8
     >>> [round(score, 2) for score in vqa_accuracy(["Yes.", "no", "maybe"], [answers] * 3)]
@@ -71,7 +71,7 @@ def _agreement(index: int, answer: str, accepted: Sequence[str]) -> float:
 
 
 def normalised(text: str) -> str:
-    """An answer in the form in which VQA compares answers.
+    """Return an answer in the form in which VQA compares answers.
 
     >>> normalised("The two dogs, and 1,000 cats... dont")
     "2 dogs and 1000 cats don't"

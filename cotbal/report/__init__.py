@@ -1,4 +1,4 @@
-"""The report: what was measured, weighed and tuned, in a page, in Markdown and for machines."""
+"""The report: what was measured, weighed and tuned, as a page, as Markdown and as JSON."""
 
 from __future__ import annotations
 

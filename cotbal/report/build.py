@@ -20,12 +20,12 @@ _STRATEGIES_SHOWN = 3
 
 
 def judgement_of(report: ReportInput) -> Judgement | None:
-    """The comparison summed up; None where there is none."""
+    """Sum up the comparison; None without one."""
     return None if report.comparison is None else judge(report.comparison)
 
 
 def build(report: ReportInput) -> Document:
-    """The whole report."""
+    """Build the whole report."""
     judgement = judgement_of(report)
     sections: list[Section | None] = [
         weights_section(report),

@@ -1,4 +1,4 @@
-"""What the terminal shows in the end: one table, and the last line of the report."""
+"""The terminal's summary of a report: one table, and the verdict."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def print_summary(report: ReportInput, console: Console | None = None) -> None:
 
 
 def summary(report: ReportInput) -> RenderableType:
-    """Weight and test scores of every task, dI and dE, then who was ahead; less where there is less to say.
+    """Show every task's weight and test scores, dI and dE, and the verdict, as far as they exist.
 
-    Scores are means over seeds; with up to two strategies, each has its change in percent against the reference of dI
-    beside it.
+    Scores are means over seeds. With up to two strategies, each score has its change in percent against dI's
+    reference beside it.
     """
     judgement = None if report.comparison is None else judge(report.comparison)
     parts: list[RenderableType] = []

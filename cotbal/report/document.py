@@ -12,8 +12,8 @@ class Cell:
     """One entry of a table.
 
     Attributes:
-        text: what it says.
-        small: a second, quieter text: an interval, a change.
+        text: its text.
+        small: a second, quieter text, such as an interval or a change.
         kind: `""`, `"strong"` (best, or the model's own task), `"quiet"` (undefined, absent), `"words"` (set to
             the left) or `"quiet words"`.
     """
@@ -28,12 +28,12 @@ class Table:
     """A table whose first column names the rows.
 
     Attributes:
-        title: its heading, read out by screen readers too.
-        columns: headings; a line break sets the rest of one smaller.
-        rows: as many cells each as there are columns.
-        note: a sentence below.
+        title: its heading, which screen readers read too.
+        columns: headings; what follows a line break is set smaller.
+        rows: the rows, each with one cell per column.
+        note: a sentence below the table.
         foot: the last rows, set apart.
-        folded: whether a page shows only the title until it is clicked.
+        folded: whether the page shows only the title until the reader clicks it.
     """
 
     title: str
@@ -53,7 +53,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Listing:
-    """Text to be shown as it is.
+    """Text that is shown unchanged.
 
     Attributes:
         title: its heading. language: for highlighting in Markdown.
@@ -78,7 +78,7 @@ class Section:
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """A number worth being large."""
+    """A number that is shown large."""
 
     label: str
     value: str
@@ -91,8 +91,8 @@ class Document:
 
     Attributes:
         title: heading. facts: what was done, in a few short phrases.
-        verdict: the last line of the comparison, or what is missing for one. outcome: one of the verdict's outcomes.
-        figures: key figures. notices: what the reader must know before believing the rest.
+        verdict: the verdict of the comparison, or what is missing for one. outcome: one of the verdict's outcomes.
+        figures: key figures. notices: what the reader must know before relying on the rest.
         sections: the parts.
     """
 
@@ -112,10 +112,10 @@ class Document:
 
 
 def name_cell(text: str) -> Cell:
-    """The first cell of a row."""
+    """Make the first cell of a row."""
     return Cell(text, kind="words")
 
 
 def absent(text: str) -> Cell:
-    """A cell that says why there is no number."""
+    """Make a cell that says why there is no number."""
     return Cell(text, kind="quiet")

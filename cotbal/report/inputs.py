@@ -1,4 +1,4 @@
-"""What a report is made from: values only, so that one can be made without a output folder."""
+"""The values a report is made from; no output folder is needed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class StrategyScores:
 
     Attributes:
         strategy: `"ew"`, `"cotbal"`, ...; `"single"` for the models tuned on one task each, taken together.
-        seed: of the tuning.
-        scores: task -> mean test score, raw (as its metric gives it). Tasks not scored are absent.
+        seed: the seed of the tuning.
+        scores: task -> raw mean test score, as its metric gives it. Tasks that were not scored are absent.
 
     Raises:
-        ValueError: a score that is NaN or infinite.
+        ValueError: a score is NaN or infinite.
     """
 
     strategy: str
@@ -46,16 +46,16 @@ class StrategyScores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Test scores of everything tuned.
+    """Test scores of all tuned models.
 
     Attributes:
         tasks: names of the tasks with a test set.
         higher_is_better: direction of each task's metric.
         scores: one per strategy and seed.
-        samples: task -> size of its test set, where known.
+        samples: task -> size of its test set, if known.
 
     Raises:
-        ValueError: a strategy given twice with one seed, or a score of an unknown task.
+        ValueError: a strategy appears twice with the same seed, or a score belongs to an unknown task.
     """
 
     tasks: tuple[str, ...]
@@ -81,11 +81,11 @@ class Comparison:
 
     @property
     def strategies(self) -> tuple[str, ...]:
-        """Strategies in order of appearance, single-task tuning left out."""
+        """The strategies in order of appearance, without single-task tuning."""
         return tuple(dict.fromkeys(row.strategy for row in self.scores if row.strategy != SINGLE))
 
     def of(self, strategy: str) -> tuple[StrategyScores, ...]:
-        """The scores of one strategy, by seed."""
+        """Return the scores of one strategy by seed."""
         return tuple(sorted((r for r in self.scores if r.strategy == strategy), key=lambda r: r.seed))
 
 
@@ -94,15 +94,15 @@ class Curve:
     """Training loss of one task in one unit.
 
     Attributes:
-        unit: name of the unit.
+        unit: the unit's name.
         model: `"mini"`, `"plus_<task>"`, `"single"`, or a strategy.
-        seed: of the unit.
-        task: whose loss.
+        seed: the unit's seed.
+        task: the task whose loss it is.
         steps: optimizer steps, ascending.
         losses: mean loss per supervised token since the last entry; NaN where the task had no token.
 
     Raises:
-        ValueError: unequal lengths, or steps that do not ascend.
+        ValueError: the lengths differ, or the steps do not ascend.
     """
 
     unit: str
@@ -122,12 +122,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class UnitRecord:
-    """One unit, for the record.
+    """The record of one unit.
 
     Attributes:
-        name: of the unit and its folder.
+        name: the name of the unit and its folder.
         state: `planned`, `trained` or `scored`.
-        seed: of its data order and dropout.
+        seed: the seed of its data order and dropout.
         steps: optimizer steps.
         samples: samples trained on, over all epochs.
         seconds: phase (`train`, `score`) -> time it took.
@@ -142,19 +142,19 @@ class UnitRecord:
 
     @property
     def total_seconds(self) -> float:
-        """Time of all phases."""
+        """The time of all phases."""
         return sum(self.seconds.values())
 
 
 @dataclass(frozen=True)
 class ReportProvenance:
-    """Where the results come from; shown as it is, and nothing is added to it.
+    """Where the results come from; shown unchanged.
 
     Attributes:
         versions: package -> version.
         seeds: purpose -> seed(s), in words or numbers.
         config: the config as YAML text; may be empty.
-        model: the model everything was tuned from.
+        model: the model that all tuning started from.
         date: when the work was finished; may be empty. Reports with the same date and results are equal.
         units: every unit.
     """
@@ -176,15 +176,15 @@ class ReportInput:
         tasks: all tasks of the mixture, measured or not, in the order of every table.
         scores: validation scores of the preparation models.
         measurement: contributions and difficulties.
-        weights: of the tasks.
+        weights: the task weights.
         comparison: test scores.
         curves: training losses.
         problems: broken records that were left out of training or evaluation.
-        warnings: sentences for the reader, besides those the report finds itself.
+        warnings: sentences for the reader, in addition to the report's own.
         provenance: versions, seeds, config.
 
     Raises:
-        ValueError: no task, a task given twice, or a task in one of the parts that is not among them.
+        ValueError: there is no task, a task is repeated, or one of the parts contains an unknown task.
     """
 
     title: str
@@ -225,5 +225,5 @@ class ReportInput:
         return weights.for_tasks(task.name for task in self.tasks if task.name in weights.tasks)
 
     def task(self, name: str) -> Task:
-        """The task of that name."""
+        """Return the task with that name."""
         return next(task for task in self.tasks if task.name == name)

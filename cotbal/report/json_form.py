@@ -1,4 +1,4 @@
-"""A report for machines: every number of the input in full precision, null where one is undefined."""
+"""The report as JSON: every number of the input in full precision, null where undefined."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ VERSION = 1
 
 
 def as_json(report: ReportInput, judgement: Judgement | None) -> dict[str, Any]:
-    """The report as values that JSON knows.
+    """Return the report as values that JSON knows.
 
     Arrays are lists in the order of the `tasks` beside them; intervals are [lower, upper]. Validation scores are
-    means with the number of samples behind them (the samples themselves stay in `scores.csv`), and bootstrap
-    replicates are left out: both are the raw material of numbers that are here.
+    means with their number of samples; the samples themselves stay in `scores.csv`. Bootstrap replicates are left
+    out.
     """
     weights = report.all_weights
     return {
@@ -50,7 +50,7 @@ def as_json(report: ReportInput, judgement: Judgement | None) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, arrays, mappings and paths as objects, lists and strings; NaN as null.
+    """Turn dataclasses, arrays, mappings and paths into objects, lists and strings, and NaN into null.
 
     >>> plain({"a": (1.5, float("nan")), "b": np.array([[1.0, np.nan]])})
     {'a': [1.5, None], 'b': [[1.0, None]]}

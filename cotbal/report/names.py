@@ -1,4 +1,4 @@
-"""Names as readers know them, and numbers as they are written in prose and tables."""
+"""Names as readers know them, and numbers as people write them in prose and tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STRATEGIES = {
 
 
 def strategy_label(strategy: str) -> str:
-    """The name a strategy goes by.
+    """Return the name by which a strategy is known.
 
     >>> strategy_label("cotbal"), strategy_label("dwa"), strategy_label("mine")
     ('CoTBal', 'DWA', 'mine')
@@ -31,7 +31,7 @@ def strategy_label(strategy: str) -> str:
 
 
 def model_label(model: str) -> str:
-    """A hub id as it is, and of a folder its name alone: the page's head is what people show to others.
+    """Return a hub id unchanged, and only the name of a folder, because people show the page's head to others.
 
     >>> model_label("llava-hf/llava-1.5-7b-hf"), model_label("/data/someone/models/base")
     ('llava-hf/llava-1.5-7b-hf', 'base')
@@ -41,7 +41,7 @@ def model_label(model: str) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """With a fixed number of decimals and a real minus sign; NaN as `undefined`.
+    """Write a number with fixed decimals and a real minus sign; NaN is `undefined`.
 
     >>> number(1.0 / 3), number(-0.5, 2), number(-0.0001, 2), number(float("nan"))
     ('0.333', '−0.50', '0.00', 'undefined')
@@ -55,7 +55,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def score(value: float) -> str:
-    """A score of a metric of unknown scale: four figures that matter, without an exponent where one can do without.
+    """Write a score of unknown scale with four significant figures, and with an exponent only if necessary.
 
     >>> score(0.51234), score(12.3456), score(61.63), score(0.00012345), score(0.0)
     ('0.5123', '12.35', '61.63', '1.23e-04', '0.0000')
@@ -69,7 +69,7 @@ def score(value: float) -> str:
 
 
 def percent(value: float, *, sign: bool = True) -> str:
-    """A change in percent, signed.
+    """Write a signed change in percent.
 
     >>> percent(1.234), percent(-0.5), percent(0.0), percent(2.0, sign=False)
     ('+1.23', '−0.50', '0.00', '2.00')
@@ -79,7 +79,7 @@ def percent(value: float, *, sign: bool = True) -> str:
 
 
 def interval(lower: float, upper: float, digits: int = 3) -> str:
-    """An interval, or nothing where there is none.
+    """Write an interval, or nothing if there is none.
 
     >>> interval(0.1, 0.25, 2), interval(float("nan"), float("nan"))
     ('[0.10, 0.25]', '')
@@ -90,7 +90,7 @@ def interval(lower: float, upper: float, digits: int = 3) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As people say it.
+    """Write a duration as people say it.
 
     >>> duration(4.2), duration(75), duration(6000), duration(100000)
     ('4.2 s', '1 min 15 s', '1 h 40 min', '27 h 47 min')
@@ -105,7 +105,7 @@ def duration(seconds: float) -> str:
 
 
 def count(number_of: int, one: str, many: str = "") -> str:
-    """A number with its noun.
+    """Write a number with its noun.
 
     >>> count(1, "task"), count(20, "task"), count(2, "entry", "entries")
     ('1 task', '20 tasks', '2 entries')

@@ -1,4 +1,4 @@
-"""What a reader must know before believing the rest, in plain words."""
+"""What a reader must know before relying on the rest, in plain words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from cotbal.report.names import count, score, strategy_label
 from cotbal.report.sections.certainty import certainty, equality
 from cotbal.report.verdict import Judgement
 
-_FEW_SAMPLES = 100  # a share of one half is then known to within 8 percentage points, 9 times in 10
+_FEW_SAMPLES = 100  # then a share of one half is known to within 8 percentage points, 9 times in 10
 
 
 def notices(report: ReportInput, judgement: Judgement | None) -> tuple[str, ...]:
-    """All warnings of a report: undefined columns, weights within noise, what was left out, broken records."""
+    """Return all warnings of a report: undefined columns, weights within noise, omissions, broken records."""
     found: list[str] = list(report.warnings)
     if report.measurement is not None:
         found += [_undefined(column) for column in report.measurement.undefined]
@@ -30,8 +30,8 @@ def notices(report: ReportInput, judgement: Judgement | None) -> tuple[str, ...]
         if sizes:
             listed = ", ".join(f"{task} {size:,}" for task, size in sizes.items())
             found.append(
-                f"Small test sets ({listed} samples): how far a score is due to the samples drawn is not part of the "
-                "spread between seeds."
+                f"Small test sets ({listed} samples): the spread between seeds does not show how much "
+                "a score depends on the choice of samples."
             )
     unfinished = [unit.name for unit in report.provenance.units if unit.state != "scored"]
     if unfinished:
@@ -42,8 +42,8 @@ def notices(report: ReportInput, judgement: Judgement | None) -> tuple[str, ...]
     if report.problems:
         found.append(
             f"{count(len(report.problems), 'record')} in "
-            f"{count(len({problem.file for problem in report.problems}), 'file')} could not be used; see the "
-            "problems in the data."
+            f"{count(len({problem.file for problem in report.problems}), 'file')} could not be used; see "
+            "Problems in the data."
         )
     return tuple(dict.fromkeys(found))
 

@@ -1,4 +1,4 @@
-"""From the document to HTML and to Markdown, through the templates beside this file."""
+"""Turn the document into HTML and Markdown with the templates beside this file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FIGURES = "figures"
 
 
 def render_html(document: Document) -> str:
-    """One self-contained page: styles and pictures are inside, and nothing is fetched."""
+    """Render one self-contained page: styles and pictures are inside, and nothing is fetched."""
     style = Markup(_environment().get_template("style.css").render())
     return _environment().get_template("report.html.j2").render(document=document, style=style)
 
 
 def render_markdown(document: Document) -> str:
-    """GitHub-flavoured Markdown; pictures are files in the folder `figures` beside it."""
+    """Render GitHub-flavoured Markdown; the pictures are files in the folder `figures` beside it."""
     text = _environment().get_template("report.md.j2").render(document=document, figures=FIGURES)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -45,7 +45,7 @@ def _environment() -> Environment:
 
 
 def escape_markdown(text: str) -> str:
-    r"""Text that Markdown shows as it is, on one line, in a table too.
+    r"""Escape text so that Markdown shows it unchanged, on one line, even in a table.
 
     >>> print(escape_markdown("a|b *c* <d> plus_vqa _e_"))
     a\|b \*c\* \<d\> plus_vqa \_e\_
@@ -57,5 +57,5 @@ def escape_markdown(text: str) -> str:
 
 
 def _fence(text: str) -> str:
-    """A code fence longer than any run of backticks inside."""
+    """Return a code fence longer than any run of backticks inside."""
     return "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))

@@ -1,4 +1,4 @@
-"""Who was ahead on the test sets, by how much, and whether that is more than the seeds differ among themselves."""
+"""Which strategy was ahead on the test sets, by how much, and whether that exceeds the spread between seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Outcome = Literal[
 
 @dataclass(frozen=True, eq=False)
 class StrategyResult:
-    """One strategy on the test sets; S seeds, N tasks.
+    """The results of one strategy on the test sets, with S seeds and N tasks.
 
     Attributes:
         strategy: its name; seeds: [S].
@@ -37,28 +37,28 @@ class StrategyResult:
 
     @property
     def mean_improvement(self) -> float:
-        """dI, mean over seeds."""
+        """The mean of dI over the seeds."""
         return float(self.improvement.mean())
 
     @property
     def mean_error(self) -> float:
-        """dE, mean over seeds."""
+        """The mean of dE over the seeds."""
         return float(self.error.mean())
 
     @property
     def spread(self) -> float:
-        """Largest minus smallest dI over the seeds."""
+        """The largest minus the smallest dI over the seeds."""
         return float(np.ptp(self.improvement))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The last line of a report, and the numbers in it.
+    """The verdict of a report, and its numbers.
 
     Attributes:
         outcome: how the lead compares with the spread between seeds.
-        sentence: all of it in words.
-        ahead, behind: the two strategies, or None when there are no two.
+        sentence: the verdict in words.
+        ahead, behind: the two strategies, or None if there are not two.
         lead: difference of their mean dI, percentage points.
         spread: the larger of the two spreads of dI over seeds, percentage points; NaN with one seed.
     """
@@ -73,15 +73,15 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """A comparison summed up.
+    """The summary of a comparison.
 
     Attributes:
-        tasks: [N]. reference: what dI and dE are against, `"single"` or a strategy, or None.
-        reference_scores: its test scores, mean over its seeds, [N]; NaN where there is none.
+        tasks: [N]. reference: what dI and dE compare with, `"single"` or a strategy, or None.
+        reference_scores: its test scores, mean over its seeds, [N]; NaN where missing.
         results: one per strategy.
         left_out: tasks that dI and dE leave out, with the reason.
         incomplete: seeds of a strategy that lack a task's score and are left out, in words.
-        verdict: the last line.
+        verdict: the verdict.
     """
 
     tasks: tuple[str, ...]
@@ -93,7 +93,7 @@ class Judgement:
     verdict: Verdict
 
     def result(self, strategy: str) -> StrategyResult:
-        """The result of one strategy."""
+        """Return the result of one strategy."""
         return next(result for result in self.results if result.strategy == strategy)
 
 
@@ -101,11 +101,11 @@ def judge(comparison: Comparison) -> Judgement:
     """Sum up a comparison.
 
     dI and dE of a seed are `cotbal.improvement_and_error` of its test scores against single-task tuning (mean over
-    its seeds), or against equal weights where there is no single-task tuning. Tasks without a reference score above 0
-    are left out, for every strategy alike. The **spread between seeds** is the largest minus the smallest dI of one
-    strategy, the larger of the two strategies compared; a lead is more than the spread when it exceeds it.
+    its seeds), or against equal weights if there is no single-task tuning. Tasks without a reference score above 0
+    are left out for every strategy. The **spread between seeds** is the largest minus the smallest dI of a strategy;
+    of the two compared strategies, the larger spread counts.
 
-    CoTBal is held against equal weights where there are both, else the best two strategies against each other.
+    CoTBal is compared with equal weights if both exist; otherwise the two best strategies are compared.
     """
     tasks = comparison.tasks
     complete, incomplete = {}, []
@@ -164,7 +164,7 @@ def _usable(
         return used, ()
     name = strategy_label(reference)
     reasons = [
-        f"there is no {name} score"
+        f"it has no {name} score"
         if np.isnan(score)
         else f"its {name} score is {score:g}, and a change in percent needs one above 0"
         for score in scores
@@ -237,7 +237,7 @@ def _between(ahead: StrategyResult, behind: StrategyResult, against: str) -> Ver
     if fewest == 1:
         outcome = "unknown spread"
         sentence += (
-            ". One seed says nothing of the spread between seeds, so this does not show which is better."
+            ". One seed does not show the spread between seeds, so this does not show which is better."
         )
     elif lead > spread:
         outcome = "more than the spread"

@@ -16,13 +16,13 @@ from cotbal.report.render import FIGURES, render_html, render_markdown
 def write_report(report: ReportInput, folder: str | Path) -> Path:
     """Write the report into `folder` and return the path of its page.
 
-    `report.html` is one file with everything in it. `report.md` shows the pictures in `figures/`. `report.json`
-    holds every number, in full precision, null where one is undefined. The same input gives the same bytes, with one
-    version of matplotlib. Pictures of an earlier report in the folder that this one does not have are removed.
+    `report.html` is one self-contained file. `report.md` shows the pictures in `figures/`. `report.json` contains
+    every number in full precision, null where undefined. The same input gives the same bytes with the same version of
+    matplotlib. Pictures of an earlier report that this one does not have are removed.
 
     Args:
         report: what to write.
-        folder: made where it is missing.
+        folder: the target folder; created if missing.
 
     Returns:
         The path of `report.html`.

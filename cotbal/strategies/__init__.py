@@ -1,4 +1,4 @@
-"""Strategies that choose the weight of every task, step by step, to compare CoTBal with.
+"""Strategies that choose every task's weight step by step: CoTBal's, and those it is compared with.
 
 >>> get("dwa", 3, window=10)
 DynamicWeightAverage(num_tasks=3, window=10, temperature=2.0)
@@ -72,10 +72,10 @@ def get(
     cotbal `weights` (a TaskWeights), `tasks`.
 
     Raises:
-        ValueError: an unknown name or option, a missing option, or a value out of range.
+        ValueError: the name or an option is unknown, an option is missing, or a value is out of range.
     """
     if name not in _STRATEGIES:
-        raise ValueError(f"there is no strategy {name!r}; known are {', '.join(names())}")
+        raise ValueError(f"no strategy {name!r}; known strategies: {', '.join(names())}")
     kind = _STRATEGIES[name]
     parameters = list(inspect.signature(kind).parameters.values())[1:]
     known = [parameter.name for parameter in parameters]

@@ -15,9 +15,9 @@ class Strategy(nn.Module):
     before it (`end_step`), so that the normalizer of the step is known in advance and is the same on all ranks.
     Both take global numbers: sums over all ranks and all accumulated micro-batches of one optimizer step.
 
-    All state is in buffers (float64, int64, uint8), so that `state_dict` saves it and a resumed run goes on
+    All state is in buffers (float64, int64, uint8): `state_dict` saves it, and a resumed training continues
     with the same weights. A task without tokens in a step, or with a loss that is not finite, contributes no
-    statistic and keeps its last one. In eval mode nothing changes: `begin_step` returns the last weights,
+    statistic and keeps its last one. In eval mode nothing changes: `begin_step` returns the last weights, and
     `end_step` does nothing. No method waits for a GPU.
 
     Args:
@@ -25,7 +25,7 @@ class Strategy(nn.Module):
 
     Attributes:
         name: the strategy's name in configs and on the command line.
-        uses_losses: whether the weights depend on `end_step`; if not, it need not be called.
+        uses_losses: whether the weights depend on `end_step`; if not, you need not call it.
         weights: the last weights, float64 [T].
     """
 
@@ -46,16 +46,16 @@ class Strategy(nn.Module):
 
     @torch.no_grad()
     def begin_step(self, task_tokens: Tensor) -> Tensor:
-        """The weights of the step that is about to begin.
+        """Return the weights of the step that is about to begin.
 
         Args:
             task_tokens: supervised tokens of each task in this step, over all ranks and micro-batches, [T].
 
         Returns:
-            float64 [T], on the device of the strategy's buffers; a copy.
+            A copy, float64 [T], on the device of the strategy's buffers.
 
         Raises:
-            ValueError: another shape.
+            ValueError: `task_tokens` has another shape.
         """
         tokens = self._checked("task_tokens", task_tokens)
         if self.training:
@@ -64,14 +64,14 @@ class Strategy(nn.Module):
 
     @torch.no_grad()
     def end_step(self, task_loss_sum: Tensor, task_tokens: Tensor) -> None:
-        """Take the statistics of the step that has finished.
+        """Take in the statistics of the step that has finished.
 
         Args:
             task_loss_sum: unweighted sum of the token losses of each task in the step, [T].
             task_tokens: supervised tokens of each task in the step, [T].
 
         Raises:
-            ValueError: another shape.
+            ValueError: an argument has another shape.
         """
         sums = self._checked("task_loss_sum", task_loss_sum)
         tokens = self._checked("task_tokens", task_tokens)
@@ -82,11 +82,11 @@ class Strategy(nn.Module):
         self._observe(torch.where(observed, means, 0.0), observed)
 
     def _next_weights(self, task_tokens: Tensor) -> Tensor:
-        """Weights [T] of the next step; `task_tokens` float64 [T]."""
+        """Return the weights [T] of the next step; `task_tokens` is float64 [T]."""
         return self.weights
 
     def _observe(self, task_loss: Tensor, observed: Tensor) -> None:
-        """Take mean losses [T] (0 where not observed) of the tasks that `observed` [T] marks."""
+        """Take in mean losses [T], valid where `observed` [T] is true and 0 elsewhere."""
 
     def _checked(self, name: str, values: Tensor) -> Tensor:
         if not isinstance(values, Tensor):
@@ -103,7 +103,7 @@ class Strategy(nn.Module):
 
 
 def softmax_to_count(scores: Tensor, among: Tensor) -> Tensor:
-    """K softmax(scores) over the K entries that `among` marks, 1 for the others; [T]."""
+    """Return K softmax(scores) over the K entries that `among` marks, and 1 for the others; [T]."""
     masked = scores.masked_fill(~among, -torch.inf)
     return torch.where(among, among.sum() * torch.softmax(masked, dim=0), 1.0)
 

@@ -15,7 +15,7 @@ class CoTBal(Fixed):
     Args:
         num_tasks: T.
         weights: measured weights.
-        tasks: the tasks in the order of the training data; default: the order of the weights.
+        tasks: the tasks in the order of the training data (default: the order of the weights).
 
     >>> import torch
     >>> from cotbal.method.weighing import combine_terms

@@ -11,16 +11,16 @@ from cotbal.strategies.base import Strategy, softmax_to_count
 
 
 class DynamicWeightAverage(Strategy):
-    """Tasks whose loss falls slowly weigh more (Liu, Johns and Davison, arXiv 1803.10704).
+    """Give more weight to tasks whose loss falls slowly (Liu, Johns and Davison, arXiv 1803.10704).
 
         r_k = (mean of task k's last W losses) / (mean of its W losses before those)      w = T softmax(r / t)
 
-    with window W = 25 and temperature t = 2, one loss per step. Losses before the first are taken as 1, as in
-    the definition. r_k = 1 until task k has been observed W + 2 times, when the definition begins too.
+    with window W = 25 and temperature t = 2, one loss per step. As in the definition, losses before the first
+    count as 1, and r_k = 1 until task k has been observed W + 2 times.
 
-    Deviations: the definition uses the loss of the step it weighs. Here the weights of step s + 1 are those the
-    definition gives at step s: its losses lag by one step. A task absent from a step keeps its window; in the
-    authors' code it enters as a loss of 0.
+    Deviations: the definition uses the loss of the very step that it weights. Here step s + 1 gets the weights that
+    the definition gives at step s, so the losses lag by one step. A task absent from a step keeps its window; the
+    authors' code enters a loss of 0.
 
     >>> import torch
     >>> strategy = DynamicWeightAverage(2, window=1)

@@ -11,16 +11,16 @@ from cotbal.strategies.base import Strategy, softmax_to_count
 
 
 class ImprovableGapBalancing(Strategy):
-    """Tasks that have improved least since the start weigh more (Dai et al., arXiv 2307.15429, IGBv1).
+    """Give more weight to tasks that have improved least since the start (Dai et al., arXiv 2307.15429, IGBv1).
 
         base_k = mean loss of task k over steps base_start .. base_stop - 1        w = T softmax(loss / base)
 
     with base steps 100 .. 199 (counted from 0), and w = 1 until step `base_stop` has finished.
 
-    Deviations: the definition uses the loss of the step it weighs. Here the weights of step s + 1 are those the
-    definition gives at step s: its loss lags by one step. A task's base is the mean over the base steps it was
-    present in, and an absent task keeps its last loss (the authors' code takes 0 for both). A task absent from
-    all base steps has no base: its weight is 1, and the softmax over the K others sums to K.
+    Deviations: the definition uses the loss of the very step that it weights. Here step s + 1 gets the weights that
+    the definition gives at step s, so the loss lags by one step. A task's base is the mean over the base steps in
+    which it was present, and an absent task keeps its last loss (the authors' code takes 0 for both). A task absent
+    from all base steps has no base: its weight is 1, and the softmax over the K others sums to K.
 
     >>> import torch
     >>> strategy = ImprovableGapBalancing(2, base_start=0, base_stop=1)
@@ -41,8 +41,7 @@ class ImprovableGapBalancing(Strategy):
         super().__init__(num_tasks)
         if not 0 <= base_start < base_stop:
             raise ValueError(
-                f"base steps {base_start} to {base_stop} (exclusive) are no range; "
-                "0 <= base_start < base_stop is needed"
+                f"base_start is {base_start} and base_stop is {base_stop}; 0 <= base_start < base_stop is needed"
             )
         self.base_start = base_start
         self.base_stop = base_stop

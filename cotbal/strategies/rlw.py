@@ -14,9 +14,10 @@ from cotbal.strategies.base import Strategy
 class RandomLossWeighting(Strategy):
     """w = T softmax(z) with z standard normal, drawn once per optimizer step (Lin et al., arXiv 2111.10603).
 
-    All ranks draw the same weights, for they start from the same `seed`. The generator's state is a buffer, so
-    a resumed run goes on with the draws of the uninterrupted one. It stays on the CPU wherever the module is
-    moved, so the draws do not depend on the device. The authors' code draws anew for every micro-batch and rank.
+    All ranks draw the same weights because they start from the same `seed`. The generator's state is a buffer, so a
+    resumed training continues with the draws of an uninterrupted one. It stays on the CPU wherever the module is
+    moved, so the draws do not depend on the device. Deviation: the authors' code draws again for every micro-batch
+    and rank.
 
     >>> import torch
     >>> strategy = RandomLossWeighting(3, seed=1)

@@ -11,13 +11,13 @@ from cotbal.strategies.base import Strategy, token_weights
 
 
 class TaskLevelAveraging(Strategy):
-    """The loss is the mean, over the tasks present in the step, of each task's mean over its tokens.
+    """Make the loss the mean, over the tasks present in the step, of each task's mean over its tokens.
 
         w_k = n / (P n_k)        n_k tokens of task k, n of all, P tasks present; w_k = 0 for absent tasks
 
     That is 1 / n_k up to a factor common to all tasks, which `normalize="weights"` cancels; with this factor
-    `normalize="tokens"` gives the same loss. The authors' code divides by the number of all tasks, so its loss
-    shrinks when tasks are absent; this one does not.
+    `normalize="tokens"` gives the same loss. Deviation: the authors' code divides by the number of all tasks, so its
+    loss shrinks when tasks are absent.
 
     >>> import torch
     >>> TaskLevelAveraging(3).begin_step(torch.tensor([30, 10, 0]))

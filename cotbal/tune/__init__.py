@@ -1,4 +1,4 @@
-"""Tuning with task weights: the fused loss on a model, the trainer, and the parts for one's own loop."""
+"""Tuning with task weights: the fused loss on a model, the trainers, and the parts for your own loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "verify",
 ]
 
-# The trainers import transformers (and TRL), which takes seconds and which a loop of one's own may not need.
+# The trainers import transformers (and TRL), which takes seconds and which your own loop may not need.
 _LATER = {
     "TaskBalancedSFTTrainer": "sft",
     "TaskBalancedTrainer": "trainer",

@@ -1,4 +1,4 @@
-"""What the labels of an optimizer step tell before its first forward, counted over micro-batches and ranks."""
+"""Counts that the labels of an optimizer step give before its first forward, over micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ NORMALIZATIONS = ("weights", "tokens")
 
 @dataclass(frozen=True)
 class StepCounts:
-    """What the labels of one optimizer step tell before its first forward.
+    """The counts that the labels of one optimizer step give before its first forward.
 
     Attributes:
-        tokens: int64 [T], supervised tokens of each task, all micro-batches and ranks.
-        token_weights: float64 [T], their per-token weights added up (equal to `tokens` where none were given).
+        tokens: int64 [T], the supervised tokens of each task over all micro-batches and ranks.
+        token_weights: float64 [T], the sum of their per-token weights (equal to `tokens` without any).
     """
 
     tokens: Tensor
     token_weights: Tensor
 
     def normalizer(self, task_weights: Tensor, normalize: str = "weights") -> Tensor:
-        """``sum_t w[task(t)] v_t`` over the supervised tokens t, v being token weights; or their number.
+        """Return `sum_t w[task(t)] v_t` over the supervised tokens t with token weights v, or their number.
 
-        0-d float64, as `cotbal_kernels.Plan` gives it for one batch. It is 0 for a step without any weight, whose
-        loss the kernels take as 0, with gradients of 0.
+        It is 0-d float64, as from `cotbal_kernels.Plan` for one batch. For a step without any weight it is 0, and the
+        kernels then make the loss and its gradients 0.
 
         Args:
             task_weights: [T].
@@ -50,12 +50,12 @@ class StepCounts:
 
 @dataclass(frozen=True)
 class StepSums:
-    """Statistics of one optimizer step, all micro-batches and ranks.
+    """The statistics of one optimizer step over all micro-batches and ranks.
 
     Attributes:
-        loss: float64 [T], unweighted negative log-likelihood of each task's supervised tokens, added up.
-        tokens: int64 [T], how many they were.
-        correct: int64 [T], how many of them the model ranked first.
+        loss: float64 [T], the summed unweighted negative log-likelihood of each task's supervised tokens.
+        tokens: int64 [T], the number of those tokens.
+        correct: int64 [T], the number of them that the model ranked first.
     """
 
     loss: Tensor
@@ -64,24 +64,24 @@ class StepSums:
 
 
 def check_normalization(normalize: str) -> str:
-    """`normalize`, if it is a known one; a ValueError otherwise."""
+    """Return `normalize`, or raise a ValueError if it is unknown."""
     if normalize not in NORMALIZATIONS:
         raise ValueError(f"normalize is {normalize!r}; accepted: {', '.join(map(repr, NORMALIZATIONS))}")
     return normalize
 
 
 def batch_plan(batch: Mapping[str, Any], num_tasks: int) -> ck.Plan:
-    """The batch's plan: the collator's (`loss_plan`), or one made here from its labels.
+    """Return the batch's plan: the collator's (`loss_plan`), or one made here from its labels.
 
-    Made here it costs one wait for the device, since the number of supervised tokens must be known on the host.
+    A plan made here costs one wait for the device, because the host must know the number of supervised tokens.
 
     Args:
         batch: `labels` [B, L] (or, already shifted by one, `shift_labels`), `loss_task_index` int64 [B] or
-            [B, L], and, if wanted, `loss_token_weights` [B, L]; or `loss_plan` in place of all of them.
+            [B, L], and optionally `loss_token_weights` [B, L]; or `loss_plan` instead of all of them.
         num_tasks: T.
 
     Raises:
-        ValueError: nothing to count in the batch, no task for its samples, or a plan for another number of tasks.
+        ValueError: the batch has no labels, or no tasks, or a plan for another number of tasks.
     """
     plan = batch.get("loss_plan")
     if plan is not None:
@@ -97,7 +97,7 @@ def batch_plan(batch: Mapping[str, Any], num_tasks: int) -> ck.Plan:
     labels = batch.get("labels") if shifted is None else shifted
     if labels is None:
         raise ValueError(
-            f"the batch has neither loss_plan nor labels (its keys: {', '.join(map(str, batch))}); there is "
+            f"the batch has neither loss_plan nor labels (its keys: {', '.join(map(str, batch))}), so there is "
             "nothing to weigh"
         )
     task_index = batch.get("loss_task_index")
@@ -117,12 +117,12 @@ def batch_plan(batch: Mapping[str, Any], num_tasks: int) -> ck.Plan:
 
 
 def plan_counts(plan: ck.Plan) -> StepCounts:
-    """The counts of one micro-batch on one rank, on the plan's device; no wait for it."""
+    """Count one micro-batch on one rank, on the plan's device and without waiting for it."""
     tokens = plan.task_tokens
     wide = torch.float32 if tokens.device.type == "mps" else torch.float64
     if plan.token_weights is None:
         return StepCounts(tokens, tokens.to(wide))
-    # Padding rows of a plan count nothing.
+    # A plan's padding rows count for nothing.
     values = torch.where(plan.targets >= 0, plan.token_weights, 0.0).to(wide)
     totals = torch.zeros(plan.num_tasks, dtype=wide, device=values.device)
     return StepCounts(tokens, totals.index_add_(0, plan.tasks.clamp_min(0), values))
@@ -135,14 +135,14 @@ def step_counts(
     device: torch.device | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> StepCounts:
-    """Count the supervised tokens of each task over an optimizer step: every micro-batch of every rank.
+    """Count each task's supervised tokens over an optimizer step: every micro-batch of every rank.
 
     Args:
-        batches: this rank's micro-batches of the step, see `batch_plan`. May be empty; every rank must call.
-            Give them a `loss_plan` where they are on a GPU: without one, this and each forward make their own.
+        batches: this rank's micro-batches of the step, see `batch_plan`; may be empty, but every rank must call. On a
+            GPU, give them a `loss_plan`: otherwise this function and each forward make their own.
         num_tasks: T.
-        device: where the counts are added up; that of the first batch by default. NCCL needs a GPU's.
-        group: the ranks that share the step; all of them by default, if torch.distributed is initialised.
+        device: the device that adds up the counts (default: the first batch's). NCCL needs a GPU.
+        group: the ranks that share the step (default: all, if torch.distributed is initialised).
     """
     plans = [batch_plan(batch, num_tasks) for batch in batches]
     if device is None:
@@ -157,7 +157,7 @@ def step_counts(
 
 
 def reduce_over_ranks(totals: Tensor, group: dist.ProcessGroup | None = None) -> None:
-    """Add `totals` up over the ranks, in place; nothing to do in a single process."""
+    """Sum `totals` over the ranks, in place; does nothing in a single process."""
     if distributed() and dist.get_world_size(group) > 1:
         dist.all_reduce(totals, group=group)
 

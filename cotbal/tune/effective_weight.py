@@ -1,4 +1,4 @@
-"""The matrix an output head really multiplies by, adapters included, as one product for the fused loss."""
+"""Write what an output head really computes, adapters included, as one product for the fused loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class HeadProduct:
-    """``logits = hidden @ weight.T + bias``, differentiable in every trainable part of the head.
+    """The product `logits = hidden @ weight.T + bias`, differentiable in every trainable part of the head.
 
     Attributes:
         hidden: [..., K]; K is the model's hidden size, plus the ranks of the head's adapters.
@@ -25,7 +25,7 @@ class HeadProduct:
 
 
 def leaf_head(head: nn.Module) -> nn.Module:
-    """The module that does the multiplication: `head`, or the copy PEFT's `modules_to_save` trains in its place."""
+    """Return the module that multiplies: `head`, or the copy that PEFT's `modules_to_save` trains instead."""
     if type(head).__name__ != "ModulesToSaveWrapper":
         return head
     wrapper: Any = head
@@ -36,31 +36,31 @@ def leaf_head(head: nn.Module) -> nn.Module:
 
 
 def check_untouched(head: nn.Module) -> None:
-    """Raise a ValueError if someone replaced the head's forward on the instance: the fused loss would miss it."""
+    """Raise a ValueError if the head instance's forward was replaced, which the fused loss would bypass."""
     # accelerate's device hooks only move the input, which the caller does too.
     if "forward" in head.__dict__ and not hasattr(head, "_hf_hook"):
         raise ValueError(
             f"the forward of the output head ({_name(head)}) was replaced on the instance by "
-            f"{head.__dict__['forward']!r}; the fused loss would pass it by. Undo that patch"
+            f"{head.__dict__['forward']!r}; the fused loss would bypass it. Undo that patch"
         )
     if _is_lora(head):
         check_untouched(head.base_layer)  # type: ignore[arg-type]
 
 
 def head_product(head: nn.Module, hidden: Tensor) -> HeadProduct:
-    """Write the output of `head` on `hidden` as a single product that the fused loss can take.
+    """Write the output of `head` on `hidden` as one product that the fused loss can compute.
 
-    A plain linear layer is ``x W' + b``. LoRA adds ``s B A drop(x)`` and is folded in by widening both factors,
-    ``[x, drop(x) A'] @ [W, s B]'``, so adapter dropout stays exact. DoRA scales the rows of both by
-    ``m / |W + s B A|`` (arXiv 2402.09353, section 4.3; the norm is detached, as PEFT does).
+    A plain linear layer is `x W' + b`. LoRA adds `s B A drop(x)` and is folded in by widening both factors,
+    `[x, drop(x) A'] @ [W, s B]'`, so adapter dropout stays exact. DoRA scales the rows of both by
+    `m / |W + s B A|` (arXiv 2402.09353, section 4.3; the norm is detached, as PEFT does).
 
     Args:
         head: the leaf head, see `leaf_head`.
         hidden: [..., H].
 
     Raises:
-        ValueError: a head whose multiplication is not known here: quantised, sharded by tensor parallelism,
-            offloaded, of another class, or with an adapter other than LoRA and DoRA.
+        ValueError: the head is quantised, sharded by tensor parallelism, offloaded or of another class, or has an
+            adapter other than LoRA and DoRA.
     """
     if isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward:
         return HeadProduct(hidden, _dense(head.weight), head.bias)
@@ -122,7 +122,7 @@ def _dora_product(layer: Any, name: str, base: HeadProduct) -> HeadProduct:
             torch.cat([rows * base.weight, up_rows], dim=-1),
             base.bias,
         )
-    # With adapter dropout only the correction (rows - 1) W sees the dropped input.
+    # With adapter dropout, only the correction (rows - 1) W sees the dropped input.
     return HeadProduct(
         torch.cat([base.hidden, dropped, low], dim=-1),
         torch.cat([base.weight, (rows - 1) * base.weight, up_rows], dim=-1),

@@ -1,4 +1,4 @@
-"""Each task's own loss in evaluation, from the logits on their way to the model's stock loss."""
+"""Each task's own loss in evaluation, from the logits that the model's stock loss receives."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class RowSums(NamedTuple):
 
     Attributes:
         loss: unweighted negative log-likelihood.
-        tokens: how many tokens they are.
-        correct: how many of them the model ranked first.
+        tokens: the number of those tokens.
+        correct: the number of them that the model ranked first.
     """
 
     loss: Tensor
@@ -28,20 +28,20 @@ class RowSums(NamedTuple):
 
 
 class EvaluationWatch:
-    """Notes the sums of a model's last evaluation forward."""
+    """Keeps the sums of a model's last evaluation forward."""
 
     def __init__(self) -> None:
         self._noted: RowSums | None = None
 
     def take(self) -> RowSums | None:
-        """The sums of the last forward, if it had labels and tasks; then None."""
+        """Return the sums of the last forward if it had labels and tasks, and forget them."""
         taken, self._noted = self._noted, None
         return taken
 
     def forward(
         self, model: Any, forward: Callable[..., Any], inputs: Mapping[str, Any], plan: ck.Plan
     ) -> Any:
-        """The stock forward; on its way to the stock loss, the logits are looked at."""
+        """Run the stock forward, and read the logits that its loss receives."""
         stock_loss = model.loss_function
 
         def measured(*args: Any, **kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ class EvaluationWatch:
 
 
 def _row_sums(logits: Tensor, plan: ck.Plan) -> RowSums:
-    """Loss sums, tokens and hits of each row and task, each [B, T]: each pair counts as a task of its own."""
+    """Return loss sums, tokens and hits of each row and task, [B, T] each; every pair counts as its own task."""
     plan = plan if plan.rows.device == logits.device else plan.to(logits.device)
     rows, length = plan.label_shape[0], plan.label_shape[-1]
     pairs = dataclasses.replace(
@@ -69,7 +69,7 @@ def _row_sums(logits: Tensor, plan: ck.Plan) -> RowSums:
 
 
 def _row_sums_of_tokens(log_probs: Tensor, hits: Tensor, plan: ck.Plan) -> RowSums:
-    """The same from what TRL's fused head returns in place of logits, [B, L - 1] (or [B, L]: shifted labels)."""
+    """Return the same from what TRL's fused head gives instead of logits, [B, L - 1] (or [B, L]: shifted labels)."""
     plan = plan if plan.rows.device == log_probs.device else plan.to(log_probs.device)
     rows, length = plan.label_shape[0], plan.label_shape[-1]
     real = plan.targets >= 0

@@ -1,9 +1,9 @@
 """The task-weighted fused loss inside a model's own forward: `balance`.
 
-While the model trains, its output head computes the weighted loss from the hidden states inside its own forward
-and returns that scalar in place of logits; the model's loss function then hands back that very tensor. No model
-family is patched, logits never exist, and since the work is done inside the head's forward, engines that gather
-a sharded head around it keep working. Evaluation and generation run the stock code.
+While the model trains, its output head computes the weighted loss from the hidden states, inside its own forward,
+and returns that scalar instead of logits; the model's loss function then returns that very tensor. No model family
+is patched, logits never exist, and engines that gather a sharded head around its forward keep working. Evaluation
+and generation run the stock code.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ if TYPE_CHECKING:
 def balance(model: nn.Module, weights: Weights, *, normalize: str = "weights") -> BalanceHandle:
     """Install the task-weighted fused loss on a Hugging Face causal language model or multimodal model.
 
-    In training mode with labels, the model's loss becomes ``sum_t w[task(t)] nll_t / D`` over the supervised
-    tokens t. D is `handle.normalizer`, which covers a whole optimizer step when `begin_step` or
-    `TaskBalancedTrainer` sets it; without one, the sum of the weights (or, with ``normalize="tokens"``, the number
-    of tokens) of the forward's own batch. Batches carry `loss_task_index`, int64 [B] or [B, L], and optionally
-    `loss_plan` (made by the collator: no wait for the device) and `loss_token_weights` [B, L], which multiply in.
+    In training mode with labels, the model's loss becomes `sum_t w[task(t)] nll_t / D` over the supervised
+    tokens t. D is `handle.normalizer`, which `begin_step` or `TaskBalancedTrainer` sets for a whole optimizer step.
+    If it is not set, D is the sum of the weights (with `normalize="tokens"`, the number of tokens) of the forward's
+    own batch. Batches carry `loss_task_index`, int64 [B] or [B, L]. Optionally they also carry a `loss_plan` from the
+    collator, which saves a wait for the device, and `loss_token_weights` [B, L], which multiply in.
     Evaluation, generation, copies and saved checkpoints are those of the stock model.
 
     Args:
         model: the model, or a peft, DistributedDataParallel or compiled wrapper of it.
-        weights: one per task: a `cotbal.TaskWeights`, a mapping in that order, or [T] numbers of at
-            least 0; in the order of `loss_task_index`.
+        weights: one per task, in the order of `loss_task_index`: a `cotbal.TaskWeights`, a mapping, or [T] numbers of
+            at least 0.
         normalize: "weights" or "tokens", see `StepCounts.normalizer`.
 
     Returns:
         The handle, with `.weights`, `.normalizer`, `.statistics()`, `.verify(batch)` and `.remove()`.
 
     Raises:
-        ValueError: weights that are negative or not finite, a model without an output head, an encoder-decoder,
-            a model under nn.DataParallel or with prompt tuning, or one that is balanced already. At the first
-            training forward: a quantised or tensor-parallel head, an adapter other than LoRA and DoRA on it, or
-            logits changed between head and loss in an unknown way.
+        ValueError: a weight is negative or not finite; or the model has no output head, is an encoder-decoder, is
+            wrapped in nn.DataParallel, uses prompt tuning, or is already balanced. At the first training forward: the
+            head is quantised, tensor-parallel or has an adapter other than LoRA and DoRA, or the model changes its
+            logits between head and loss in an unknown way.
     """
     base = _base_model(model)
     if STATE in base.__dict__:
         raise ValueError(
-            f"this {type(base).__name__} is balanced already; set handle.weights (cotbal.tune.handle_of(model) "
+            f"this {type(base).__name__} is already balanced; set handle.weights (cotbal.tune.handle_of(model) "
             "finds the handle), or call handle.remove() first"
         )
     head = getattr(base, "get_output_embeddings", lambda: None)()
@@ -81,7 +81,7 @@ def balance(model: nn.Module, weights: Weights, *, normalize: str = "weights") -
 
 
 def handle_of(model: nn.Module) -> BalanceHandle | None:
-    """The handle of a balanced model (or of a wrapper or a copy of one), None if it is not balanced."""
+    """Return the handle of a balanced model (or of its wrapper or copy), or None if it is not balanced."""
     handle: BalanceHandle | None = _base_model(model).__dict__.get(STATE)
     return handle
 
@@ -99,7 +99,7 @@ class BalanceHandle(BalanceState):
 
     @contextmanager
     def _watched(self) -> Iterator[EvaluationWatch]:
-        """Evaluation forwards note each task's sums while this is open."""
+        """While open, let evaluation forwards keep each task's sums."""
         self._watch = EvaluationWatch()
         try:
             yield self._watch
@@ -107,24 +107,24 @@ class BalanceHandle(BalanceState):
             self._watch = None
 
     def verify(self, batch: Mapping[str, Any], **options: Any) -> Verification:
-        """Prove on the user's own model and batch that the weights act; see `cotbal.tune.verify`."""
+        """Prove on your own model and batch that the weights act; see `cotbal.tune.verify`."""
         return verify(self, batch, **options)
 
     def remove(self) -> None:
-        """Take the fused loss off the model, which is then as it was.
+        """Take the fused loss off the model, which is then as before.
 
         Raises:
-            ValueError: `model.forward` was wrapped by someone since; unwrap it first.
+            ValueError: `model.forward` has been wrapped since; unwrap it first.
         """
         uninstall(self.model, self._previous)
 
     def _put_back(self) -> None:
-        """Install the fused loss on the model again, around whatever its forward is by now."""
+        """Install the fused loss on the model again, around its current forward."""
         self._previous = self.model.__dict__.get("forward")
         install(self.model, self)
 
     def _forward(self, model: Any, inputs: dict[str, Any]) -> Any:
-        """The balanced forward: the stock one, with the fused loss inside when it trains on labels."""
+        """Run the balanced forward: the stock one, with the fused loss inside if it trains on labels."""
         forward = stock_forward(model, self._previous)
         extra = {name: inputs.pop(name, None) for name in EXTRA_INPUTS}
         if inputs.get("labels") is None or self._stock_only:
@@ -144,7 +144,7 @@ class BalanceHandle(BalanceState):
             return passed[-1].loss
 
         def captured(*args: Any, **kwargs: Any) -> Tensor:
-            # Not the argument: some families have scaled or capped the head's scalar on its way here.
+            # Not the argument: some families scale or cap the head's scalar on its way here.
             handed.append(returned[-1].clone() if returned else torch.zeros(()))
             return handed[-1]
 
@@ -154,7 +154,7 @@ class BalanceHandle(BalanceState):
             raise ValueError(
                 f"a training forward of {type(model).__name__} passed its output head {len(passed)} times and its "
                 f"loss function {len(handed)} times, and each must happen exactly once for the task weights to be "
-                f"right. Something goes past them: {BYPASSES}"
+                f"right. Something bypasses them: {BYPASSES}"
             )
         self._note(passed[0])
         return _without_logits(outputs)
@@ -211,7 +211,7 @@ class BalanceHandle(BalanceState):
 
 
 def _base_model(model: Any) -> Any:
-    """The Hugging Face model inside the wrappers that `balance` knows."""
+    """Return the Hugging Face model inside the wrappers that `balance` knows."""
     if isinstance(model, nn.DataParallel):
         raise ValueError(
             "the model is wrapped in torch.nn.DataParallel, which cannot train a balanced model; launch one process "
@@ -228,7 +228,7 @@ def _base_model(model: Any) -> Any:
         if kinds:
             raise ValueError(
                 f"the peft adapter {type(kinds[0]).__name__} puts virtual tokens before the labels, which a plan "
-                "made from the labels cannot know; use LoRA, DoRA or modules_to_save"
+                "made from the labels does not know about; use LoRA, DoRA or modules_to_save"
             )
         return _base_model(model.get_base_model())
     return model
@@ -240,12 +240,12 @@ def _check_shape(plan: ck.Plan, inputs: Mapping[str, Any]) -> None:
     if tuple(plan.label_shape) != shape:
         raise ValueError(
             f"loss_plan was made from labels of shape {tuple(plan.label_shape)}, but the labels have shape {shape}; "
-            "make it from the labels that the model gets (prompt tuning and padding after collation change them)"
+            "make it from the labels that the model receives (prompt tuning and padding after collation change them)"
         )
 
 
 def _without_logits(outputs: Any) -> Any:
-    """The model's outputs without what stands in the place of logits (the scalar, scaled or capped)."""
+    """Return the model's outputs without the scaled or capped scalar that replaces the logits."""
     if isinstance(outputs, tuple):
         return (outputs[0], *outputs[2:])
     return dataclasses.replace(outputs, logits=None)

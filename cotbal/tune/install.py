@@ -1,9 +1,9 @@
-"""How the balanced forward gets onto a model, and stays on it through copying, pickling and unwrapping.
+"""Put the balanced forward on a model so that it survives copying, pickling and unwrapping.
 
-The model's instance gets a `forward` of its own, bound with `types.MethodType` from a function that knows nothing
-but the model's class; everything else is kept on the model, under `STATE`. So `copy.deepcopy` binds the copy's
-forward to the copy, and accelerate can wrap and unwrap it. (Forward pre-hooks would not do: peft calls
-`model.forward(...)`, not `model(...)`.)
+The model's instance gets its own `forward`, bound with `types.MethodType` from a function that knows only the
+model's class; everything else is stored on the model, under `STATE`. So `copy.deepcopy` binds the copy's forward to
+the copy, and accelerate can wrap and unwrap it. (Forward pre-hooks would not work: peft calls `model.forward(...)`,
+not `model(...)`.)
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def install(model: nn.Module, state: Any) -> None:
 
 
 def uninstall(model: nn.Module, previous: Callable[..., Any] | None) -> None:
-    """Take the balanced forward off again and put back `previous`, the instance's forward before it.
+    """Take the balanced forward off and restore `previous`, the instance's forward before it.
 
     Raises:
-        ValueError: `model.forward` is no longer ours: someone wrapped it, and our part cannot be taken out.
+        ValueError: `model.forward` has been wrapped or replaced, so our part cannot be taken out.
     """
     current = model.__dict__.get("forward")
     if not _is_ours(current, "forward"):
@@ -48,12 +48,12 @@ def uninstall(model: nn.Module, previous: Callable[..., Any] | None) -> None:
 
 
 def stock_forward(model: nn.Module, previous: Callable[..., Any] | None) -> Callable[..., Any]:
-    """The forward that `model` had before."""
+    """Return the forward that `model` had before."""
     return MethodType(type(model).forward, model) if previous is None else previous
 
 
 def keyword_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All inputs of the stock forward by name."""
+    """Return all inputs of the stock forward by name."""
     if not args:
         return dict(kwargs)
     bound = inspect.signature(type(model).forward).bind_partial(model, *args)
@@ -67,7 +67,7 @@ def _is_ours(method: Any, name: str) -> bool:
 
 @cache
 def _function(kind: Any, name: str) -> Callable[..., Any]:
-    """The function behind one of the instance methods; one per model class, because of its signature."""
+    """Return the function behind an instance method, one per model class because signatures differ."""
     if name == "_replicate_for_data_parallel":
         return _refuse_data_parallel
     if name == "__reduce_ex__":
@@ -76,14 +76,14 @@ def _function(kind: Any, name: str) -> Callable[..., Any]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return self.__dict__[STATE]._forward(self, keyword_inputs(self, args, kwargs))
 
-    # No __wrapped__: accelerate follows that when it unwraps, and would take our forward off in silence.
+    # No __wrapped__: accelerate follows it when it unwraps, and would silently take our forward off.
     forward.__signature__ = _signature(kind)  # type: ignore[attr-defined]
     forward.__doc__ = kind.forward.__doc__
     return forward
 
 
 def _signature(kind: type[nn.Module]) -> inspect.Signature:
-    """The stock signature and our inputs, which keeps `remove_unused_columns` from dropping those."""
+    """Return the stock signature with our inputs added, so that `remove_unused_columns` keeps them."""
     stock = inspect.signature(kind.forward)
     parameters = list(stock.parameters.values())
     end = len(parameters)
@@ -127,6 +127,6 @@ def _reduce_ex(self: nn.Module, protocol: Any) -> Any:
 def _refuse_data_parallel(self: nn.Module) -> nn.Module:
     raise ValueError(
         "torch.nn.DataParallel cannot train a balanced model: its replicas would share one normalizer and one set of "
-        "statistics. Launch one process per device instead (torchrun or accelerate launch), or let a single "
-        "device be visible"
+        "statistics. Launch one process per device instead (torchrun or accelerate launch), or make only one "
+        "device visible"
     )

@@ -1,4 +1,4 @@
-"""What is changed on a model for the length of one forward, and put back after it whatever happens."""
+"""Changes to a model that last for one forward and are always undone afterwards."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ BYPASSES = (
 def replaced_head_and_loss(
     model: Any, on_head: Callable[[nn.Module, Tensor], Tensor], on_loss: Callable[..., Any]
 ) -> Iterator[list[Tensor]]:
-    """`on_head` in place of the head's forward and `on_loss` in place of the loss function, for one forward.
+    """Replace the head's forward by `on_head` and the loss function by `on_loss`, for one forward.
 
-    The head is looked up at every call: peft may have wrapped or copied it since the last one.
+    The head is looked up at every call, because peft may have wrapped or copied it since the last one.
 
     Yields:
-        What the head's calls returned, after all hooks on it: DeepSpeed's put a function around the output whose
+        What the head's calls returned, after all of its hooks. DeepSpeed's hook wraps the output in a function whose
         backward gathers the head again, so the loss must be taken from there.
     """
     head = leaf_head(model.get_output_embeddings())
@@ -60,7 +60,7 @@ def replaced_loss(model: Any, on_loss: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def local_precision(hidden: Tensor) -> Iterator[torch.dtype]:
-    """The dtype that autocast would compute the head in; autocast itself is off inside."""
+    """Yield the dtype in which autocast would compute the head; autocast itself is off inside."""
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
@@ -80,7 +80,7 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept_random_state(device: torch.device) -> Iterator[None]:
-    """A resumed run looks at the transform again, and must draw the same dropout afterwards."""
+    """Restore the random state: a resumed training finds the transform again, and must then draw the same dropout."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield

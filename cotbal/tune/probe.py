@@ -1,4 +1,4 @@
-"""Find out, with one forward, what a model does to its logits between the head and the loss."""
+"""Find out with one forward what a model does to its logits between the head and the loss."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cotbal.tune.transform import LogitTransform, check_loss_convention, identif
 
 
 def find_transform(model: Any, forward: Callable[..., Any], inputs: Mapping[str, Any]) -> LogitTransform:
-    """One more forward on the first batch, without gradients or dropout, with known logits at the head.
+    """Run one more forward on the first batch, without gradients or dropout, with known logits at the head.
 
-    Every rank gets here at its first training forward, so sharding engines can gather as they always do.
+    Every rank does this at its first training forward, so sharding engines gather as usual.
     """
     family = type(model).__name__
     stock_loss = model.loss_function
@@ -44,7 +44,7 @@ def find_transform(model: Any, forward: Callable[..., Any], inputs: Mapping[str,
         if not raw:
             raise ValueError(
                 f"the forward of {family} did not call its output head; the task weights cannot act. "
-                f"Something goes past it: {BYPASSES}"
+                f"Something bypasses it: {BYPASSES}"
             )
         if not seen:
             raise ValueError(_no_loss_function(family))
@@ -56,5 +56,5 @@ def find_transform(model: Any, forward: Callable[..., Any], inputs: Mapping[str,
 def _no_loss_function(family: str) -> str:
     return (
         f"{family} does not compute its loss from the head's logits with model.loss_function; the task-weighted "
-        f"loss cannot take its place. A newer transformers may do so. Otherwise something goes past it: {BYPASSES}"
+        f"loss cannot take its place. A newer transformers may do so. Otherwise something bypasses it: {BYPASSES}"
     )

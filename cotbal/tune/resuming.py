@@ -1,4 +1,4 @@
-"""Checkpoints that resume exactly: the strategy's state beside the stock files, and every weight loaded."""
+"""Checkpoints that resume exactly: the strategy's state beside the stock files, and every weight loaded back."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class ResumableTrainer(Trainer):
         super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        # The stock Trainer matches the names in the file with the model's own and only warns where they differ.
-        # Families whose files use other names (LLaVA's) would go on from the weights they started with.
+        # The stock Trainer matches the names in the file with the model's own, and only warns where they differ.
+        # Families whose files use other names (LLaVA's) would continue from the weights they started with.
         if load_result.missing_keys or load_result.unexpected_keys:
             self._load_by_from_pretrained(str(self._loading_from))
 
@@ -90,8 +90,8 @@ class ResumableTrainer(Trainer):
         if not path.is_file():
             raise ValueError(
                 f"{path} is missing: the checkpoint was not written by TaskBalancedTrainer (or with "
-                "save_only_model=True), so the strategy cannot go on where it was. Start from the model's weights "
-                "instead of resume_from_checkpoint"
+                "save_only_model=True), so the strategy cannot continue. Start from the model's weights instead of "
+                "resume_from_checkpoint"
             )
         saved = torch.load(path, map_location="cpu", weights_only=True)
         found = (tuple(saved["tasks"]), saved["normalize"], saved["strategy"])

@@ -1,4 +1,4 @@
-"""Training settings that would pass the task weights by in silence; each is refused by name."""
+"""Refuse, by name, training settings that would silently bypass the task weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def check_settings(args: Any, compute_loss_func: Any = None) -> None:
     """
     if args.label_smoothing_factor != 0:
         raise ValueError(
-            f"label_smoothing_factor is {args.label_smoothing_factor}: the Trainer would then compute its own loss "
-            "from logits, without the task weights. Set label_smoothing_factor=0"
+            f"label_smoothing_factor is {args.label_smoothing_factor}: the Trainer would compute its own loss from "
+            "logits, without the task weights. Set label_smoothing_factor=0"
         )
     if compute_loss_func is not None:
         raise ValueError(
@@ -30,13 +30,13 @@ def check_settings(args: Any, compute_loss_func: Any = None) -> None:
         )
     if args.use_liger_kernel:
         raise ValueError(
-            "use_liger_kernel=True patches the model's forward so that it goes past the task-weighted head. Set "
-            "use_liger_kernel=False; the fused loss does not make logits either"
+            "use_liger_kernel=True patches the model's forward so that it bypasses the task-weighted head. Set "
+            "use_liger_kernel=False; the fused loss makes no logits either"
         )
 
 
 def check_sft_settings(args: Any) -> None:
-    """Refuse what TRL's SFTConfig adds to those settings.
+    """Refuse the settings that TRL's SFTConfig adds to those.
 
     Args:
         args: TRL's SFTConfig, transformers' TrainingArguments, or None.
@@ -47,13 +47,13 @@ def check_sft_settings(args: Any) -> None:
     loss_type = getattr(args, "loss_type", "nll")
     if loss_type != "nll":
         raise ValueError(
-            f"loss_type is {loss_type!r}: TRL would compute that loss in place of the task-weighted one. Set "
-            "loss_type='nll'; the fused loss does not make logits either"
+            f"loss_type is {loss_type!r}: TRL would compute that loss instead of the task-weighted one. Set "
+            "loss_type='nll'; the fused loss makes no logits either"
         )
 
 
 def check_ranks(args: Any, accelerator: Any) -> None:
-    """Refuse ways of spreading a step over devices for which the normalizer would be wrong.
+    """Refuse ways of spreading a step over devices that would make the normalizer wrong.
 
     Raises:
         ValueError: naming the setting.
@@ -68,7 +68,7 @@ def check_ranks(args: Any, accelerator: Any) -> None:
     if ranks != args.world_size:
         raise ValueError(
             f"torch.distributed has {ranks} ranks, but the Trainer knows of {args.world_size}: they would share "
-            "a normalizer, but neither data nor gradients. Set use_cpu=True where there is no GPU, or do not "
+            "a normalizer, but neither data nor gradients. Set use_cpu=True if there is no GPU, or do not "
             "initialise torch.distributed"
         )
     if args.world_size > 1 and not args.average_tokens_across_devices:
@@ -95,6 +95,6 @@ def check_not_patched(model: nn.Module) -> None:
     module = getattr(getattr(type(model), "forward", None), "__module__", "") or ""
     if module.startswith("liger_kernel"):
         raise ValueError(
-            f"the forward of {type(model).__name__} was patched by Liger ({module}), which goes past the "
+            f"the forward of {type(model).__name__} was patched by Liger ({module}), which bypasses the "
             "task-weighted head. Do not call apply_liger_kernel_to_*, or pass fused_linear_cross_entropy=False"
         )

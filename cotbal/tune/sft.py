@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 
 class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
-    """`trl.SFTTrainer` minimising ``sum_t w[task(t)] nll_t / sum_t w[task(t)]`` over each optimizer step.
+    """`trl.SFTTrainer` that minimises `sum_t w[task(t)] nll_t / sum_t w[task(t)]` over each optimizer step.
 
-    `TaskBalancedTrainer` says what is exact and what is logged; data sets, collators, templates, peft and everything
-    else are TRL's. Vision and text data sets take one more column, `task`, with the name of each example's task (or
-    `loss_task_index`, its position in `tasks`), which TRL would drop and which this trainer carries through its
-    preparation, packing and collators, one's own included::
+    `TaskBalancedTrainer` describes what is exact and what is logged; data sets, collators, templates, peft and
+    everything else are TRL's. Data sets, vision or text, have one more column, `task`, which names each example's
+    task (or `loss_task_index`, its position in `tasks`). TRL would drop it; this trainer carries it through TRL's
+    preparation, packing and collators, and through your own collator:
 
         trainer = cotbal.TaskBalancedSFTTrainer(
             model, SFTConfig("out"), train_dataset=dataset, processing_class=processor,
@@ -48,20 +48,20 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
         )
         trainer.train()
 
-    `mean_token_accuracy` and `num_tokens` are logged as TRL's, from the fused head's own counts. `entropy` is logged
-    in evaluation only: it would need the whole distribution of every token. Evaluation is TRL's own, with every
-    task's loss, accuracy and tokens besides.
+    `mean_token_accuracy` and `num_tokens` are logged as in TRL, from the fused head's own counts. `entropy` is logged
+    in evaluation only, because it needs the whole distribution of every token. Evaluation is TRL's own, with every
+    task's loss, accuracy and tokens added.
 
     Args:
         model: a model, a PeftModel, or a name or folder that TRL loads. Balanced here, around TRL's own forward.
         args: TRL's `SFTConfig` (or `TrainingArguments`, which TRL converts).
         tasks, task_weights, strategy, normalize: see `TaskBalancedTrainer`.
-        task_column: the column with the names of tasks.
-        **trainer_options: of `trl.SFTTrainer` (train_dataset, processing_class, peft_config, ...).
+        task_column: the column with the task names.
+        **trainer_options: options of `trl.SFTTrainer` (train_dataset, processing_class, peft_config, ...).
 
     Raises:
-        ValueError: what `TaskBalancedTrainer` raises; a data set without tasks or with others than `tasks`;
-            loss_type other than "nll"; a router's auxiliary loss. TRL itself refuses an adapter on the head.
+        ValueError: as in `TaskBalancedTrainer`; or a data set has no tasks or unknown ones, loss_type is not "nll",
+            or a router has an auxiliary loss. TRL itself refuses an adapter on the head.
         ImportError: TRL is not installed.
     """
 
@@ -125,7 +125,7 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
         formatting_func: Any,
         dataset_name: str,
     ) -> Any:
-        """TRL's preparation; where it packs, the tasks of the tokens are packed beside them."""
+        """Prepare as TRL does; if it packs, pack the tasks of the tokens beside them."""
         prepare = super()._prepare_dataset
         if not packing or args.max_length is None:
             return prepare(dataset, processing_class, args, packing, formatting_func, dataset_name)
@@ -171,7 +171,7 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
             self._step_counts.append(counts)
 
     def _take_counts(self) -> None:
-        """Hand the counts of the finished steps to TRL's metrics, in TRL's terms: one accuracy a micro-batch."""
+        """Hand the counts of the finished steps to TRL's metrics, as TRL has them: one accuracy per micro-batch."""
         if not self._step_counts:
             return
         metrics = self._metrics["train"]
@@ -182,22 +182,22 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
         self._step_counts = []
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's logging, with the per-task figures added to training logs."""
+        """Log as TRL does, with the per-task figures added to training logs."""
         if self.model is not None and self.model.training:
             self._take_counts()
         super().log(logs, start_time)
 
     def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """TRL's loop, with the unweighted loss, accuracy and tokens of every task among its metrics."""
+        """Run TRL's loop, with the unweighted loss, accuracy and tokens of every task among its metrics."""
         self._take_counts()
         return super().evaluation_loop(dataloader, *args, **kwargs)
 
 
 @contextmanager
 def _set_aside(model: Any) -> Iterator[BalanceHandle | None]:
-    """Take the fused loss off a balanced model while TRL wraps its forward; ours must go around TRL's.
+    """Take the fused loss off a balanced model while TRL wraps its forward, because ours must go around TRL's.
 
-    The trainer puts it back; here that is done only where it did not get so far.
+    The trainer puts it back; this function does so only if the trainer did not get that far.
     """
     handle = None if isinstance(model, str) else handle_of(model)
     if handle is not None:
@@ -222,7 +222,7 @@ def _tasks_of_tokens(example: Mapping[str, Any], tasks: Sequence[str], task_colu
 
 
 def _tokens(inputs: Mapping[str, Any]) -> Tensor:
-    """How many tokens a batch has, as TRL counts them: without padding, except in a row of several samples."""
+    """Count the tokens of a batch as TRL does: without padding, except in a row of several samples."""
     mask = inputs.get("attention_mask")
     if mask is not None:
         total: Tensor = mask.sum()

@@ -1,4 +1,4 @@
-"""What is known of a balanced model from step to step: its weights, its normalizer and its statistics."""
+"""The state of a balanced model from step to step: its weights, its normalizer and its statistics."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class BalanceState:
     Attributes:
         model: the balanced model.
         normalize: "weights" or "tokens".
-        normalizer: 0-d tensor the loss is divided by; None: each forward's own batch gives it.
+        normalizer: 0-d tensor that the loss is divided by; None: each forward uses its own batch's.
         last: the last training pass's `cotbal_kernels.LossOutput`, detached; None before the first.
-        passes: how many training passes went through the fused head.
-        transform: what the model does to its logits; None until the first training pass has found out.
+        passes: the number of training passes through the fused head.
+        transform: what the model does to its logits; None until the first training pass finds out.
     """
 
     def __init__(self, model: nn.Module, weights: Any, normalize: str = "weights") -> None:
@@ -40,7 +40,7 @@ class BalanceState:
 
     @property
     def weights(self) -> Tensor:
-        """Float64 [T], one weight per task. Settable, with as many entries."""
+        """One weight per task, float64 [T]. You may set it to as many new ones."""
         return self._weights
 
     @weights.setter
@@ -73,12 +73,12 @@ class BalanceState:
         return self._sums
 
     def reset_statistics(self) -> None:
-        """Start the sums of `statistics` anew."""
+        """Reset the sums of `statistics` to 0."""
         self._sums = None
 
     @contextmanager
     def stock(self) -> Iterator[None]:
-        """The model computes its stock loss, from full logits, while this is open."""
+        """While open, let the model compute its stock loss from full logits."""
         self._stock_only = True
         try:
             yield

@@ -1,13 +1,13 @@
 """The normalizer of an optimizer step: one number for all its micro-batches and all its ranks.
 
-`TaskBalancedTrainer` calls these functions by itself. In a loop of one's own, `begin_step` goes before the first
-forward of each optimizer step and `end_step` after its last backward::
+`TaskBalancedTrainer` calls these functions itself. In your own loop, call `begin_step` before the first forward of
+each optimizer step and `end_step` after its last backward:
 
     handle = cotbal.balance(model, weights)
-    for micro_batches in steps:                     # the list of this rank's batches of one optimizer step
-        begin_step(handle, micro_batches)           # the ranks' counts are summed here: one small all-reduce
+    for micro_batches in steps:                     # a list: this rank's batches of one optimizer step
+        begin_step(handle, micro_batches)           # sums the ranks' counts: one small all-reduce
         for batch in micro_batches:
-            model(**batch).loss.backward()          # DDP or FSDP2 average over ranks: begin_step allowed for that
+            model(**batch).loss.backward()          # DDP and FSDP2 average over ranks: begin_step allows for that
         optimizer.step(); optimizer.zero_grad()
         sums = end_step(handle)                     # per-task losses, tokens and hits of the step, all ranks
 """
@@ -36,20 +36,20 @@ def begin_step(
     """Fix the weights and the normalizer of an optimizer step, before its first forward.
 
     With D the step's normalizer, the losses of its micro-batches then add up, over ranks and accumulation, to
-    ``A * sum_t w nll_t / D``, where A = `averaged_over` undoes the mean that the engine and the loop take of
-    the gradients; so the gradient the optimizer sees is that of ``sum_t w nll_t / D``, exactly.
+    `A * sum_t w nll_t / D`. Here A = `averaged_over` undoes the mean that the engine and the loop take of the
+    gradients, so the gradient that the optimizer sees is exactly that of `sum_t w nll_t / D`.
 
     Args:
         handle: from `balance`.
         batches: this rank's micro-batches of the step, on any device; see `batch_plan`.
         strategy: gives the step's weights; without one, `handle.weights` stay as they are.
-        group: the ranks that share the step; all of them by default.
-        averaged_over: by how many the sum of the gradients will be divided: the number of ranks under DDP and
-            FSDP (the default), that times `accelerator.gradient_accumulation_steps` under
-            `accelerator.backward`, 1 where nothing divides.
+        group: the ranks that share the step (default: all).
+        averaged_over: the number that the sum of the gradients will be divided by. It is the number of ranks under
+            DDP and FSDP (the default), that times `accelerator.gradient_accumulation_steps` under
+            `accelerator.backward`, and 1 if nothing divides.
 
     Returns:
-        The global counts.
+        The counts over all ranks.
     """
     counts = step_counts(batches, handle.num_tasks, device=handle.device, group=group)
     if strategy is not None:
@@ -69,7 +69,8 @@ def end_step(
 ) -> StepSums:
     """Sum the finished step's statistics over its ranks and hand them to `strategy`.
 
-    One all-reduce of 3 T numbers, no wait for the device. Every rank must call it, after its last backward.
+    Every rank must call it after its last backward. It takes one all-reduce of 3 T numbers, and does not wait for
+    the device.
     """
     local = handle.statistics()
     totals = torch.stack([local.loss, local.tokens.to(local.loss), local.correct.to(local.loss)])

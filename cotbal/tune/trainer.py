@@ -30,27 +30,28 @@ if TYPE_CHECKING:
 
 
 class TaskBalancedTrainer(ResumableTrainer):
-    """`transformers.Trainer` minimising ``sum_t w[task(t)] nll_t / sum_t w[task(t)]`` over each optimizer step.
+    """`transformers.Trainer` that minimises `sum_t w[task(t)] nll_t / sum_t w[task(t)]` over each optimizer step.
 
-    Both sums run over the supervised tokens t of the step: all accumulated micro-batches, all ranks. The normalizer
-    is known before the first forward of the step, since it depends on labels and on weights that are fixed by then.
-    Everything else is the stock Trainer, with stock `TrainingArguments`. "Equal to stock" with equal weights holds
-    to rounding; under accumulation too, where the stock loss is right.
+    Both sums run over the supervised tokens t of the step, across all accumulated micro-batches and ranks. The
+    normalizer is known before the step's first forward, because it depends only on labels and on weights that are
+    fixed by then. Everything else is the stock Trainer, with stock `TrainingArguments`. With equal weights the
+    results equal the stock Trainer's up to rounding (under accumulation, where the stock loss is right).
 
-    Logged with each training log, summed exactly over ranks and accumulated micro-batches since the last one:
-    `loss/<task>` (unweighted mean over tokens), `accuracy/<task>` (share of tokens ranked first), `tokens/<task>`,
-    and `weight/<task>` (mean over the steps). A task without tokens logs no loss and no accuracy. Evaluation adds
+    Each training log gains figures summed exactly over ranks and micro-batches since the last log: `loss/<task>`
+    (unweighted mean over tokens), `accuracy/<task>` (share of tokens ranked first), `tokens/<task>`, and
+    `weight/<task>` (mean over the steps). A task without tokens logs no loss and no accuracy. Evaluation adds
     `eval_loss/<task>`, `eval_accuracy/<task>` and `eval_tokens/<task>` to the stock `eval_loss`.
 
     Args:
-        model: see `cotbal.balance`; balanced here unless it is already, and left balanced (`self.balance_handle`).
+        model: see `cotbal.balance`. The trainer balances it unless it already is, and leaves it balanced
+            (`self.balance_handle`).
         args: transformers' `TrainingArguments`.
         task_weights: a `cotbal.TaskWeights` (put into the order of `tasks`), a mapping from task to weight, or one
             number per task.
-        strategy: in place of `task_weights`: a `cotbal.strategies.Strategy`, or the name of one without options.
-            Its state is saved with the checkpoints and resumed.
-        tasks: names, in the order of `loss_task_index`. May be left out where `task_weights` names them: then
-            their order is that of the weights.
+        strategy: instead of `task_weights`, a `cotbal.strategies.Strategy` or the name of one without options. Its
+            state is saved with the checkpoints and restored on resuming.
+        tasks: names, in the order of `loss_task_index`. You may leave it out if `task_weights` names the tasks; the
+            order is then that of the weights.
         normalize: "weights", or "tokens" to divide by the number of supervised tokens.
         stop_on_divergence: whether a loss, gradient norm or parameter that is not finite stops the training; see
             `cotbal.tune.divergence.DivergenceWatch` for what looking at them costs. Either way NaN is logged as NaN:
@@ -58,9 +59,9 @@ class TaskBalancedTrainer(ResumableTrainer):
         **trainer_options: of `transformers.Trainer` (train_dataset, eval_dataset, data_collator, callbacks, ...).
 
     Raises:
-        ValueError: neither or both of task_weights and strategy, weights that do not fit `tasks`, no `tasks` and no
-            names in task_weights, a collator with other tasks or another order of them, a setting under
-            which weights would be wrong or ignored (label_smoothing_factor, compute_loss_func, use_liger_kernel,
+        ValueError: neither or both of task_weights and strategy are given, the weights do not fit `tasks`, neither
+            `tasks` nor the weights name the tasks, the collator has other tasks or another order, or a setting would
+            make the weights wrong or ignored (label_smoothing_factor, compute_loss_func, use_liger_kernel,
             average_tokens_across_devices=False or DataParallel beyond one rank, tensor, context or sequence
             parallelism). While training: a step that did not pass the fused head exactly once.
         DivergedError: while training, see `stop_on_divergence`.
@@ -89,8 +90,8 @@ class TaskBalancedTrainer(ResumableTrainer):
         check_ranks(self.args, self.accelerator)
         self.strategy = chosen.to(self.args.device)
         self.balance_handle = self._balanced(normalize)
-        # The stock value decides how evaluation computes its loss. In training every family gets True, or the
-        # Trainer would divide the loss by the number of micro-batches once more.
+        # The stock value decides how evaluation computes its loss. In training every family gets True; otherwise the
+        # Trainer would divide the loss by the number of micro-batches again.
         self._stock_accepts_loss_kwargs = self.model_accepts_loss_kwargs
         self.model_accepts_loss_kwargs = True
         self._window = LogWindow(self.tasks)
@@ -118,12 +119,12 @@ class TaskBalancedTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The micro-batches of the next step; their weights and normalizer are fixed here."""
+        """Return the micro-batches of the next step, and fix their weights and normalizer."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             handle = self.balance_handle
             for batch in batches:
-                # One plan for the count here and the forward later; making it waits for the device.
+                # One plan serves both the count here and the forward later; making it waits for the device.
                 batch["loss_plan"] = batch_plan(batch, handle.num_tasks)
             # compute_loss undoes the mean over ranks, and the Trainer does not divide by the accumulation.
             self._counts = begin_step(handle, batches, strategy=self.strategy, averaged_over=1)
@@ -138,7 +139,7 @@ class TaskBalancedTrainer(ResumableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The task-weighted loss in training, the stock loss in evaluation."""
+        """Return the task-weighted loss in training, and the stock loss in evaluation."""
         if not model.training:
             self.model_accepts_loss_kwargs = self._stock_accepts_loss_kwargs
             try:
@@ -163,7 +164,7 @@ class TaskBalancedTrainer(ResumableTrainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def finish_step(self) -> None:
-        """Sum the statistics of a finished optimizer step and hand them to the strategy; all ranks call it."""
+        """Sum a finished optimizer step's statistics and hand them to the strategy; every rank calls it."""
         sums = end_step(self.balance_handle, strategy=self.strategy)
         self._window.add(sums, self.balance_handle.weights)
         if self._divergence is not None:
@@ -191,7 +192,7 @@ class TaskBalancedTrainer(ResumableTrainer):
             self._divergence.check_parameters(self.balance_handle.model, self.state.global_step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Stock logging, with the per-task figures added to training logs."""
+        """Log as usual, with the per-task figures added to training logs."""
         if self.is_in_train and "loss" in logs:
             if self._divergence is not None:
                 self._divergence.check(wait=True)
@@ -207,7 +208,7 @@ class TaskBalancedTrainer(ResumableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """The stock loop, with the unweighted loss, accuracy and tokens of every task among its metrics."""
+        """Run the stock loop, with the unweighted loss, accuracy and tokens of every task among its metrics."""
         self._evaluation_sums = torch.zeros(3, len(self.tasks), dtype=torch.float64)
         with self.balance_handle._watched() as self._evaluation_watch:
             output = super().evaluation_loop(
@@ -226,7 +227,7 @@ class TaskBalancedTrainer(ResumableTrainer):
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The stock step; the tasks' sums are taken on the way."""
+        """Run the stock step, and add up the tasks' sums."""
         result: tuple[Tensor | None, Tensor | None, Tensor | None] = super().prediction_step(
             model, inputs, *args, **kwargs
         )
@@ -238,7 +239,7 @@ class TaskBalancedTrainer(ResumableTrainer):
         return result
 
     def _own_rows(self, rows: int) -> int:
-        """How many rows of an evaluation batch are not repetitions that fill up the ranks' last batches."""
+        """Count the rows of an evaluation batch that do not merely repeat others to fill the ranks' last batches."""
         state = self.accelerator.gradient_state
         if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
             return rows
@@ -260,10 +261,10 @@ class _StepEnd(TrainerCallback):
 
 
 def task_names(tasks: Sequence[str] | None, task_weights: Any = None) -> tuple[str, ...]:
-    """The tasks that a trainer's two arguments name, in order.
+    """Return the tasks that a trainer's two arguments name, in order.
 
     Raises:
-        ValueError: no `tasks`, and weights without names.
+        ValueError: neither `tasks` nor the weights name the tasks.
 
     >>> task_names(None, {"vqa": 1.5, "caption": 0.5})
     ('vqa', 'caption')
@@ -275,8 +276,8 @@ def task_names(tasks: Sequence[str] | None, task_weights: Any = None) -> tuple[s
     if hasattr(task_weights, "for_tasks"):
         return check_task_names(task_weights.tasks)
     raise ValueError(
-        "tasks is not given, and task_weights does not name them; give tasks=[...], in the order of loss_task_index, "
-        "or task_weights as a cotbal.TaskWeights or a mapping from task to weight"
+        "tasks is missing, and task_weights does not name the tasks; give tasks=[...] in the order of "
+        "loss_task_index, or task_weights as a cotbal.TaskWeights or a mapping from task to weight"
     )
 
 
@@ -284,7 +285,7 @@ def check_collator(collator: Any, tasks: Sequence[str]) -> None:
     """Refuse a collator whose task numbers mean other tasks than the trainer's.
 
     Raises:
-        ValueError: `collator.tasks`, where it is a list of names, is not `tasks`.
+        ValueError: `collator.tasks` is a list of names other than `tasks`.
     """
     theirs = getattr(collator, "tasks", None)
     if isinstance(theirs, (list, tuple)) and list(theirs) != list(tasks):
@@ -297,10 +298,10 @@ def check_collator(collator: Any, tasks: Sequence[str]) -> None:
 def choose_strategy(
     tasks: Sequence[str], task_weights: Weights | None = None, strategy: Strategy | str | None = None
 ) -> Strategy:
-    """The strategy that a trainer's two arguments ask for.
+    """Return the strategy that a trainer's two arguments ask for.
 
     Raises:
-        ValueError: neither or both given, or a number of weights that is not the number of tasks.
+        ValueError: neither or both are given, or there are not as many weights as tasks.
 
     >>> choose_strategy(["caption", "vqa"], {"vqa": 1.5, "caption": 0.5}).weights
     tensor([0.5000, 1.5000], dtype=torch.float64)
@@ -308,12 +309,14 @@ def choose_strategy(
     if task_weights is None and strategy is not None:
         chosen = strategies.get(strategy, len(tasks)) if isinstance(strategy, str) else strategy
         if chosen.num_tasks != len(tasks):
-            raise ValueError(f"strategy is made for {chosen.num_tasks} tasks, but tasks names {len(tasks)}")
+            raise ValueError(
+                f"the strategy was made for {chosen.num_tasks} tasks, but tasks names {len(tasks)}"
+            )
         return chosen
     if task_weights is None or strategy is not None:
         given = "neither" if strategy is None else "both"
         raise ValueError(
-            f"{given} of task_weights and strategy given; give exactly one (strategy='ew' for equal)"
+            f"{given} of task_weights and strategy given; give exactly one (strategy='ew' for equal weights)"
         )
     if isinstance(task_weights, TaskWeights):
         return Fixed(len(tasks), task_weights.for_tasks(tasks).values.tolist())

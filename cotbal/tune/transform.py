@@ -1,9 +1,9 @@
-"""What a model does to its logits between the output head and the loss, found out from a forward pass.
+"""Find out from a forward pass what a model does to its logits between the output head and the loss.
 
-The same field of a config means different things in different model families and versions (Granite divides by
+The same config field means different things in different model families and versions (Granite divides by
 `logits_scaling`, Cohere multiplies by `logit_scale`, PaliGemma 2 caps in some versions and not in others), so the
-config is never asked. Instead the head hands known numbers to the model's own code, and what reaches the loss
-tells which function was applied.
+config is not consulted. Instead the head gives known numbers to the model's own code, and what reaches the loss
+shows which function was applied.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 
 import cotbal_kernels as ck
 
-# Small enough that a cap is almost linear there, large enough that any cap saturates; both are powers of two.
+# So small that a cap is almost linear there, and so large that any cap saturates; both are powers of two.
 _SMALL, _LARGE = 2.0**-13, 2.0**20
 _LEVELS = (_SMALL, 0.0, -0.5, 3.0, -20.0, 45.0, -300.0, _LARGE)
 
 
 @dataclass(frozen=True)
 class LogitTransform:
-    """``z = logit_scale * logits``, then ``softcap * tanh(z / softcap)`` if there is a cap.
+    """`z = logit_scale * logits`, then `softcap * tanh(z / softcap)` if there is a cap.
 
     >>> LogitTransform(0.5).apply(torch.tensor([4.0]))
     tensor([2.])
@@ -34,13 +34,13 @@ class LogitTransform:
     softcap: float | None = None
 
     def apply(self, logits: Tensor) -> Tensor:
-        """The transformed logits, same shape and dtype."""
+        """Return the transformed logits, of the same shape and dtype."""
         scaled = logits * self.logit_scale
         return scaled if self.softcap is None else self.softcap * torch.tanh(scaled / self.softcap)
 
 
 def probe_logits(vocabulary: int, device: torch.device) -> Tensor:
-    """[1, 8, V] known logits of widely different size; every column sees every level once."""
+    """Return known logits of widely different size, [1, 8, V]; every column has every level once."""
     dtype = torch.float32 if device.type == "mps" else torch.float64
     levels = torch.tensor(_LEVELS, dtype=dtype, device=device)
     count = len(_LEVELS)
@@ -49,15 +49,15 @@ def probe_logits(vocabulary: int, device: torch.device) -> Tensor:
 
 
 def identify_transform(raw: Tensor, seen: Tensor, family: str) -> LogitTransform:
-    """The transform that turns `raw`, what the head returned, into `seen`, what the loss was given.
+    """Return the transform that turns `raw`, the head's output, into `seen`, the loss's input.
 
     Args:
         raw: the logits of `probe_logits`.
         seen: the model's transformed version of them.
-        family: name for the error message.
+        family: a name for the error message.
 
     Raises:
-        ValueError: `seen` is not scale-then-softcap of `raw`.
+        ValueError: `seen` is not `raw` with a scale and then a softcap.
 
     >>> raw = probe_logits(16, torch.device("cpu"))
     >>> identify_transform(raw, 30 * torch.tanh(raw / 30), "Gemma")
@@ -81,9 +81,9 @@ def identify_transform(raw: Tensor, seen: Tensor, family: str) -> LogitTransform
     worst = float(deviation.nan_to_num(nan=torch.inf).max())
     if not (scale > 0 and worst <= 1e-5):
         raise ValueError(
-            f"{family} changes its logits between the head and the loss in a way that is not known here (closest: "
-            f"scale {scale:g}, softcap {softcap}, relative deviation {worst:.1e}); known are a positive scale and a "
-            "softcap. Train this model with its stock loss"
+            f"{family} changes its logits between the head and the loss in an unknown way (closest: scale {scale:g}, "
+            f"softcap {softcap}, relative deviation {worst:.1e}); a positive scale and a softcap are supported. "
+            "Train this model with its stock loss"
         )
     return found
 
@@ -94,7 +94,7 @@ def check_loss_convention(
     """Confirm that the model's loss function is the mean next-token cross-entropy over labels that are not -100.
 
     Raises:
-        ValueError: it gives another number on six made-up positions.
+        ValueError: it gives another number for six made-up positions.
     """
     steps = torch.arange(6 * vocabulary, dtype=torch.float32, device=device).view(1, 6, vocabulary)
     logits = 3.0 * torch.sin(steps * 1.7)
@@ -103,12 +103,12 @@ def check_loss_convention(
     ours = float(ck.cross_entropy(logits, labels, shift=True).loss)
     if not abs(stock - ours) <= 1e-5 * abs(ours):
         raise ValueError(
-            f"the loss function of {family} is not the mean next-token cross-entropy (it gives {stock:.7g} where "
-            f"that is {ours:.7g}); the task-weighted loss would train something else. Reset model.loss_function"
+            f"the loss function of {family} is not the mean next-token cross-entropy (it gives {stock:.7g} instead "
+            f"of {ours:.7g}); the task-weighted loss would train something else. Reset model.loss_function"
         )
 
 
 def _tidy(value: float) -> float:
-    """`value` without the last digits that float64 rounding put there, so that 1 is found as exactly 1."""
+    """Return `value` without the last digits that float64 rounding adds, so that 1 is exactly 1."""
     short = float(f"{value:.9g}")
     return short if abs(short - value) <= 1e-14 * abs(value) else value

@@ -1,4 +1,4 @@
-"""Prove on a user's own model, batch and launcher that the task weights act, and act by the formula."""
+"""Prove on your own model, batch and launcher that the task weights act, and that they act by the formula."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _SEED = 20240304
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
         task: index of the task whose weight was doubled.
-        normalizers: what the losses of one step are divided by, as each rank sees it.
-        expected_normalizer: the same, added up here from each rank's own counts.
+        normalizers: the step's normalizer, as each rank sees it.
+        expected_normalizer: the same, added up from each rank's own counts.
         task_share: size of the doubled task's part of the gradient, relative to the whole.
-        gradient_deviation: how far the gradient moved from where the formula puts it, relative to its size.
+        gradient_deviation: distance of the gradient from the one that the formula gives, relative to its size.
         loss: this rank's mean loss with all weights 1, from the fused head.
-        stock_loss: the same from the stock model; None if it was not asked for.
+        stock_loss: the same from the stock model; None if not requested.
         transform: what the model does to its logits.
         tolerance: largest relative deviation that passes.
     """
@@ -48,7 +48,7 @@ class Verification:
 
     @property
     def loss_deviation(self) -> float:
-        """|loss - stock_loss|, relative; 0 where the stock loss was not computed."""
+        """The relative difference of loss and stock_loss; 0 if the stock loss was not computed."""
         if self.stock_loss is None:
             return 0.0
         return abs(self.loss - self.stock_loss) / max(abs(self.stock_loss), 1e-12)
@@ -93,29 +93,29 @@ def verify(
     tolerance: float | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Verification:
-    """Double one task's weight on one batch per rank, and check that the gradient moves by the formula.
+    """Double one task's weight on one batch per rank, and check that the gradient changes by the formula.
 
-    With g the gradient at the handle's weights, D its normalizer, and G_k that of task k's added losses, doubling
-    w_k must give g' with ``D' g' - D g - w_k G_k = 0``, where ``D' = D + w_k n_k``: three backward passes, added up
-    in the parameters' own gradients. The model's parameters, gradients, training mode, weights and statistics are
-    afterwards what they were; only DeepSpeed's ZeRO-3 forgets what it has accumulated: verify between its steps.
+    Let g be the gradient at the handle's weights, D its normalizer, and G_k the gradient of task k's summed losses.
+    Doubling w_k must give g' with `D' g' - D g - w_k G_k = 0`, where `D' = D + w_k n_k`. Three backward passes add
+    this up in the parameters' own gradients. Afterwards the model's parameters, gradients, training mode, weights and
+    statistics are as before; only DeepSpeed's ZeRO-3 forgets what it has accumulated, so verify between its steps.
     Every rank must call, with its own batch. Dropout draws the same masks each time.
 
     Args:
-        handle: of the balanced model.
+        handle: the balanced model's handle.
         batch: one training batch of this rank, on its device.
-        model: what the training loop calls (the DDP, FSDP or accelerate-prepared wrapper, DeepSpeed's engine); the
-            bare model by default.
-        backward: how the loop runs backward, `accelerator.backward` or DeepSpeed's `engine.backward` say.
-        task: index of the task to double; by default the one with most tokens among those with a weight.
+        model: what the training loop calls: the DDP, FSDP or accelerate-prepared wrapper, or DeepSpeed's engine
+            (default: the bare model).
+        backward: how the loop runs backward, such as `accelerator.backward` or DeepSpeed's `engine.backward`.
+        task: index of the task to double (default: the one with most tokens among those with a weight).
         compare_stock: also compute the stock loss, which needs the batch's full logits in memory.
-        tolerance: largest relative deviation; by default 1e-8 in float64, 1e-4 in float32, 0.05 in less or under
-            autocast.
-        group: the ranks of the step; all by default.
+        tolerance: largest relative deviation (default: 1e-8 in float64, 1e-4 in float32, 0.05 in lower precision or
+            under autocast).
+        group: the ranks of the step (default: all).
 
     Raises:
-        ValueError: no task of the batch has both tokens and a weight above 0, or no gradient was found
-            (DeepSpeed's ZeRO stages below 3 keep them to themselves).
+        ValueError: no task of the batch has both tokens and a weight above 0, or the parameters have no gradient
+            (DeepSpeed's ZeRO stages below 3 keep gradients to themselves).
     """
     run = handle.model if model is None else model
     step_backward = Tensor.backward if backward is None else backward
@@ -184,7 +184,7 @@ def _chosen_task(counts: StepCounts, weights: Tensor, task: int | None) -> int:
 def _normalizers(
     handle: BalanceState, batch: Mapping[str, Any], group: dist.ProcessGroup | None
 ) -> tuple[tuple[float, ...], float]:
-    """The normalizer that `begin_step` gives each rank, and their common value from each rank's own counts."""
+    """Return the normalizer that `begin_step` gives each rank, and the expected one from each rank's own counts."""
     begin_step(handle, [batch], averaged_over=1, group=group)
     ranks = dist.get_world_size(group) if dist.is_initialized() else 1
     rank = dist.get_rank(group) if ranks > 1 else 0
@@ -200,7 +200,7 @@ def _normalizers(
 def _plain_losses(
     handle: BalanceState, run: nn.Module, batch: Mapping[str, Any], compare_stock: bool
 ) -> tuple[float, float | None]:
-    """This rank's mean loss over its tokens, from the fused head and from the stock model, dropout alike."""
+    """Return this rank's mean loss over its tokens from the fused head and the stock model, with equal dropout."""
     handle.weights = torch.ones_like(handle.weights)
     plain = {name: value for name, value in batch.items() if name != "loss_token_weights"}
     if plain.get("loss_plan") is not None:
@@ -219,7 +219,7 @@ def _plain_losses(
 
 
 def _gradient_size(model: nn.Module, group: dist.ProcessGroup | None) -> float:
-    """Euclidean norm of all gradients over all ranks; under DDP every rank's copy counts, alike each time."""
+    """Return the Euclidean norm of all gradients over all ranks; under DDP every rank's copy counts, every time."""
     total = torch.zeros((), dtype=torch.float64)
     for parameter in model.parameters():
         local = _local_gradient(parameter)
@@ -232,7 +232,7 @@ def _gradient_size(model: nn.Module, group: dist.ProcessGroup | None) -> float:
 
 
 def _local_gradient(parameter: nn.Parameter) -> Tensor | None:
-    """This rank's part of a gradient; DeepSpeed's ZeRO-3 keeps it in buffers of its own."""
+    """Return this rank's part of a gradient; DeepSpeed's ZeRO-3 keeps it in its own buffers."""
     gradient: Any = parameter.grad
     if gradient is None:
         if _of_zero3(parameter) and parameter.requires_grad:
@@ -250,7 +250,7 @@ def _of_zero3(parameter: nn.Parameter) -> bool:
 
 
 def _forget_zero3_gradients(model: nn.Module) -> None:
-    """The next backward pass starts DeepSpeed's sums anew."""
+    """Let the next backward pass start DeepSpeed's sums from 0."""
     for optimizer in {p._z3_optimizer for p in model.parameters() if _of_zero3(p)}:  # type: ignore[attr-defined]
         optimizer.zero_grad()
 
@@ -263,7 +263,7 @@ def _tolerance(handle: BalanceState) -> float:
 
 @contextmanager
 def _restored(handle: BalanceState) -> Iterator[None]:
-    """Gradients, modes, random state and the handle's own state, put back afterwards."""
+    """Restore gradients, modes, random state and the handle's own state afterwards."""
     model = handle.model
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]

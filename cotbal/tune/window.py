@@ -1,4 +1,4 @@
-"""What is logged about each task between two logs."""
+"""The figures of each task between two logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cotbal.tune.counts import StepSums
 
 
 class LogWindow:
-    """Adds up the sums of several optimizer steps on their device, and turns them into figures to log.
+    """Adds up the sums of several optimizer steps on their device, and turns them into logged figures.
 
     >>> import torch
     >>> window = LogWindow(["caption", "vqa"])
@@ -28,13 +28,13 @@ class LogWindow:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the steps so far."""
+        """Forget all steps so far."""
         self._steps = 0
         self._sums: StepSums | None = None
         self._weights: Tensor | None = None
 
     def add(self, sums: StepSums, weights: Tensor) -> None:
-        """One more step, with the weights [T] it had. Waits for no device."""
+        """Add one step and its weights [T], without waiting for a device."""
         self._steps += 1
         if self._sums is None or self._weights is None:
             self._sums, self._weights = sums, weights.clone()
@@ -48,7 +48,7 @@ class LogWindow:
         self._weights = self._weights.to(weights.device) + weights
 
     def state_dict(self) -> dict[str, Any]:
-        """The steps so far, on the CPU, for a checkpoint."""
+        """Return the steps so far, on the CPU, for a checkpoint."""
         if self._sums is None or self._weights is None:
             return {"steps": 0}
         parts = {"loss": self._sums.loss, "tokens": self._sums.tokens, "correct": self._sums.correct}
@@ -56,7 +56,7 @@ class LogWindow:
         return {"steps": self._steps, **{name: value.cpu() for name, value in tensors.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from the steps of `state_dict`."""
+        """Continue from the steps of `state_dict`."""
         self.clear()
         self._steps = int(state["steps"])
         if self._steps:
@@ -64,7 +64,7 @@ class LogWindow:
             self._weights = state["weights"]
 
     def take(self) -> dict[str, float]:
-        """`loss/<task>`, `accuracy/<task>`, `tokens/<task>`, `weight/<task>`; and start anew."""
+        """Return `loss/<task>`, `accuracy/<task>`, `tokens/<task>` and `weight/<task>`, and start again."""
         if self._sums is None or self._weights is None:
             return {}
         columns = [part.tolist() for part in (self._sums.loss, self._sums.tokens, self._sums.correct)]

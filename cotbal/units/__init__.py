@@ -1,4 +1,4 @@
-"""Units: one training with its scoring each, how they are made, and what they leave.
+"""Units: each is one training with its scoring. How they are made, and what they leave.
 
-`stages` holds the stages (prepare, weigh, tune, report), `schedule` the units of a config.
+`stages` contains the stages (prepare, weigh, tune, report), `schedule` the units of a config.
 """

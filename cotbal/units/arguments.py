@@ -1,4 +1,4 @@
-"""`training` sections of a config, made into `transformers.TrainingArguments`."""
+"""Turn the `training` sections of a config into `transformers.TrainingArguments`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "save_total_limit": 2,
     "report_to": "none",
 }
-"""Where they differ from transformers': the method's published schedule, a readable curve, safe checkpoints."""
+"""Defaults that differ from transformers': the method's published schedule, a readable curve, safe checkpoints."""
 
 _OURS = {
     "output_dir": "each unit has its own folder under `output`",
@@ -35,12 +35,12 @@ _OURS = {
     "data_seed": "set `seed`, or `comparison.seeds`, at the top level",
     "resume_from_checkpoint": "units resume by themselves",
     "restore_callback_states_from_checkpoint": "units resume by themselves",
-    "ignore_data_skip": "a resumed unit has to see the data that was left",
+    "ignore_data_skip": "a resumed unit must see the remaining data",
     "save_only_model": "a unit could not be resumed from such checkpoints",
     "remove_unused_columns": "it would drop the task of each sample",
     "label_names": "the collator names the labels",
     "load_best_model_at_end": "there is no evaluation during training",
-    "auto_find_batch_size": "a unit's batches have to be the same when it is resumed",
+    "auto_find_batch_size": "a resumed unit must see the same batches",
     "disable_tqdm": "progress is shown by cotbal",
     "do_train": "cotbal decides what runs",
     "do_eval": "cotbal decides what runs",
@@ -71,7 +71,7 @@ _RENAMED = {
     "group_by_length": "`train_sampling_strategy: group_by_length`",
 }
 
-# These change how a unit is watched or how fast it goes, not what it computes (beyond rounding).
+# These change how a unit is logged or how fast it runs, not what it computes (beyond rounding).
 _INDIFFERENT_STARTS = ("logging_", "log_", "save_", "hub_", "push_to_hub", "trackio_", "eval_")
 _INDIFFERENT_TAILS = (
     "num_workers",
@@ -100,10 +100,10 @@ _INDIFFERENT = {
 
 
 def check_settings(settings: Mapping[str, Any], section: str) -> None:
-    """Refuse names that `TrainingArguments` lacks or cotbal sets itself, and values of another type.
+    """Refuse names that `TrainingArguments` lacks or cotbal sets itself, and values of a wrong type.
 
     Raises:
-        ConfigError: the key's path, what was found and what is accepted.
+        ConfigError: with the key's path, what was found and what is accepted.
     """
     known = {field.name for field in fields(TrainingArguments) if field.init}
     types = typing.get_type_hints(TrainingArguments)
@@ -114,10 +114,10 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
                 raise ConfigError(f"{path}: found {value!r}; expected one of {', '.join(_COTBALS[name])}")
             continue
         if name in _OURS:
-            raise ConfigError(f"{path}: not to be set here; {_OURS[name]}")
+            raise ConfigError(f"{path}: cannot be set here; {_OURS[name]}")
         if name not in known:
             renamed = f"it is now {_RENAMED[name]}" if name in _RENAMED else suggest(name, sorted(known))
-            raise ConfigError(f"{path}: TrainingArguments of transformers has no such setting; {renamed}")
+            raise ConfigError(f"{path}: transformers' TrainingArguments has no such setting; {renamed}")
         try:
             TypeAdapter(types[name], config={"arbitrary_types_allowed": True}).validate_python(value)
         except ValidationError as error:
@@ -150,7 +150,7 @@ def _is_not_finite(value: Any) -> bool:
 
 
 def training_settings(config: Config, stage: Stage) -> dict[str, Any]:
-    """Defaults, the config's `training`, and for the preparation what its own section changes.
+    """Combine the defaults, the config's `training` and, for the preparation, the changes of its own section.
 
     Raises:
         ConfigError: see `check_settings`.
@@ -177,7 +177,7 @@ def _is_indifferent(name: str) -> bool:
 
 
 def training_arguments(settings: Mapping[str, Any], folder: Path, seed: int) -> TrainingArguments:
-    """The arguments of one unit's training, whose checkpoints go to `folder`.
+    """Make the arguments of one unit's training, whose checkpoints go to `folder`.
 
     Raises:
         ConfigError: transformers refuses the settings; its message is passed on.

@@ -1,4 +1,4 @@
-"""Checkpoints that are known to be whole.
+"""Checkpoints that are known to be complete.
 
 The trainer writes a checkpoint file by file, so a kill can leave one that looks usable and is not. Once all of it
 is on the disk, a ``COMPLETE`` file with the seal of every file is added; whatever lacks it is thrown away before a
@@ -53,7 +53,7 @@ def is_complete(checkpoint: Path, *, deep: bool = False) -> bool:
 
 
 def discard_incomplete(folder: Path) -> list[Path]:
-    """Delete the checkpoints that are not whole; returns what was deleted."""
+    """Delete the incomplete checkpoints and return their paths."""
     broken = [path for _, path in _checkpoints(folder) if not is_complete(path)]
     for path in broken:
         shutil.rmtree(path)
@@ -86,7 +86,7 @@ def usable_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """Optimizer steps done at a checkpoint."""
+    """Return the number of optimizer steps at a checkpoint."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 

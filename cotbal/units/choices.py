@@ -1,4 +1,4 @@
-"""The metrics and strategies that a config names, made or refused before anything is run."""
+"""Make the metrics and strategies that a config names, or refuse them before anything runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["check_strategy", "make_strategy", "metric_of"]
 
 
 def metric_of(task: TaskConfig, index: int) -> Metric:
-    """The metric a task names.
+    """Return the metric that a task names.
 
     Raises:
-        ConfigError: there is no such metric.
+        ConfigError: no metric has that name.
     """
     try:
         return get_metric(str(task.metric))
@@ -30,12 +30,12 @@ def metric_of(task: TaskConfig, index: int) -> Metric:
 def make_strategy(
     settings: StrategyConfig, tasks: Sequence[str], seed: int, weights: TaskWeights | None
 ) -> Strategy:
-    """The strategy of a config, for these tasks in this order.
+    """Make a config's strategy for these tasks in this order.
 
-    ``fixed`` takes its weights by task name; ``rlw`` draws from the unit's seed unless it is given one.
+    `fixed` takes its weights by task name; `rlw` draws from the unit's seed unless it has its own.
 
     Raises:
-        ValueError: an unknown strategy or option, or a task without a weight.
+        ValueError: a strategy or option is unknown, or a task has no weight.
     """
     options = settings.options
     if settings.name == "cotbal" and weights is not None:
@@ -47,17 +47,17 @@ def make_strategy(
         unfit = sorted({*given} ^ {*tasks})
         if unfit:
             raise ValueError(
-                f"weights has to name every task once and no other; see {', '.join(map(str, unfit))}"
+                f"weights must name every task once and no other; check {', '.join(map(str, unfit))}"
             )
         options = options | {"weights": [given[task] for task in tasks]}
     return strategies.get(settings.name, len(tasks), **options)
 
 
 def check_strategy(settings: StrategyConfig, index: int, tasks: Sequence[str]) -> None:
-    """Refuse an unknown strategy or option before anything is run.
+    """Refuse an unknown strategy or option before anything runs.
 
     Raises:
-        ConfigError: the key's path and what is wrong.
+        ConfigError: with the key's path and what is wrong.
     """
     place = f"comparison.strategies[{index}]"
     if settings.name == "cotbal":

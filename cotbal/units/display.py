@@ -1,4 +1,4 @@
-"""Showing progress: bars on a terminal, lines in a log."""
+"""Show progress: bars on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LineProgress", "RichProgress", "show_time"]
 
 
 def show_time(seconds: float | None) -> str:
-    """Seconds as people say them: ``45 s``, ``12 min``, ``3 h 05 min``."""
+    """Write seconds as people say them: `45 s`, `12 min`, `3 h 05 min`."""
     if seconds is None:
         return "time left unknown"
     if seconds < 90:
@@ -28,7 +28,7 @@ def show_time(seconds: float | None) -> str:
 
 
 class _Base:
-    """Keeps the clock and the phase in hand; subclasses show them."""
+    """Keeps the clock and the current phase; subclasses show them."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -75,7 +75,7 @@ _DONE: dict[Phase, str] = {"train": "trained", "score": "scored"}
 
 
 class LineProgress(_Base):
-    """One line when a phase ends: for logs and pipes."""
+    """Prints one line at the end of each phase, for logs and pipes."""
 
     def end(self) -> None:
         current = self._current
@@ -90,7 +90,7 @@ class LineProgress(_Base):
 
 
 class _TimeLeft(ProgressColumn):
-    """The seconds that a task of the display carries."""
+    """Shows the seconds that a task of the display carries."""
 
     max_refresh = 0.5
 
@@ -101,7 +101,7 @@ class _TimeLeft(ProgressColumn):
 
 
 class RichProgress(_Base):
-    """Two bars: all units, and the unit in hand."""
+    """Shows two bars: all units, and the current unit."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)

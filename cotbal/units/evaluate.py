@@ -49,7 +49,7 @@ def answer(
     advance: Callable[[int], None] = lambda samples: None,
     source: str = "",
 ) -> list[Answer]:
-    """One answer per record: the generated text, or the mean loss of its answer tokens for a ``loss`` metric.
+    """Return one answer per record: the generated text or, for a `loss` metric, the mean loss of its answer tokens.
 
     Args:
         path: where answers are kept as they come; the complete batches already in it are not done again.
@@ -131,7 +131,7 @@ class _Generation:
 
 
 class _Losses:
-    """Mean loss of each record's answer tokens."""
+    """Return the mean loss of each record's answer tokens."""
 
     def __init__(self, model: PreTrainedModel, processor: Any, max_length: int | None) -> None:
         self.model = model
@@ -150,7 +150,7 @@ class _Losses:
 
 
 def teacher_forced_loss(model: PreTrainedModel, batch: dict[str, Any]) -> list[float]:
-    """Mean negative log-likelihood of each row's supervised tokens, [B] floats, in nats."""
+    """Return the mean negative log-likelihood of each row's supervised tokens, [B] floats, in nats."""
     inputs = {
         name: value for name, value in batch.items() if name not in ("labels", "loss_task_index", "loss_plan")
     }
@@ -250,7 +250,7 @@ def _finished_batches(
 
 
 def _to(batch: dict[str, Any], model: PreTrainedModel) -> dict[str, Any]:
-    """Tensors on the model's device, floating ones in its dtype."""
+    """Move tensors to the model's device, and floating ones to its dtype."""
     moved: dict[str, Any] = {}
     for name, value in batch.items():
         if isinstance(value, torch.Tensor):

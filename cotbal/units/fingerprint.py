@@ -1,4 +1,4 @@
-"""What a unit's result depends on, reduced to values that can be stored and compared."""
+"""Reduce what a unit's result depends on to values that can be stored and compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, or of its size and both ends where it is larger than 64 MiB."""
+    """Return the SHA-256 of a file's content or, above 64 MiB, of its size and both ends."""
     status = path.stat()
     return _digest(path, status.st_size, status.st_mtime_ns)
 
@@ -38,7 +38,7 @@ def _digest(path: Path, size: int, changed: int) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """One digest over the names and contents of all files directly in a folder."""
+    """Return one digest of the names and contents of all files directly in a folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         digest.update(f"{path.name}={file_digest(path)}\n".encode())
@@ -46,7 +46,7 @@ def folder_digest(folder: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that results can depend on."""
+    """Return the versions of the packages that results can depend on."""
     found = {"cotbal": __version__}
     for package in _PACKAGES:
         try:
@@ -57,7 +57,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """What changed between two nested values, one line a change, named by its path."""
+    """List what changed between two nested values, one line per change, named by its path."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         lines: list[str] = []
         for key in sorted({*old, *new}):

@@ -1,4 +1,4 @@
-"""The model and processor a config names, loaded as transformers loads them."""
+"""Load the model and processor that a config names, as transformers does."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def load_model(config: ModelConfig, folder: Path | None = None) -> PreTrainedMod
 
 
 def load_processor(config: ModelConfig) -> Any:
-    """The processor of a config: the model's own unless another is named; a tokenizer for text-only models.
+    """Load a config's processor: the one it names, else the model's own; a tokenizer for text-only models.
 
     Raises:
         ConfigError: transformers cannot load it.
@@ -82,9 +82,9 @@ def load_processor(config: ModelConfig) -> Any:
 
 
 def freeze(model: torch.nn.Module, names: tuple[str, ...]) -> None:
-    """Keep parts of a model fixed: each name is a module or parameter, given whole or by its last parts.
+    """Keep parts of a model fixed. Each name is a module or parameter, in full or by its last parts.
 
-    ``vision_tower`` freezes everything below ``model.vision_tower``.
+    `vision_tower` freezes everything below `model.vision_tower`.
 
     Raises:
         ConfigError: a name matches no parameter; the model's parts are listed.

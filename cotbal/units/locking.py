@@ -1,4 +1,4 @@
-"""One process at a time in a folder, and the next one is told who is there."""
+"""Let one process at a time work in a folder, and tell the next one who does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOLDER = ".lock.holder"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, which is made where it is missing. It ends with the process, however that ends.
+    """Hold the lock of `folder`, which is created if missing. The lock ends with the process, however that ends.
 
     Raises:
         ConfigError: another process holds it; its number, its host and since when. Or the file system has no locks.
@@ -55,7 +55,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _holder(folder: Path) -> str:
-    """Who holds the lock, as far as it has said so: it may have taken it this very moment."""
+    """Say who holds the lock, unless they took it this very moment and have not said so yet."""
     try:
         found = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
         return f"process {found['pid']} on {found['host']} since {found['since']}"

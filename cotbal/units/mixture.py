@@ -22,7 +22,7 @@ Split = Literal["train", "validation", "test"]
 
 
 class RecordDataset(Dataset[Record]):
-    """Records as a dataset; everything the processor does is left to the collator."""
+    """Records as a dataset; the collator does all processing."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = list(records)
@@ -35,19 +35,18 @@ class RecordDataset(Dataset[Record]):
 
 
 class Mixture:
-    """Reads each file of a config when it is first needed, and keeps what it read.
+    """Reads each file of a config when it is first needed, and keeps the records.
 
     Attributes:
-        problems: broken records that were skipped, in the order they were met.
-        files_read: the files that have been read so far.
+        problems: broken records that were skipped, in the order of reading.
+        files_read: the files read so far.
     """
 
     def __init__(self, config: Config) -> None:
         missing = config.missing_paths()
         if missing:
             lines = [
-                f"{key}: there is no {'folder' if '.images' in key else 'file'} {path}"
-                for key, path in missing
+                f"{key}: no such {'folder' if '.images' in key else 'file'}: {path}" for key, path in missing
             ]
             raise ConfigError("the config names files that do not exist\n  " + "\n  ".join(lines))
         self.config = config
@@ -58,15 +57,15 @@ class Mixture:
         self._preparations: dict[int, dict[str, list[Record]]] = {}
 
     def task(self, name: str) -> TaskConfig:
-        """The config of a task."""
+        """Return the config of a task."""
         return self._tasks[name]
 
     def records(self, task: str, split: Split) -> list[Record]:
-        """All records of one split of a task.
+        """Return all records of one split of a task.
 
         Raises:
-            ConfigError: the split holds no usable record.
-            ValueError: a broken record where `bad_records` is ``refuse``.
+            ConfigError: the split has no usable record.
+            ValueError: a record is broken and `bad_records` is `refuse`.
         """
         key = (task, split)
         if key not in self._records:
@@ -82,7 +81,7 @@ class Mixture:
         return self._records[key]
 
     def training_set(self, unit: Unit) -> list[Record]:
-        """What a unit is trained on: a preparation set, or all training data of its tasks."""
+        """Return a unit's training data: a preparation set, or all training data of its tasks."""
         if unit.stage == "tune":
             return [record for task in unit.train_tasks for record in self.records(task, "train")]
         subsets = self.subset_seed(unit)
@@ -104,11 +103,11 @@ class Mixture:
         return unit.preparation
 
     def training_files(self, unit: Unit) -> dict[str, Any]:
-        """Digests of the files a unit is trained on, by task."""
+        """Return digests of the files that a unit is trained on, by task."""
         return {task: self._digests(task, "train") for task in unit.train_tasks}
 
     def scoring_files(self, unit: Unit, task: str) -> list[str]:
-        """Digests of the files a unit is scored on for one task."""
+        """Return digests of the files that a unit is scored on for one task."""
         return self._digests(task, unit.split)
 
     def _digests(self, task: str, split: Split) -> list[str]:

@@ -1,4 +1,4 @@
-"""Progress of a schedule: what is done of it, and the time that is left, whoever shows it."""
+"""Progress of a schedule: what is done and how much time is left, independent of the display."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Clock", "Phase", "ScheduleProgress", "UnitPhase"]
 
 Phase = Literal["train", "score"]
 
-# Before anything of a phase was timed: scoring a sample is taken to cost this much of training on one.
+# Until a phase has been timed, scoring a sample is assumed to take this share of training on one.
 _ASSUMED_RATIO = {"train": 1.0, "score": 0.5}
 
 
 @dataclass(frozen=True)
 class UnitPhase:
-    """One phase of a unit, and how many samples are left to train on or to score in it."""
+    """One phase of a unit, and the number of samples left to train on or to score in it."""
 
     unit: str
     phase: Phase
@@ -26,9 +26,9 @@ class UnitPhase:
 
 
 class Clock:
-    """Time left, from how long samples of each phase have taken so far.
+    """Estimates the time left from how long the samples of each phase have taken so far.
 
-    Feed it what is done; it knows nothing of how it is shown.
+    Tell it what is done; it does not depend on the display.
     """
 
     def __init__(self, phases: Iterable[UnitPhase], now: Callable[[], float] = time.monotonic) -> None:
@@ -41,23 +41,23 @@ class Clock:
 
     @property
     def done(self) -> int:
-        """Samples of all phases that are done."""
+        """The finished samples of all phases."""
         return self.total - sum(self._left.values())
 
     @property
     def units(self) -> tuple[int, int]:
-        """How many units have nothing left to do, and how many there are."""
+        """The number of finished units, and the number of all units."""
         left: dict[str, int] = {}
         for (unit, _), samples in self._left.items():
             left[unit] = left.get(unit, 0) + samples
         return sum(samples == 0 for samples in left.values()), len(left)
 
     def start(self) -> None:
-        """Time is taken from here; what came before is not counted."""
+        """Start timing now; what came before does not count."""
         self._mark = self._now()
 
     def advance(self, unit: str, phase: Phase, samples: int) -> None:
-        """So many samples were done since the last call."""
+        """Record the samples done since the last call."""
         now = self._now()
         self._seconds[phase] += now - self._mark
         self._samples[phase] += samples
@@ -65,12 +65,12 @@ class Clock:
         self.skip(unit, phase, samples)
 
     def skip(self, unit: str, phase: Phase, samples: int | None = None) -> None:
-        """So many samples (all that are left, if None) need no work any more."""
+        """Record samples (None: all that are left) that need no more work."""
         left = self._left.get((unit, phase), 0)
         self._left[unit, phase] = 0 if samples is None else max(0, left - samples)
 
     def left(self, unit: str | None = None, phase: Phase | None = None) -> float | None:
-        """Seconds left for everything, or for one phase of one unit; None while nothing has been timed."""
+        """Return the seconds left for everything, or for one phase of one unit; None until something is timed."""
         rates = {key: self._seconds[key] / count for key, count in self._samples.items() if count}
         if not rates:
             return None
@@ -84,19 +84,19 @@ class Clock:
 
 
 class ScheduleProgress(Protocol):
-    """What is told of the units as they are made."""
+    """Receives progress while units are made."""
 
     def follow(self, phases: Iterable[UnitPhase]) -> AbstractContextManager[object]:
-        """All phases that are to come; entered before the first begins."""
+        """Enter all coming phases, before the first begins."""
 
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
-        """A phase of a unit begins, `done` samples of it already finished."""
+        """Begin a phase of a unit, of which `done` samples are already finished."""
 
     def advance(self, samples: int) -> None:
-        """So many samples more of the phase in hand."""
+        """Add finished samples of the current phase."""
 
     def end(self) -> None:
-        """The phase in hand has ended."""
+        """End the current phase."""
 
     def say(self, message: str) -> None:
-        """A line for the reader."""
+        """Show a line to the reader."""

@@ -1,4 +1,4 @@
-"""What a output folder holds, gathered into the values a report is made from."""
+"""Gather the contents of an output folder into the values that a report is made from."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _directions(manifests: Mapping[str, Manifest | None]) -> dict[str, bool]:
 
 
 def measure_scores(config: Config, scores: ScoreTable) -> Measurement:
-    """`measure` with the settings of a config."""
+    """Call `measure` with a config's settings."""
     settings = config.weighing
     return measure(
         scores,
@@ -69,7 +69,7 @@ def measure_scores(config: Config, scores: ScoreTable) -> Measurement:
 
 
 def report_input(config: Config) -> ReportInput:
-    """Everything done so far; what is missing stays empty."""
+    """Gather everything done so far; what is missing stays empty."""
     folder = OutputFolder(config.output)
     schedule = make_schedule(config)
     manifests = {unit.name: folder.unit(unit.name).manifest() for unit in schedule.units}
@@ -135,7 +135,7 @@ def _comparison(
 
 
 def _curves(folder: OutputFolder, unit: Unit) -> list[Curve]:
-    """The training loss of each task, from the log entries that have one."""
+    """Return each task's training loss, from the log entries that have one."""
     model = SINGLE if unit.stage == "tune" and unit.strategy is None else unit.model
     points: dict[str, dict[int, float]] = {}
     for entry in folder.unit(unit.name).log():

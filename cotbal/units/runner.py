@@ -1,4 +1,4 @@
-"""Running units: what is missing is done, what is done is kept, what no longer fits the config is refused."""
+"""Run units: do what is missing, keep what is done, and refuse what no longer fits the config."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Runner:
 
     Args:
         config: what to run.
-        progress: told of everything that is done.
-        redo: discard what no longer fits the config in place of refusing.
+        progress: receives everything that is done.
+        redo: discard what no longer fits the config instead of refusing it.
 
     Raises:
-        ConfigError: a metric, strategy or setting is unknown, or a file is missing; nothing was run.
+        ConfigError: a metric, strategy or setting is unknown, or a file is missing; nothing has run.
     """
 
     def __init__(self, config: Config, progress: ScheduleProgress, *, redo: bool = False) -> None:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         if processes > 1:
             raise ConfigError(
-                f"WORLD_SIZE is {processes}: a unit cannot be spread over several processes by this version; start "
+                f"WORLD_SIZE is {processes}: this version cannot spread a unit over several processes; start "
                 "cotbal itself, without torchrun or accelerate launch"
             )
         self.config = config
@@ -84,10 +84,10 @@ class Runner:
         """Do what is missing of these units, in order.
 
         Args:
-            weights: weight of every task, for units that are tuned with the measured weights.
+            weights: the weight of every task, for units that are tuned with the measured weights.
 
         Raises:
-            UnitChangedError: finished units were made from something else; nothing was run.
+            UnitChangedError: finished units were made from something else; nothing has run.
         """
         chosen = list(units)
         manifests = self.check(chosen, weights)
@@ -99,7 +99,7 @@ class Runner:
         return self.staleness.check(units, weights, redo=self.redo)
 
     def remaining(self, units: Iterable[Unit]) -> list[UnitPhase]:
-        """What these units still have to do, in samples; counts for those that wait for weights too."""
+        """Return the samples that these units still have to process, including those that wait for weights."""
         phases: list[UnitPhase] = []
         for unit in units:
             manifest = self.folder.unit(unit.name).manifest()
@@ -117,7 +117,7 @@ class Runner:
             self.folder.write_problems(problems, self.mixture.files_read)
         if problems:
             self.progress.say(
-                f"left out {len(problems)} broken records, the first is {problems[0]}; all are listed in "
+                f"left out {len(problems)} broken records, the first being {problems[0]}; all are listed in "
                 f"{self.folder.bad_records}"
             )
 
@@ -127,7 +127,7 @@ class Runner:
             return
         if manifest.state == "trained" and not folder.model.is_dir():
             raise ConfigError(
-                f"{folder.model}: there is no such folder, but the unit is marked as trained; delete {folder.path} "
+                f"{folder.model}: no such folder, but the unit is marked as trained; delete {folder.path} "
                 "to train it again"
             )
         with plain_faults(folder.path):
@@ -182,7 +182,7 @@ class Runner:
         return make_strategy(unit.strategy, unit.train_tasks, unit.seed, weights)
 
     def _score(self, unit: Unit, folder: UnitFolder, manifest: Manifest) -> None:
-        """Score the saved model: what is scored is what is kept, whether or not this call trained it."""
+        """Score the saved model, even if this call trained it, so that what is scored is what is kept."""
         started = time.monotonic()
         scores: list[SampleScore] = []
         if unit.scored_tasks:
@@ -223,16 +223,16 @@ class Runner:
             shutil.rmtree(folder.model, ignore_errors=True)
 
     def _tell_hopeless(self, unit: Unit, scores: Sequence[SampleScore]) -> None:
-        """Say at once what would stop the weighing when all units are done: a task of undefined difficulty."""
+        """Warn at once of what would stop the weighing after all units: a task of undefined difficulty."""
         for task in unit.scored_tasks if unit.stage == "prepare" else ():
             stated = self.mixture.task(task).higher_is_better
             higher = self.metrics[task].higher_is_better if stated is None else stated
             decisive = plus_model(task) if higher else MINI
             if unit.model == decisive and sum(score.score for score in scores if score.task == task) <= 0:
                 self.progress.say(
-                    f"warning: {unit.model} scores 0 on task '{task}', so its difficulty is undefined and weighing "
-                    "will stop there. Stop now and give it a metric with a finer scale, a longer preparation or an "
-                    "explicit `weight`"
+                    f"warning: {unit.model} scores 0 on task '{task}', so its difficulty is undefined and "
+                    "weighing will stop there. Stop now and give the task a metric with a finer scale, a longer "
+                    "preparation or an explicit `weight`"
                 )
 
     def _score_task(
@@ -264,9 +264,9 @@ class Runner:
         ).device
 
     def _training_samples(self, unit: Unit) -> int:
-        """Samples the whole training of a unit sees, over all epochs."""
+        """Return the number of samples that a unit's whole training sees, over all epochs."""
         settings = self.settings[unit.stage]
-        # Read even where the number of steps is given: a broken record should be met now, not hours later.
+        # Read the data even if the number of steps is given, to find a broken record now and not hours later.
         records = self.mixture.training_set(unit)
         if settings.get("max_steps", -1) > 0:
             accumulated = settings.get("gradient_accumulation_steps", 1)

@@ -1,4 +1,4 @@
-"""Which units a config asks for: the N + 1 of the preparation, then the tuned ones on every seed."""
+"""The units that a config asks for: the N + 1 of the preparation, then the tuned ones for every seed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 @dataclass(frozen=True)
 class Unit:
-    """One training and the evaluation that follows it, in a folder of its own.
+    """One training with its scoring, in its own folder.
 
     Attributes:
-        name: name of the folder, such as ``plus_vqa`` or ``cotbal-seed1``.
-        model: id of what is trained: ``mini``, ``plus_<task>``, ``single_<task>`` or a strategy's name.
-        stage: what `prepare` makes is scored on validation sets, what `tune` makes on test sets.
-        seed: of data order, dropout and everything else random.
+        name: name of the folder, such as `plus_vqa` or `cotbal-seed1`.
+        model: id of what is trained: `mini`, `plus_<task>`, `single_<task>` or a strategy's name.
+        stage: `prepare` scores on validation sets, `tune` on test sets.
+        seed: seeds data order, dropout and everything else random.
         train_tasks: tasks of the mixture it is trained on, in the config's order.
         scored_tasks: tasks it is scored on, in the config's order.
         strategy: how tasks are weighted; None weights all alike.
@@ -44,40 +44,40 @@ class Unit:
 
     @property
     def split(self) -> Literal["validation", "test"]:
-        """The data it is scored on."""
+        """The split that it is scored on."""
         return "validation" if self.stage == "prepare" else "test"
 
     @property
     def needs_weights(self) -> bool:
-        """Whether it is trained with the measured weights, and so waits for them."""
+        """Whether it is trained with the measured weights and must wait for them."""
         return self.strategy is not None and self.strategy.name == "cotbal"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """All units of a config, in the order they run in."""
+    """All units of a config, in the order in which they run."""
 
     units: tuple[Unit, ...]
 
     def of(self, stage: Stage) -> tuple[Unit, ...]:
-        """The units of one stage."""
+        """Return the units of one stage."""
         return tuple(unit for unit in self.units if unit.stage == stage)
 
     def unit(self, name: str) -> Unit:
-        """The unit of that name.
+        """Return the unit with that name.
 
         Raises:
-            ConfigError: there is none; the names that exist are listed.
+            ConfigError: no unit has that name; the known names are listed.
         """
         for unit in self.units:
             if unit.name == name:
                 return unit
         names = ", ".join(unit.name for unit in self.units)
-        raise ConfigError(f"there is no unit '{name}' in the schedule; its units are {names}")
+        raise ConfigError(f"no unit '{name}'; known units: {names}")
 
 
 def make_schedule(config: Config) -> Schedule:
-    """The schedule of a config; a pure function of it, reading no file.
+    """Return the schedule of a config, without reading any file.
 
     A mixture of N measured tasks gives ``mini`` and N ``plus_<task>`` units for each seed of the preparation (with
     ``-seed<seed>`` behind, but for the config's own seed), and for each seed of the comparison one unit per strategy
@@ -124,6 +124,6 @@ def make_schedule(config: Config) -> Schedule:
     clash = sorted({unit.name for unit in units if names[unit.name.casefold()] > 1})
     if clash:
         raise ConfigError(
-            f"two units would share the folder {clash[0]!r}; rename the task or `label` the strategy it comes from"
+            f"two units would share the folder {clash[0]!r}; rename the task, or give the strategy a `label`"
         )
     return Schedule(tuple(units))

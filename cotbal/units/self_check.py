@@ -1,4 +1,4 @@
-"""One batch of a config's own data through its own model and training settings, to prove that the weights act."""
+"""Prove with one batch of a config's own data, model and training settings that the weights act."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _ONE_STEP: dict[str, Any] = {
 
 
 class _Finished(Exception):
-    """The check is done; the training it was part of ends here."""
+    """The check is done, which ends the training that it was part of."""
 
 
 class _CheckingTrainer(TaskBalancedTrainer):
-    """Verifies in place of its first training step: the model is wrapped, sharded and cast as training would."""
+    """Verifies instead of the first training step, with the model wrapped, sharded and cast as in training."""
 
     verification: Verification | None = None
 
@@ -55,19 +55,19 @@ class _CheckingTrainer(TaskBalancedTrainer):
 def check_weights(config: Config, weights: Mapping[str, float] | None = None) -> tuple[Verification, str]:
     """Double one task's weight on a batch of the config's first records, and compare the gradient with the formula.
 
-    The batch goes through what a tuning of this config goes through: its model, processor, adapters and
-    `training` settings, and the launcher this process was started by (torchrun, accelerate launch); every process
-    must call. Nothing is trained, and nothing is written but to a temporary folder.
+    The batch takes the path of a real tuning of this config: its model, processor, adapters and `training` settings,
+    under the launcher that started this process (torchrun, accelerate launch). Every process must call. Nothing is
+    trained, and nothing is written except to a temporary folder.
 
     Args:
         config: the mixture.
-        weights: of every task of the mixture; 1 for all by default.
+        weights: the weight of every task of the mixture (default: 1 for all).
 
     Returns:
-        What was found, and the name of the task whose weight was doubled.
+        The result, and the name of the task whose weight was doubled.
 
     Raises:
-        ConfigError: the settings are refused by transformers.
+        ConfigError: transformers refuses the settings.
         ValueError: see `cotbal.tune.verify`.
     """
     tasks = [task.name for task in config.tasks]
@@ -102,7 +102,7 @@ def check_weights(config: Config, weights: Mapping[str, float] | None = None) ->
 
 
 def first_records(config: Config, count: int) -> Sequence[Record]:
-    """At least `count` training records, one of each task in turn."""
+    """Return at least `count` training records, one of each task in turn."""
     mixture = Mixture(config)
     lists = [mixture.records(task.name, "train") for task in config.tasks]
     turns = itertools.chain.from_iterable(zip(*(itertools.cycle(records) for records in lists), strict=True))

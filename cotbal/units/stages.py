@@ -1,4 +1,4 @@
-"""The stages of the whole job, each a function of a config and what earlier stages left in its output folder.
+"""The stages, each a function of a config and of what earlier stages left in its output folder.
 
     prepare -> weigh -> tune -> report
 
@@ -44,10 +44,10 @@ __all__ = [
 
 
 def prepare(config: Config, progress: ScheduleProgress, *, redo: bool = False) -> ScoreTable:
-    """Run mini and every plus unit, and write their scores to ``scores.csv``.
+    """Run mini and every plus unit, and write their scores to `scores.csv`.
 
     Raises:
-        ConfigError: the config asks for something impossible, or no longer fits what was done.
+        ConfigError: the config asks for something impossible, or no longer fits the finished units.
     """
     if not config.measured_tasks:
         raise ConfigError("no task has a `validation` set, so there is nothing to prepare or to measure")
@@ -98,10 +98,10 @@ def _scores_of_seed(runner: Runner, seed: int) -> ScoreTable:
 
 
 def weigh(config: Config) -> TaskWeights:
-    """Measure and weigh what the preparation found; writes ``weights.json``.
+    """Turn the preparation's scores into weights, and write `weights.json`.
 
     Raises:
-        ConfigError: there is no ``scores.csv`` yet.
+        ConfigError: `scores.csv` does not exist yet.
     """
     folder = OutputFolder(config.output)
     if not folder.scores_csv.is_file():
@@ -121,12 +121,12 @@ def weigh(config: Config) -> TaskWeights:
 
 
 def mixture_weights(config: Config, measured: TaskWeights | None) -> TaskWeights | None:
-    """The weights of all tasks of the mixture, in the config's order: measured, or given in the config.
+    """Return the weights of all tasks of the mixture in the config's order: measured, or given in the config.
 
-    None where tasks are to be measured and have not been.
+    None if tasks remain to be measured.
 
     Raises:
-        ConfigError: the weights are of other tasks than the config's, or a given one is not the config's.
+        ConfigError: the weights are for other tasks than the config's, or a given weight differs from the config's.
     """
     explicit = {task.name: task.weight for task in config.tasks if task.weight is not None}
     names = [task.name for task in config.tasks]
@@ -147,7 +147,7 @@ def mixture_weights(config: Config, measured: TaskWeights | None) -> TaskWeights
 
 
 def _explicit_weights(weights: Mapping[str, float]) -> TaskWeights:
-    """The weights of a mixture in which nothing is measured."""
+    """Return the weights of a mixture in which nothing is measured."""
     none = np.full(len(weights), np.nan)
     values = np.array(list(weights.values()))
     return TaskWeights(tuple(weights), values, none, none, none, 0.5, None, Provenance.here("arrays"))
@@ -156,13 +156,13 @@ def _explicit_weights(weights: Mapping[str, float]) -> TaskWeights:
 def tune(
     config: Config, progress: ScheduleProgress, *, weights: TaskWeights | None = None, redo: bool = False
 ) -> tuple[Unit, ...]:
-    """Run every unit of this stage: strategies and, where asked for, single tasks, on each seed.
+    """Run every unit of this stage: the strategies and, if requested, single tasks, for each seed.
 
     Args:
-        weights: measured weights to use in place of the output folder's ``weights.json``.
+        weights: measured weights to use instead of the output folder's `weights.json`.
 
     Raises:
-        ConfigError: see `prepare`; also weights are needed and there are none.
+        ConfigError: as in `prepare`; also if weights are needed and missing.
     """
     from cotbal.units.runner import Runner
 
@@ -183,10 +183,10 @@ def saved_weights(config: Config) -> TaskWeights | None:
 
 
 def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False) -> TaskWeights | None:
-    """Prepare, weigh and tune, under one progress display; returns the measured weights.
+    """Prepare, weigh and tune with one progress display, and return the measured weights.
 
     Raises:
-        ConfigError: see `prepare`.
+        ConfigError: as in `prepare`.
     """
     from cotbal.units.runner import Runner
 
@@ -194,7 +194,7 @@ def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False
     prepared = runner.schedule.of("prepare")
     tuned = runner.schedule.of("tune")
     runner.check(prepared)
-    # What needs no measured weights can be checked before the first hour is spent.
+    # Check everything that needs no measured weights before the first hour is spent.
     runner.check([unit for unit in tuned if not unit.needs_weights])
     weights: TaskWeights | None = None
     with progress.follow(runner.remaining((*prepared, *tuned))):
@@ -207,7 +207,7 @@ def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False
 
 
 def check_weights(config: Config) -> tuple[Verification, str]:
-    """Prove on one batch that task weights act; with the measured weights where there are any, else with 1 for all.
+    """Prove on one batch that task weights act, with the measured weights if there are any, else with 1 for all.
 
     See `cotbal.units.self_check.check_weights`.
     """
@@ -218,7 +218,7 @@ def check_weights(config: Config) -> tuple[Verification, str]:
 
 
 def write_report(config: Config) -> tuple[ReportInput, Path]:
-    """Write the report of what has been done so far; returns what is in it and the path of its page."""
+    """Write the report of what has been done so far, and return its values and the path of its page."""
     from cotbal.report.write import write_report as write
 
     values = report_input(config)
@@ -229,7 +229,7 @@ def run_unit(config: Config, name: str, progress: ScheduleProgress) -> None:
     """Run one unit of the schedule in this process.
 
     Raises:
-        ConfigError: see `prepare`; also there is no such unit.
+        ConfigError: as in `prepare`; also if no unit has that name.
     """
     from cotbal.units.runner import Runner
 
@@ -243,7 +243,7 @@ def run_unit(config: Config, name: str, progress: ScheduleProgress) -> None:
 def weigh_source(
     source: Path, output: Path | None, temperature: float | None, lower_is_better: Sequence[str]
 ) -> tuple[TaskWeights, Path]:
-    """Weights from a CSV of scores, an output folder, or a config; returns them and where they were saved.
+    """Weigh a CSV of scores, an output folder, or a config; return the weights and where they were saved.
 
     Raises:
         ConfigError: the source is none of these, or an option does not apply to it.
@@ -261,7 +261,7 @@ def weigh_source(
     path = OutputFolder(source).scores_csv if source.is_dir() else source
     if not path.is_file():
         raise ConfigError(
-            f"{path}: there is no such file; give a config (.yaml), the output folder of a prepared one, or a CSV"
+            f"{path}: no such file; give a config (.yaml), the output folder of a prepared one, or a CSV"
         )
     higher: Mapping[str, bool] | None = None
     if lower_is_better:

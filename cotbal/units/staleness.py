@@ -1,4 +1,4 @@
-"""Whether what a unit was made from is still what the config says; stale results are refused or discarded."""
+"""Refuse or discard stale results: units made from something else than the config now says."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class UnitChangedError(ConfigError):
 
 
 class Staleness:
-    """Compares what the units in a folder were made from with what the config now says.
+    """Compares what a folder's units were made from with what the config now says.
 
     Args:
         config: the config.
-        folder: where its units are.
+        folder: the folder of its units.
         mixture: its data.
-        metrics: of every task that has one.
+        metrics: the metric of every task that has one.
         settings: training settings by stage.
     """
 
@@ -54,7 +54,7 @@ class Staleness:
     def check(
         self, units: Sequence[Unit], weights: TaskWeights | None = None, *, redo: bool = False
     ) -> dict[str, Manifest]:
-        """The manifest each unit has or is to have; stale results are refused, or discarded with `redo`.
+        """Return the present or future manifest of each unit; refuse stale results, or discard them with `redo`.
 
         Raises:
             UnitChangedError: what changed, unit by unit, and what to do.
@@ -102,10 +102,10 @@ class Staleness:
         return manifests
 
     def describe(self, unit: Unit, weights: TaskWeights | None = None) -> Manifest:
-        """The manifest of a unit that has not begun: everything its result depends on.
+        """Return the manifest of a unit that has not begun: everything that its result depends on.
 
         Raises:
-            ConfigError: it is tuned with measured weights and there are none.
+            ConfigError: the unit needs measured weights, and there are none.
         """
         config = self.config
         if unit.needs_weights and weights is None:

@@ -1,4 +1,4 @@
-"""How far the units of a config are, as a table; reads only."""
+"""Show in a table how far a config's units are; only reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["status_table"]
 
 
 def status_table(config: Config) -> RenderableType:
-    """One row a unit, then the products of the stages that are there."""
+    """Make a table with one row per unit, then the results of the stages that exist."""
     folder = OutputFolder(config.output)
     table = Table(title=str(folder.path), title_justify="left", box=None, pad_edge=False)
     for heading in ("unit", "stage", "state", "steps", "training", "scoring"):

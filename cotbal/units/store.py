@@ -1,6 +1,6 @@
-"""The output folder on disk: what each unit is, how far it is, and writes that a kill cannot tear.
+"""The output folder on disk: what each unit is, how far it is, and writes that survive a kill.
 
-Layout of ``OUTPUT``::
+Layout of `OUTPUT`:
 
     units/<unit>/manifest.json      what the unit is made from, its state, versions, times
                  checkpoints/       while it trains; a finished checkpoint holds a COMPLETE file
@@ -45,14 +45,14 @@ _GRAVE = re.compile(r"\.discarded-.+-[0-9a-f]{8}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file whole, making its folder where it is missing."""
+    """Replace a whole file, and make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         stream.write(text)
 
 
 def json_line(values: Mapping[str, Any]) -> str:
-    """Values as one line of JSON, in readable letters unless there is one that UTF-8 cannot hold."""
+    """Write values as one line of JSON, in readable letters unless UTF-8 cannot encode one."""
     line = json.dumps(dict(values), ensure_ascii=False, sort_keys=True)
     try:
         line.encode()
@@ -67,11 +67,11 @@ class Manifest:
 
     Attributes:
         training: everything its weights depend on, as nested values.
-        scoring: everything its scores depend on besides, per task.
-        state: ``planned``, ``trained`` (its model is saved) or ``scored`` (nothing is left to do).
-        versions: of the packages it was run with.
+        scoring: everything else that its scores depend on, per task.
+        state: `planned`, `trained` (its model is saved) or `scored` (nothing is left to do).
+        versions: the versions of the packages that made it.
         seconds: time spent training and scoring, over all calls.
-        samples: how many samples were trained on (all epochs) and scored.
+        samples: the number of samples trained on (all epochs) and scored.
         steps: optimizer steps of the training.
         finished: when it was scored, in UTC; empty before.
         divergences: the retries of a training that diverged, each with the step, what was seen, and the learning rate
@@ -98,7 +98,7 @@ class Manifest:
     schema: int = SCHEMA
 
     def advanced(self, state: State, **changes: Any) -> Manifest:
-        """The same unit in another state."""
+        """Return the same unit in another state."""
         return replace(self, state=state, **changes)
 
 
@@ -135,10 +135,10 @@ class UnitFolder:
         self._log = path / "log.jsonl"
 
     def manifest(self) -> Manifest | None:
-        """The manifest, or None where the unit was never begun.
+        """Return the manifest, or None if the unit has not begun.
 
         Raises:
-            ConfigError: the file is there but is not a manifest of this version.
+            ConfigError: the file exists but is not a manifest of this version.
         """
         try:
             values = json.loads(self._manifest.read_bytes())
@@ -209,7 +209,7 @@ class UnitFolder:
         return damage(self.model, seals, deep=deep, extra=lambda name: not name.endswith(".md"))
 
     def discard_scores(self) -> None:
-        """Forget scores and predictions; the trained model stays."""
+        """Delete scores and predictions; the trained model stays."""
         self._scores.unlink(missing_ok=True)
         shutil.rmtree(self.predictions, ignore_errors=True)
 
@@ -246,7 +246,7 @@ class OutputFolder:
         self.report = path / "report"
 
     def unit(self, name: str) -> UnitFolder:
-        """The folder of the unit of that name, whether or not it exists."""
+        """Return the folder of the unit with that name, whether or not it exists."""
         return UnitFolder(self.units / name)
 
     def manifests(self) -> Iterator[tuple[UnitFolder, Manifest]]:
@@ -290,7 +290,7 @@ class OutputFolder:
         return found
 
     def problems(self) -> tuple[Problem, ...]:
-        """The broken records that were left out, as far as files have been read."""
+        """Return the broken records that were left out of the files read so far."""
         if not self.bad_records.is_file():
             return ()
         try:
@@ -302,7 +302,7 @@ class OutputFolder:
             ) from None
 
     def write_problems(self, problems: Iterable[Problem], read: Container[Path]) -> None:
-        """Replace what is known of the files that were read; of others it stays."""
+        """Replace the broken records of the files that were read, and keep those of other files."""
         kept = [problem for problem in self.problems() if problem.file not in read]
         entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in (*kept, *problems)]
         write_text(self.bad_records, "".join(json_line(entry) for entry in entries))

@@ -1,4 +1,4 @@
-"""Training one unit with the Hugging Face Trainer, from its last whole checkpoint where there is one."""
+"""Train one unit with the Hugging Face Trainer, from its last complete checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Trained:
 
 
 class _Watch(TrainerCallback):
-    """Marks finished checkpoints and passes progress on, in samples."""
+    """Marks finished checkpoints, and reports progress in samples."""
 
     def __init__(self, advance: Callable[[int], None], samples: int) -> None:
         self.advance = advance
@@ -50,7 +50,7 @@ class _Watch(TrainerCallback):
         self.told = 0
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # A resumed unit's earlier steps were told by the caller.
+        # The caller has already reported a resumed unit's earlier steps.
         self.told = self._done(state)
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -81,10 +81,10 @@ def train(
     learning_rate_scale: float = 1.0,
     say: Callable[[str], None] = lambda message: None,
 ) -> Trained:
-    """Train a unit and save its model in ``folder.model``.
+    """Train a unit and save its model in `folder.model`.
 
-    The result is the same, bit for bit on one machine, whether or not the training was interrupted: data order and
-    every random state come from the unit's seed or from the checkpoint.
+    On one machine the result is the same, bit for bit, whether or not the training was interrupted: data order and
+    all random states come from the unit's seed or from the checkpoint.
 
     Args:
         samples: how many samples the whole training sees, for progress.
@@ -160,7 +160,7 @@ def _save(model: PreTrainedModel, processor: Any, folder: UnitFolder) -> None:
 
 
 def release_memory() -> None:
-    """Give back what an ended unit held, before the next one is loaded."""
+    """Free the memory of an ended unit before the next one is loaded."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

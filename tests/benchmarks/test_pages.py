@@ -23,9 +23,23 @@ def test_the_page_is_what_the_result_files_make() -> None:
 @measured
 def test_the_figures_in_the_readme_are_what_the_result_files_make() -> None:
     readme = (ROOT / pages.README).read_text()
-    block = pages.readme_block(pages.load())
-    assert block.count("\n") > 2, "no head-line result file"
-    assert pages.with_readme_block(readme, block) == readme, "run `make docs`"
+    files = pages.load()
+    assert pages.readme_block(files).count("\n") > 2, "no result file has a case for the README's table"
+    assert pages.with_readme_blocks(readme, files) == readme, "run `make docs`"
+
+
+@measured
+def test_a_readme_without_a_block_to_fill_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 generated blocks named 'headline'"):
+        pages.with_readme_blocks("# CoTBal\n", pages.load())
+
+
+@measured
+def test_pictures_are_small_and_name_no_outside_file() -> None:
+    for path, text in pages.render(pages.load()).items():
+        if path.suffix == ".svg":
+            assert len(text) < 16 * 1024, f"{path} has {len(text)} bytes"
+            assert "http" not in text.replace("http://www.w3.org/2000/svg", ""), path
 
 
 def test_seconds_have_three_digits() -> None:

@@ -96,8 +96,8 @@ def test_missing_data_files_are_named_with_their_keys(
 ) -> None:
     assert main(["prepare", str(config)]) == 2
     text = output(capsys)
-    assert "tasks[0].train: there is no file" in text
-    assert "tasks[0].validation: there is no file" in text
+    assert "tasks[0].train: no such file" in text
+    assert "tasks[0].validation: no such file" in text
     assert not (config.parent / "out" / "units").exists()
 
 

@@ -1,4 +1,4 @@
-"""Strategies against each other on the test sets: dI and dE by seed, and the change on every task."""
+"""Compare strategies on the test sets: dI and dE by seed, and the change on every task."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Series:
 
 
 def summary_plot(series: Sequence[Series], reference: str) -> Picture:
-    """dI (more is better) and dE (less is better): one row per strategy, a small dot per seed, the mean large."""
+    """Plot dI (more is better) and dE (less is better): one row per strategy, a small dot per seed, a large mean."""
     labels = [one.look.label for one in series]
     with drawing("summary"):
         label_width = 0.08 * max(len(text) for text in labels) + 0.2
@@ -80,7 +80,7 @@ def summary_plot(series: Sequence[Series], reference: str) -> Picture:
 
 
 def changes_plot(tasks: Sequence[str], series: Sequence[Series], reference: str) -> Picture:
-    """Each task's change against the reference in percent: small marks per seed, large marks for the mean."""
+    """Plot each task's change against the reference in percent: small marks per seed, large marks for the mean."""
     with drawing("changes"):
         label_width = 0.075 * max(len(name) for name in short(tasks)) + 0.2
         each = 0.17 * max(2, len(series))
@@ -166,7 +166,7 @@ def _dots(axes: Axes, values: Floats, height: float, look: Look, limit: float | 
 
 
 def _limit(series: Sequence[Series]) -> float | None:
-    """Where to cut the axis so that one enormous change does not flatten all the others; None: nowhere."""
+    """Return where to cut the axis so that one enormous change does not flatten the others, or None."""
     sizes = np.abs(np.concatenate([one.changes.ravel() for one in series]))
     sizes = sizes[np.isfinite(sizes)]
     if sizes.size == 0:

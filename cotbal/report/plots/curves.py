@@ -17,7 +17,7 @@ from cotbal.report.plots.labels import Floats, short
 from cotbal.report.plots.palette import Look
 from cotbal.report.plots.svg import MUTED, Picture, drawing, picture
 
-_POINTS = 160  # drawn per line at most; neighbours are averaged beyond
+_POINTS = 160  # points per line at most; beyond that, neighbours are averaged
 _TREND_FROM = 40  # points: from here on a running mean is drawn over the faint raw line
 _LEFT, _TOP, _BOTTOM, _GAP, _PANEL_HEIGHT = 0.75, 0.65, 0.52, 0.5, 1.2  # inches
 _LOG_FROM = 15.0  # ratio of the largest to the smallest loss in a panel
@@ -47,7 +47,7 @@ def curves_plot(
     looks: Mapping[str, Look],
     caption: str,
 ) -> Picture:
-    """Panels in rows of at most four, each with its own loss axis (logarithmic where the losses span far)."""
+    """Plot panels in rows of at most four, each with its own loss axis (logarithmic if losses span far)."""
     columns = min(len(tasks), 4 if len(tasks) > 6 else 3)
     depth = ceil(len(tasks) / columns)
     names = short(tasks, 30 if columns < 4 else 26)
@@ -55,7 +55,7 @@ def curves_plot(
     width = _LEFT + columns * panel + (columns - 1) * _GAP + 0.15
     height = _TOP + depth * _PANEL_HEIGHT + (depth - 1) * _GAP + _BOTTOM
     with drawing(name):
-        # Placed by hand: letting matplotlib find room for twenty panels takes it as long as drawing them.
+        # Placed by hand: matplotlib's own layout of twenty panels takes as long as drawing them.
         figure = Figure(figsize=(width, height))
         smoothed = False
         first: Axes | None = None
@@ -122,7 +122,7 @@ def _draw(axes: Axes, line: Line, look: Look) -> bool:
 
 
 def _thin(steps: Floats, losses: Floats, most: int) -> tuple[Floats, Floats]:
-    """Means of equal groups of neighbours, at most `most` of them."""
+    """Return the means of equal groups of neighbours, at most `most` of them."""
     if len(steps) <= most:
         return steps, losses
     groups = np.array_split(np.arange(len(steps)), most)
@@ -132,10 +132,10 @@ def _thin(steps: Floats, losses: Floats, most: int) -> tuple[Floats, Floats]:
 
 
 def _running_mean(values: Floats, reach: int) -> Floats:
-    """Mean over the neighbours up to `reach` on either side.
+    """Return the mean over the neighbours up to `reach` on either side.
 
-    At the start, where losses fall fast, as many on the right as there are on the left; at the end, where they are
-    flat and noisy, as many on the left as anywhere.
+    At the start, where losses fall fast, both sides count equally many; at the end, where they are flat and noisy,
+    the left side counts in full.
     """
     total = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))

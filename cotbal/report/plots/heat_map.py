@@ -1,4 +1,4 @@
-"""The inter-task contributions C, as a map one can read by row, by column and by number."""
+"""The inter-task contributions C as a map that reads by row, by column and by number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cotbal.report.plots.labels import Floats, short
 from cotbal.report.plots.palette import DIVERGING
 from cotbal.report.plots.svg import GRID, INK, MUTED, Picture, drawing, picture
 
-_NUMBERS_UP_TO = 26  # tasks: beyond, the cells are too small for figures
+_NUMBERS_UP_TO = 26  # tasks: with more, the cells are too small for figures
 
 
 def contribution_heat_map(
@@ -27,7 +27,7 @@ def contribution_heat_map(
     lower: Floats | None = None,
     upper: Floats | None = None,
 ) -> Picture:
-    """C[i, j] with row and column means; undefined entries hatched, entries whose interval excludes 0 in bold.
+    """Plot C[i, j] with row and column means; undefined entries hatched, entries whose interval excludes 0 bold.
 
     Args:
         tasks: N names.
@@ -183,7 +183,7 @@ def _number(value: float) -> str:
 
 
 def _on(colour: tuple[float, float, float, float]) -> str:
-    """Black or white, whichever is the more legible on `colour` (relative luminance, WCAG 2)."""
+    """Return black or white, whichever is more legible on `colour` (relative luminance, WCAG 2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#101418"
@@ -191,8 +191,8 @@ def _on(colour: tuple[float, float, float, float]) -> str:
 
 def _caption(undefined: bool, clipped: bool, signed: bool) -> str:
     parts = [
-        "Row i, column j: how much of what task j gains from all of its own data it gains from all of task i's data "
-        "instead. 1 is as good as its own data, 0 is no help, below 0 is harm."
+        "Row i, column j: the gain of task j from all of task i's data, as a share of its gain from all of its own "
+        "data. 1 is as good as its own data, 0 is no help, below 0 is harm."
     ]
     if signed:
         parts.append("Bold: the interval excludes 0.")

@@ -1,4 +1,4 @@
-"""Task names short enough for a picture; the tables next to it carry them whole."""
+"""Shorten task names for a picture; the tables beside it have them in full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 
 def short(names: Sequence[str], limit: int = 26) -> tuple[str, ...]:
-    """Each name cut in its middle to `limit` characters, unless two would then read the same.
+    """Cut each name in its middle to `limit` characters, unless two would then read the same.
 
     >>> short(["caption", "visual-question-answering-on-charts"], limit=17)
     ('caption', 'visual-q…n-charts')
@@ -44,7 +44,7 @@ def rows(axes: Axes, names: Sequence[str], *, labelled: bool = True) -> Floats:
 
 
 def mark_reference(axes: Axes, at: float, text: str = "") -> None:
-    """A thin upright line at the value to compare with, named above the axes."""
+    """Draw a thin vertical line at the reference value, with its name above the axes."""
     axes.axvline(at, color=MUTED, linewidth=0.9, zorder=1.5)
     if text:
         axes.annotate(
@@ -63,7 +63,7 @@ def mark_reference(axes: Axes, at: float, text: str = "") -> None:
 def whiskers(
     axes: Axes, heights: Floats, lower: Floats | None, upper: Floats | None, colour: str = INK
 ) -> None:
-    """Intervals as thin lines with end strokes; rows without one (NaN, or no intervals at all) get none."""
+    """Draw intervals as thin lines with end strokes; rows without an interval get none."""
     if lower is None or upper is None:
         return
     known = np.isfinite(lower) & np.isfinite(upper)
@@ -75,7 +75,7 @@ def whiskers(
 
 
 def write_undefined(axes: Axes, height: float, at: float = 0.0) -> None:
-    """The word itself, where a mark would be."""
+    """Write the word itself in place of a mark."""
     axes.annotate(
         "undefined",
         (at, height),

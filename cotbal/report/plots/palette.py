@@ -1,4 +1,4 @@
-"""Colours, markers and line styles: told apart without colour vision, on light paper and on dark."""
+"""Colours, markers and line styles that differ without colour vision, on light and on dark paper."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cotbal.report.plots.svg import BLUE
 ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 GREY = "#8A929B"
 
-# Negative: orange-brown. Positive: blue. Apart for every common kind of colour blindness, and in lightness from zero.
+# Negative: orange-brown. Positive: blue. They differ for every common colour blindness, and from zero in lightness.
 DIVERGING = LinearSegmentedColormap.from_list(
     "contribution", ["#8F3E00", VERMILLION, "#F3B58A", "#F6F6F4", "#8DBDDD", "#0072B2", "#00406B"], N=61
 )
@@ -23,7 +23,7 @@ DIVERGING = LinearSegmentedColormap.from_list(
 
 @dataclass(frozen=True)
 class Look:
-    """How one series is drawn, everywhere in the report."""
+    """The look of one series everywhere in the report."""
 
     label: str
     colour: str
@@ -59,7 +59,7 @@ _SPARE = (
 
 
 def looks(strategies: tuple[str, ...]) -> dict[str, Look]:
-    """One look for each strategy, by name; the known ones always have theirs."""
+    """Return one look per strategy by name; known strategies always have the same."""
     found: dict[str, Look] = {}
     spare = 0
     for strategy in strategies:

@@ -1,7 +1,7 @@
-"""From a matplotlib figure to an SVG that is the same every time, names no outside address and can be read aloud.
+"""Turn a matplotlib figure into an SVG that is reproducible, self-contained and readable by screen readers.
 
-One drawing yields two texts: one for a page of its own (white paper, fixed colours) and one to be set into an HTML
-page, where ink, grid and paper are CSS variables, so that the picture follows the page into dark mode.
+One drawing yields two texts: a file of its own (white paper, fixed colours), and an element for an HTML page, where
+ink, grid and paper are CSS variables, so that the picture follows the page into dark mode.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib import rc_context, rcdefaults
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-# Stand-ins, used for nothing but their role: replaced by fixed colours or CSS variables when the SVG is written.
+# Stand-ins for roles, which become fixed colours or CSS variables when the SVG is written.
 INK = "#010101"
 MUTED = "#020202"
 GRID = "#030303"
@@ -77,8 +77,8 @@ class Picture:
     Attributes:
         name: file name without its ending; also the prefix of the ids inside the SVG.
         title: a few words, the heading of the figure.
-        alt: what the picture shows, with its main figures, for those who do not see it.
-        caption: one or two sentences on how to read it.
+        alt: what the picture shows, with its main figures, for readers who cannot see it.
+        caption: one or two sentences that explain how to read it.
         page: the SVG element for an HTML page (CSS variables for ink, no XML header).
         file: the SVG document for a file of its own (white paper).
         width: natural width in CSS pixels.
@@ -95,12 +95,12 @@ class Picture:
 
 @contextmanager
 def drawing(name: str) -> Iterator[None]:
-    """matplotlib settings of the report's figures, in force inside the block only.
+    """Apply matplotlib's settings for the report's figures, inside the block only.
 
-    `name` salts the ids that matplotlib hashes, so that two pictures in one page share none.
+    `name` salts the ids that matplotlib hashes, so that two pictures on one page share none.
     """
     with rc_context():
-        # From the defaults, not from the user's matplotlibrc: the same bytes everywhere.
+        # Start from the defaults, not from the user's matplotlibrc, for the same bytes everywhere.
         rcdefaults()
         with rc_context({**_SETTINGS, "svg.hashsalt": name}):
             yield
@@ -132,7 +132,7 @@ def picture(figure: Figure, *, name: str, title: str, alt: str, caption: str) ->
 
 
 def _strip(svg: str, name: str) -> tuple[str, float, float]:
-    """The drawing alone and its size in points: no header, metadata or font list, and ids of this picture only."""
+    """Return the bare drawing and its size in points: no header, metadata or font list, only this picture's ids."""
     head = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     if head is None:  # pragma: no cover - a matplotlib that writes another kind of SVG
         raise RuntimeError("matplotlib wrote an SVG without a viewBox; please report its version")
@@ -149,13 +149,30 @@ def _strip(svg: str, name: str) -> tuple[str, float, float]:
     )
     body = re.sub(r'(href="|url\()#', lambda match: f"{match[1]}#{name}-", body)
     body = re.sub(r' (?:d|x|y|width|height|transform)="[^"]*"', _hundredths, body)
+    body = re.sub(r"<defs>\s*</defs>", "", _without_bare_groups(body))
+    body = re.sub(r'\s*\n(?=")', "", body)
+    body = re.sub(r"(?<=[^>\s])\s*\n\s*", " ", body)
     body = re.sub(r"\s*\n\s*", "\n", body)
-    body = re.sub(r"<defs>\s*</defs>\s*", "", body)
     return body.strip(), float(head[1]), float(head[2])
 
 
+def _without_bare_groups(body: str) -> str:
+    """Drop groups without attributes and empty groups; matplotlib nests three around each tick."""
+    bare: list[bool] = []
+
+    def kept(tag: re.Match[str]) -> str:
+        if tag[0].endswith("/>"):
+            return ""
+        if tag[0] == "</g>":
+            return "" if bare.pop() else "</g>"
+        bare.append(tag[0] == "<g>")
+        return "" if bare[-1] else tag[0]
+
+    return re.sub(r"<g\b[^>]*>|</g>", kept, body)
+
+
 def _longhand(shorthand: re.Match[str]) -> str:
-    """matplotlib before 3.11 writes style, weight, size and families of a font as one property."""
+    """Split a font property: matplotlib before 3.11 writes style, weight, size and families as one."""
     parts = [
         f"font-weight: {word}" if word.isdigit() else f"font-style: {word}" for word in shorthand[1].split()
     ]
@@ -163,7 +180,7 @@ def _longhand(shorthand: re.Match[str]) -> str:
 
 
 def _hundredths(attribute: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a point: no eye sees more, and a page of curves is half the size."""
+    """Round coordinates to a hundredth of a point: no eye sees more, and a page of curves is half the size."""
     return re.sub(
         r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), attribute[0]
     )

@@ -1,4 +1,4 @@
-"""What the weights are, and what they are made of."""
+"""Plot the weights and their components."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Estimate:
 
 
 def weights_plot(tasks: Sequence[str], weights: Estimate, terms: dict[str, Estimate]) -> Picture:
-    """Left: the final weights as bars from 0. Right: the three terms they are averaged from.
+    """Plot the final weights as bars from 0 (left), and the three terms that they average (right).
 
     Args:
         tasks: N names.
@@ -77,16 +77,16 @@ def weights_plot(tasks: Sequence[str], weights: Estimate, terms: dict[str, Estim
             name="weights",
             title="Task weights",
             alt=_weights_alt(tasks, weights.values),
-            caption="Left: the weight of every supervised token of a task in the loss; the line at 1 is equal "
-            "weighting. Right: its three terms; the weight is the mean of the difficulty term and of the mean of the "
-            "other two." + _interval_note(weights, *terms.values()),
+            caption="Left: the weight of each of a task's supervised tokens in the loss; the line at 1 is equal "
+            "weighting. Right: its three terms; the weight averages the difficulty term and the mean of the other "
+            "two." + _interval_note(weights, *terms.values()),
         )
 
 
 def measures_plot(tasks: Sequence[str], outward: Estimate, inward: Estimate, difficulty: Estimate) -> Picture:
-    """Panels of one row per task: mean outward contribution, mean inward contribution, difficulty.
+    """Plot panels with one row per task: mean outward contribution, mean inward contribution, difficulty.
 
-    A single task has nobody to give to or get from, and only the last panel.
+    A single task has no contributions, and only the last panel.
     """
     count = len(tasks)
     measures = [
@@ -118,7 +118,7 @@ def measures_plot(tasks: Sequence[str], outward: Estimate, inward: Estimate, dif
                 write_undefined(axes, float(height))
             mark_reference(axes, 0.0)
             axes.set_title(title, loc="left")
-        # Both kinds of contribution on one scale, to be compared at a glance.
+        # Both kinds of contribution share one scale, so that they compare at a glance.
         for group in (panels[:-1], panels[-1:]):
             limits = [axes.get_xlim() for axes in group]
             for axes in group:
@@ -128,12 +128,11 @@ def measures_plot(tasks: Sequence[str], outward: Estimate, inward: Estimate, dif
         return picture(
             figure,
             name="measures",
-            title="What the weights are made of",
+            title="Components of the weights",
             alt=_measures_alt(tasks, outward.values, inward.values, difficulty.values),
             caption="Outward: what a task gives to the others, on average. Inward: what it gets from them. "
-            "Difficulty: the share of its own score that a small subset of its data does not reach. Giving more, "
-            "getting less and being harder each raise the weight."
-            + _interval_note(outward, inward, difficulty),
+            "Difficulty: the share of its own score that a small subset of its data does not reach. A task weighs "
+            "more if it gives more, gets less or is harder." + _interval_note(outward, inward, difficulty),
         )
 
 
@@ -180,7 +179,7 @@ def _legend(axes: Axes, entries: Sequence[tuple[str, str, str]]) -> None:
 
 def _interval_note(*estimates: Estimate) -> str:
     if any(estimate.lower is not None and np.isfinite(estimate.lower).any() for estimate in estimates):
-        return " Whiskers are the intervals that the size of the validation sets allows."
+        return " Whiskers are bootstrap intervals over the validation samples."
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What was tuned, on the test sets: per task, summed up, and seed by seed."""
+"""The tuned models on the test sets: per task, summed up, and seed by seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cotbal.report.verdict import Judgement, StrategyResult
 
 
 def comparison_section(report: ReportInput, judgement: Judgement | None) -> Section | None:
-    """Test scores and their summary; None where nothing was compared."""
+    """Make the section of test scores and their summary; None if nothing was compared."""
     comparison = report.comparison
     if comparison is None or judgement is None:
         return None
@@ -38,8 +38,8 @@ def _definition(reference: str) -> str:
         else f"{strategy_label(reference)} (mean)"
     )
     return (
-        f"With s the test score of {against} and m that of a strategy, a task's change is r = 100 (m − s) / s, its "
-        "sign turned where lower is better. dI is the mean of r over the tasks, dE the mean of max(−r, 0). The "
+        f"With s the test score of {against} and m that of a strategy, a task's change is r = 100 (m − s) / s, with "
+        "its sign changed where lower is better. dI is the mean of r over the tasks, dE the mean of max(−r, 0). The "
         "spread between seeds is the largest minus the smallest dI of a strategy."
     )
 

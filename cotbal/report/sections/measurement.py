@@ -1,4 +1,4 @@
-"""Where the weights come from: validation scores, contributions, difficulties."""
+"""Show where the weights come from: validation scores, contributions, difficulties."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cotbal.tasks import MINI, plus_model
 
 
 def measurement_section(report: ReportInput) -> Section | None:
-    """Contributions, difficulties and the scores they are made from; None where there is nothing of it."""
+    """Make the section of contributions, difficulties and their scores; None if there are none."""
     found = report.measurement
     if report.scores is None and found is None:
         return None
@@ -120,14 +120,14 @@ def _bootstrap_note(found: Measurement) -> str:
         f"({found.replicates:,} replicates"
     )
     grouped = ((found.groups > 0) & (found.groups < found.samples)).any()
-    note += ", samples of one picture drawn together)." if grouped else ")."
+    note += ", samples of one picture resampled together)." if grouped else ")."
     lost = [
         f"{task} {dropped:,}"
         for task, dropped in zip(found.tasks, found.dropped.tolist(), strict=True)
         if dropped
     ]
     if lost:
-        note += f" Replicates without a gain to divide by were dropped: {', '.join(lost)}."
+        note += f" Replicates with no gain to divide by were dropped: {', '.join(lost)}."
     return note
 
 

@@ -1,4 +1,4 @@
-"""Broken records, and where the results come from."""
+"""Show broken records, and where the results come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = 50
 
 
 def data_section(report: ReportInput) -> Section | None:
-    """The broken records; None where there are none."""
+    """Make the section of broken records; None if there are none."""
     problems = report.problems
     if not problems:
         return None
@@ -44,7 +44,7 @@ def data_section(report: ReportInput) -> Section | None:
 
 
 def provenance_section(report: ReportInput) -> Section | None:
-    """Versions, seeds, units and the config."""
+    """Make the section of versions, seeds, units and the config."""
     source = report.provenance
     blocks: list[Block] = []
     facts = [

@@ -1,4 +1,4 @@
-"""Training losses per task: of the units that are compared, and of the preparation's."""
+"""Show each task's training loss in the compared units and in the preparation's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cotbal.tasks import MINI, plus_model
 
 
 def training_section(report: ReportInput) -> Section | None:
-    """The training curves; None where nothing was logged."""
+    """Make the section of training curves; None if nothing was logged."""
     models = {MINI, *(plus_model(task.name) for task in report.tasks)}
     preparation = [curve for curve in report.curves if curve.model in models]
     final = [curve for curve in report.curves if curve not in preparation]
@@ -29,7 +29,7 @@ def training_section(report: ReportInput) -> Section | None:
                 _tasks(report, final),
                 [_line(curve, curve.model) for curve in final],
                 {key: styles[key] for key in order},
-                "Mean loss per supervised token between two log entries, not weighted; one line per seed.",
+                "Unweighted mean loss per supervised token between two log entries; one line per seed.",
             )
         )
     if preparation:

@@ -1,4 +1,4 @@
-"""The weights, first of all sections: a table, and a picture of what each is averaged from."""
+"""Show the weights, in the first section: a table, and a picture of their terms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARK = "†"
 
 
 def weights_section(report: ReportInput) -> Section:
-    """Table and picture of the weights."""
+    """Make the section of the weights: a table and a picture."""
     weights = report.all_weights
     if weights is None:
         return Section("weights", "Weights", (Text(_why_none(report)),))
@@ -30,7 +30,7 @@ def weights_section(report: ReportInput) -> Section:
 def _why_none(report: ReportInput) -> str:
     if not any(task.is_measured for task in report.tasks):
         return "No task has a validation set, so no weight is measured; all are the config's."
-    return "The tasks have not been weighed yet. Preparation has to be finished first; then `cotbal weigh` does it."
+    return "The tasks have not been weighed yet. Finish the preparation first, then run `cotbal weigh`."
 
 
 def _table(report: ReportInput, weights: TaskWeights) -> Table:
@@ -84,7 +84,7 @@ def _table(report: ReportInput, weights: TaskWeights) -> Table:
 
 
 def _undefined_terms(report: ReportInput) -> tuple[set[str], set[str]]:
-    """Tasks whose inward, and whose outward, term is 1 for want of a defined contribution."""
+    """Return the tasks whose inward and whose outward term is 1 because no contribution is defined."""
     found = report.measurement
     if found is None:
         return set(report.weights.provenance.undefined if report.weights else ()), set()

@@ -110,7 +110,7 @@ def test_every_float_survives(value: float) -> None:
         ({"training": ["x"]}, ["training: found ['x']", "keys and values"]),
         ({"comparison": {"seeds": [0, 0]}}, ["comparison.seeds", "'0'", "once"]),
         ({"comparison": {"strategies": ["ew", "ew"]}}, ["comparison.strategies", "'ew'", "label"]),
-        ({"model": "./nowhere"}, ["model.name", "there is no folder"]),
+        ({"model": "./nowhere"}, ["model.name", "no such folder"]),
     ],
 )
 def test_mistakes_name_key_finding_and_remedy(
@@ -213,7 +213,7 @@ def test_the_documented_keys_and_defaults_are_those_of_the_code(heading: str) ->
     fields = SECTIONS[heading].model_fields
     assert [row[0].strip("`") for row in rows] == list(fields)
     for (key, default, _), field in zip(rows, fields.values(), strict=True):
-        if default == "needed":
+        if default == "required":
             assert field.is_required(), key
         elif isinstance(field.default, (bool, int, float, str)):
             assert (

@@ -286,7 +286,7 @@ def test_only_a_score_table_can_be_measured() -> None:
 
 
 def test_a_missing_model_is_named() -> None:
-    with pytest.raises(ValueError, match="no scores of model 'plus_b'"):
+    with pytest.raises(ValueError, match="no scores for model 'plus_b'"):
         measure(
             ScoreTable.from_samples({"mini": {"a": [1.0], "b": [0.0]}, "plus_a": {"a": [1.0], "b": [1.0]}})
         )

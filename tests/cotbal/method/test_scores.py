@@ -116,7 +116,7 @@ def test_what_is_missing_is_named_when_it_is_asked_for() -> None:
     assert not table.has("plus_a", "b")
     with pytest.raises(ValueError, match="model 'plus_a' has no score on task 'b'"):
         _ = table.plus
-    with pytest.raises(ValueError, match="no scores of model 'plus_b'"):
+    with pytest.raises(ValueError, match="no scores for model 'plus_b'"):
         table.mean("plus_b", "a")
     with pytest.raises(ValueError, match="no task 'c'"):
         table.mean("mini", "c")

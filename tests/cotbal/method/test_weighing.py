@@ -312,5 +312,5 @@ def test_unmeasured_tasks_are_added_with_their_own_weights() -> None:
     assert weights.as_dict()["text-only"] == 1.5
     assert weights.measured.tolist() == [True, True, True, False]
     assert abs(weights.values[:3].sum() - 3) < 1e-12
-    with pytest.raises(ValueError, match="task 'a' has a weight already"):
+    with pytest.raises(ValueError, match="task 'a' already has a weight"):
         weigh(measure(_mixture(100)), explicit={"a": 1.0})

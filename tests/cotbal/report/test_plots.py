@@ -169,3 +169,12 @@ def test_short_names_differ_where_the_names_do(names: list[str], limit: int) -> 
     found = short(names, limit)
     assert len(set(found)) == len(names)
     assert found == tuple(names) or max(map(len, found)) <= limit
+
+
+def test_no_group_without_attributes_and_no_empty_one_is_left() -> None:
+    """matplotlib nests three such groups around each tick, a third of a picture's bytes."""
+    measured = [Estimate(np.array([0.2, 0.4])) for _ in range(3)]
+    for file in (weights_plot(["a", "b"], measured[0], {}).file, measures_plot(["a", "b"], *measured).file):
+        assert "<g>" not in file
+        assert not re.search(r"<g[^>]*/>", file)
+        assert file.count("<g ") == file.count("</g>")

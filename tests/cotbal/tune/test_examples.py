@@ -47,7 +47,7 @@ def test_example_runs(mixture, launcher, script, options, weights):
         job, env={**os.environ, **settings}, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "4 micro-batches a step on 2 processes" in done.stdout
+    assert "4 micro-batches per step on 2 processes" in done.stdout
     lines = re.findall(r"^(\d) \{'colour': ([\d.]+|nan), 'count': ([\d.]+|nan)\}$", done.stdout, re.M)
     assert [line[0] for line in lines] == ["0", "1", "2"], done.stdout
 

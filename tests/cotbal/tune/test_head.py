@@ -309,7 +309,7 @@ def test_bad_calls_are_refused_by_name():
     with pytest.raises(ValueError, match="DataParallel"):
         balance(nn.DataParallel(model), [1.0])
     handle = balance(model, [1.0, 2.0])
-    with pytest.raises(ValueError, match="balanced already"):
+    with pytest.raises(ValueError, match="already balanced"):
         balance(model, [1.0])
     with pytest.raises(ValueError, match="2 weights are needed"):
         handle.weights = [1.0]

@@ -1,4 +1,4 @@
-"""TRL's trainer with task weights: the formula's gradients, TRL's own figures, and no setting that goes past them."""
+"""TRL's trainer with task weights: the formula's gradients, TRL's own figures, and no setting that bypasses them."""
 
 from __future__ import annotations
 

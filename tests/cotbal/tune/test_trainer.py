@@ -517,7 +517,7 @@ def test_tasks_may_be_left_out_where_the_weights_name_them(tmp_path, form):
 
 @pytest.mark.parametrize("options", [{"task_weights": [1.0, 2.0]}, {"strategy": "ew"}, {}])
 def test_tasks_that_nothing_names_are_asked_for(tmp_path, options):
-    with pytest.raises(ValueError, match=r"tasks is not given.*tasks=\[\.\.\.\]"):
+    with pytest.raises(ValueError, match=r"tasks is missing.*tasks=\[\.\.\.\]"):
         TaskBalancedTrainer(make("llama"), training_arguments(tmp_path), **options)
 
 

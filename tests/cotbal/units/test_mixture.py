@@ -89,7 +89,7 @@ def test_missing_files_are_all_named(config: Config) -> None:
     with pytest.raises(ConfigError) as caught:
         Mixture(config)
     message = str(caught.value)
-    assert f"tasks[0].train: there is no file {folder / 'a2.json'}" in message
+    assert f"tasks[0].train: no such file: {folder / 'a2.json'}" in message
     assert "tasks[1].validation" in message
     assert "tasks[1].test" in message
 

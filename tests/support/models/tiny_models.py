@@ -99,7 +99,7 @@ def tiny_tokenizer(*special: str, bos: str, eos: str, pad: str, template: str) -
 
 
 def tiny_llava(seed: int = 0, **text_options: Any) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """LLaVA: CLIP vision tower (28 x 28 pixels, 4 patches), Llama of 2 layers; 4 tokens an image."""
+    """LLaVA: CLIP vision tower (28 x 28 pixels, 4 patches), Llama of 2 layers; 4 tokens per image."""
     tokenizer = tiny_tokenizer("<image>", bos="<s>", eos="</s>", pad="<pad>", template=LLAVA_TEMPLATE)
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
