@@ -6,13 +6,15 @@ import typing
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError, suggest
+from cotbal.units.batches import batch_layout
+from cotbal.units.ranks import world_size
 from cotbal.units.schedule import Stage
 
 __all__ = ["check_settings", "settings_that_matter", "training_arguments", "training_settings"]
@@ -83,6 +85,12 @@ _INDIFFERENT = {
 }
 
 
+# Keys of `training` that are cotbal's own, with their types.
+_COTBALS: dict[str, Any] = {"global_batch_size": Annotated[int, Field(ge=1)]}
+# Where transformers' own annotation is narrower than what it takes.
+_WIDER: dict[str, Any] = {"fsdp": bool | str | list[str] | None}
+
+
 def check_settings(settings: Mapping[str, Any], section: str) -> None:
     """Refuse names that `TrainingArguments` lacks or cotbal sets itself, and values of another type.
 
@@ -90,12 +98,12 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
         ConfigError: the key's path, what was found and what is accepted.
     """
     known = {field.name for field in fields(TrainingArguments) if field.init}
-    types = typing.get_type_hints(TrainingArguments)
+    types = typing.get_type_hints(TrainingArguments) | _COTBALS | _WIDER
     for name, value in settings.items():
         path = f"{section}.{name}"
         if name in _OURS:
             raise ConfigError(f"{path}: not to be set here; {_OURS[name]}")
-        if name not in known:
+        if name not in known and name not in _COTBALS:
             renamed = f"it is now {_RENAMED[name]}" if name in _RENAMED else suggest(name, sorted(known))
             raise ConfigError(f"{path}: TrainingArguments of transformers has no such setting; {renamed}")
         try:
@@ -131,14 +139,22 @@ def _is_indifferent(name: str) -> bool:
 
 
 def training_arguments(settings: Mapping[str, Any], folder: Path, seed: int) -> TrainingArguments:
-    """The arguments of one run, whose checkpoints go to `folder`.
+    """The arguments of one run, whose checkpoints go to `folder`, for the processes that are here.
 
     Raises:
         ConfigError: transformers refuses the settings; its message is passed on.
     """
+    layout = batch_layout(settings, world_size())
+    stock = {name: value for name, value in settings.items() if name not in _COTBALS}
+    stock |= {
+        "per_device_train_batch_size": layout.per_device,
+        "gradient_accumulation_steps": layout.accumulation,
+    }
+    if stock.get("fsdp"):
+        stock["fsdp_config"] = {"state_dict_type": "SHARDED_STATE_DICT"} | (stock.get("fsdp_config") or {})
     try:
         return TrainingArguments(
-            **settings,
+            **stock,
             output_dir=str(folder),
             seed=seed,
             data_seed=seed,

@@ -11,22 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 
 from cotbal.config.schema import Config
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.formats import Record
 from cotbal.strategies import Strategy
-from cotbal.tune import TaskBalancedTrainer
+from cotbal.units import ranks
 from cotbal.units.arguments import training_arguments
+from cotbal.units.batches import batch_layout
 from cotbal.units.checkpoints import discard_incomplete, last_complete, mark_complete, step_of
 from cotbal.units.loading import load_model
 from cotbal.units.mixture import RecordDataset
 from cotbal.units.schedule import Unit
+from cotbal.units.sharding import is_sharded, whole_state_dict
 from cotbal.units.store import UnitFolder
+from cotbal.units.trainer import StopOnSignal, UnitTrainer
 
 __all__ = ["Trained", "release_memory", "train"]
+
+
+class UnitStoppedError(ConfigError):
+    """A unit was asked to stop and has written a checkpoint; started again, it goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class _Watch(TrainerCallback):
         self.told = done
 
     def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # Complete is what every process has written.
+        ranks.barrier()
         if state.is_world_process_zero:
             mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
@@ -87,15 +97,27 @@ def train(
         advance: told how many more were seen.
     """
     started = time.monotonic()
-    discard_incomplete(folder.checkpoints)
+    layout = batch_layout(settings, ranks.world_size())
+    if ranks.is_first():
+        discard_incomplete(folder.checkpoints)
     checkpoint = last_complete(folder.checkpoints)
     arguments = training_arguments(settings, folder.checkpoints, unit.seed)
+    ranks.barrier()
     # From the checkpoint by our own loader: the Trainer's matches the names in the file with the model's own, and
     # families whose files use other names (LLaVA's) would go on from the weights they started with, in silence.
-    model = load_model(config.model, checkpoint)
+    sharded = checkpoint is not None and is_sharded(checkpoint)
+    if sharded and not (arguments.fsdp or arguments.deepspeed):
+        raise ConfigError(
+            f"{checkpoint}: this checkpoint is spread over the processes that wrote it, and this training is not "
+            "sharded; start it as before (training.fsdp or training.deepspeed), or delete the checkpoints to train "
+            "from the beginning"
+        )
+    model = load_model(config.model, None if sharded else checkpoint)
     watch = _Watch(advance, samples)
-    trainer = TaskBalancedTrainer(
+    stop = StopOnSignal()
+    trainer = UnitTrainer(
         model=model,
+        layout=layout,
         args=arguments,
         train_dataset=RecordDataset(records),
         data_collator=TaskCollator(
@@ -107,7 +129,7 @@ def train(
         ),
         strategy=strategy,
         tasks=unit.train_tasks,
-        callbacks=[watch],
+        callbacks=[watch, stop],
     )
     trainer.remove_callback(PrinterCallback)
     if checkpoint is None:
@@ -121,19 +143,29 @@ def train(
         else:
             # The Trainer would take one step too many from a checkpoint of the last step in mid-epoch.
             trainer.state = state
-    _save(trainer.model, processor, folder)
-    folder.write_log(trainer.state.log_history)
+    if stop.stopped:
+        raise UnitStoppedError(f"{unit.name} stopped at step {trainer.state.global_step}, with a checkpoint")
+    _save(trainer, processor, folder)
+    if ranks.is_first():
+        folder.write_log(trainer.state.log_history)
     return Trained(trainer.state.global_step, samples, time.monotonic() - started)
 
 
-def _save(model: PreTrainedModel, processor: Any, folder: UnitFolder) -> None:
-    """Save model and processor beside their final place, then move them there in one step."""
-    unfinished = folder.path / "model.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    processor.save_pretrained(unfinished)
-    shutil.rmtree(folder.model, ignore_errors=True)
-    unfinished.rename(folder.model)
+def _save(trainer: UnitTrainer, processor: Any, folder: UnitFolder) -> None:
+    """Save model and processor beside their final place, then move them there in one step.
+
+    However the model was spread, what is saved is whole: plain `from_pretrained` loads it.
+    """
+    state = whole_state_dict(trainer)
+    if ranks.is_first():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        unfinished = folder.path / "model.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        model.save_pretrained(unfinished, state_dict=state)
+        processor.save_pretrained(unfinished)
+        shutil.rmtree(folder.model, ignore_errors=True)
+        unfinished.rename(folder.model)
+    ranks.barrier()
 
 
 def release_memory() -> None:
