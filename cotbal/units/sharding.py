@@ -12,7 +12,15 @@ from torch.distributed.tensor import DTensor
 
 from cotbal.config.yaml_file import ConfigError
 
-__all__ = ["check_sharded", "is_sharded", "name_blocks", "repeated_blocks", "shard_on_cpus", "whole_state_dict"]
+__all__ = [
+    "check_sharded",
+    "is_sharded",
+    "load_sharded_optimizer",
+    "name_blocks",
+    "repeated_blocks",
+    "shard_on_cpus",
+    "whole_state_dict",
+]
 
 
 def repeated_blocks(model: nn.Module) -> tuple[str, ...]:
@@ -23,7 +31,9 @@ def repeated_blocks(model: nn.Module) -> tuple[str, ...]:
     found: set[str] = set()
     for module in model.modules():
         if isinstance(module, nn.ModuleList):
-            counted = Counter(type(child).__name__ for child in module if next(child.parameters(), None) is not None)
+            counted = Counter(
+                type(child).__name__ for child in module if next(child.parameters(), None) is not None
+            )
             found |= {name for name, count in counted.items() if count > 1}
     return tuple(sorted(found))
 
@@ -94,3 +104,28 @@ def whole_state_dict(trainer: Any) -> dict[str, Tensor] | None:
 
 def _own(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def load_sharded_optimizer(trainer: Any, checkpoint: Path) -> None:
+    """Load FSDP's optimizer state, also where parameters have none because they never got a gradient.
+
+    Such are LLaVA's last vision layers, whose output nothing uses. accelerate asks for the state of every
+    parameter and fails there.
+    """
+    import torch.distributed.checkpoint as dist_cp
+    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+
+    model, optimizer = trainer.model, trainer.optimizer
+    options = StateDictOptions(cpu_offload=trainer.args.device.type != "cpu")
+    state = {"optimizer": get_optimizer_state_dict(model, optimizer, options=options)}
+    dist_cp.load(
+        state,
+        storage_reader=dist_cp.FileSystemReader(checkpoint / "optimizer_0"),
+        planner=DefaultLoadPlanner(allow_partial_load=True),
+    )
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)

@@ -18,7 +18,7 @@ from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.formats import Record
-from cotbal.strategies import Strategy
+from cotbal.strategies.base import Strategy
 from cotbal.units import ranks
 from cotbal.units.arguments import training_arguments
 from cotbal.units.batches import batch_layout

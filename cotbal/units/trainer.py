@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch.distributed as dist
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
+from transformers.trainer import SCHEDULER_NAME
 
+from cotbal.tune.resuming import STATE_FILE
 from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.units.batches import BatchLayout, StepSampler
-from cotbal.units.sharding import check_sharded, name_blocks, shard_on_cpus
+from cotbal.units.sharding import check_sharded, load_sharded_optimizer, name_blocks, shard_on_cpus
 
 __all__ = ["StopOnSignal", "UnitTrainer"]
 
@@ -52,6 +55,15 @@ class UnitTrainer(TaskBalancedTrainer):
             self._lengths,
             shuffled=self.args.train_sampling_strategy != "sequential",
         )
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        folder = Path(checkpoint)
+        load_sharded_optimizer(self, folder)
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+        self._load_strategy(folder / STATE_FILE)
 
 
 class _Sharded(TrainerCallback):
