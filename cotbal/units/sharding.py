@@ -112,20 +112,21 @@ def load_sharded_optimizer(trainer: Any, checkpoint: Path) -> None:
     Such are LLaVA's last vision layers, whose output nothing uses. accelerate asks for the state of every
     parameter and fails there.
     """
-    import torch.distributed.checkpoint as dist_cp
     from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict import (
         StateDictOptions,
         get_optimizer_state_dict,
         set_optimizer_state_dict,
     )
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     model, optimizer = trainer.model, trainer.optimizer
     options = StateDictOptions(cpu_offload=trainer.args.device.type != "cpu")
     state = {"optimizer": get_optimizer_state_dict(model, optimizer, options=options)}
-    dist_cp.load(
+    load(
         state,
-        storage_reader=dist_cp.FileSystemReader(checkpoint / "optimizer_0"),
+        storage_reader=FileSystemReader(checkpoint / "optimizer_0"),
         planner=DefaultLoadPlanner(allow_partial_load=True),
     )
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)

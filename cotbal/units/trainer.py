@@ -62,6 +62,8 @@ class UnitTrainer(TaskBalancedTrainer):
             return
         folder = Path(checkpoint)
         load_sharded_optimizer(self, folder)
+        if self.lr_scheduler is None:  # pragma: no cover - made before a checkpoint is loaded
+            raise RuntimeError("there is no learning rate schedule to resume")
         self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
         self._load_strategy(folder / STATE_FILE)
 
