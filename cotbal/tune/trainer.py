@@ -27,8 +27,8 @@ from cotbal.tune.window import LogWindow
 class TaskBalancedTrainer(ResumableTrainer):
     """`transformers.Trainer` minimising ``sum_t w[task(t)] nll_t / sum_t w[task(t)]`` over each optimizer step.
 
-    Both sums run over the supervised tokens t of the step: all accumulated micro-batches, all ranks. The divisor is
-    known before the first forward of the step, since it depends on labels and on weights that are fixed by then.
+    Both sums run over the supervised tokens t of the step: all accumulated micro-batches, all ranks. The normalizer
+    is known before the first forward of the step, since it depends on labels and on weights that are fixed by then.
     Everything else is the stock Trainer, with stock `TrainingArguments`. "Equal to stock" with equal weights holds
     to rounding; under accumulation too, where the stock loss is right.
 
@@ -101,7 +101,7 @@ class TaskBalancedTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The micro-batches of the next step; their weights and divisor are fixed here."""
+        """The micro-batches of the next step; their weights and normalizer are fixed here."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             handle = self.balance_handle

@@ -1,4 +1,4 @@
-"""The run folder on disk: what each unit is, how far it is, and writes that a kill cannot tear.
+"""The output folder on disk: what each unit is, how far it is, and writes that a kill cannot tear.
 
 Layout of ``OUTPUT``::
 
@@ -26,7 +26,7 @@ from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
 
-__all__ = ["Manifest", "RunFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]
+__all__ = ["Manifest", "OutputFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]
 
 State = Literal["planned", "trained", "scored"]
 SCHEMA = 1
@@ -182,7 +182,7 @@ class UnitFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-class RunFolder:
+class OutputFolder:
     """The output folder of a config."""
 
     def __init__(self, path: Path) -> None:

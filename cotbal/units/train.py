@@ -17,7 +17,7 @@ from transformers import TrainingArguments as Arguments
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
-from cotbal.data.formats import Record
+from cotbal.data.records import Record
 from cotbal.strategies.base import Strategy
 from cotbal.units import ranks
 from cotbal.units.arguments import training_arguments
@@ -55,7 +55,7 @@ class _Watch(TrainerCallback):
         self.told = 0
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # A resumed run's earlier steps were told by the caller.
+        # A resumed unit's earlier steps were told by the caller.
         self.told = self._done(state)
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

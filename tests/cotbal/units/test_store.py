@@ -1,4 +1,4 @@
-"""The run folder: manifests and scores come back as written, and a kill never leaves half of one."""
+"""The output folder: manifests and scores come back as written, and a kill never leaves half of one."""
 
 import json
 import multiprocessing
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
-from cotbal.units.store import Manifest, RunFolder, SampleScore, UnitFolder
+from cotbal.units.store import Manifest, OutputFolder, SampleScore, UnitFolder
 
 text = st.text(max_size=8)
 scores = st.builds(
@@ -39,7 +39,7 @@ def test_scores_come_back(tmp_path_factory: pytest.TempPathFactory, found: list[
 
 
 def test_manifests_come_back_and_advance(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path).unit("mini")
+    folder = OutputFolder(tmp_path).unit("mini")
     assert folder.manifest() is None
     begun = manifest(versions={"torch": "2"})
     folder.write_manifest(begun)
@@ -83,7 +83,7 @@ def test_discarding_scores_keeps_the_model(tmp_path: Path) -> None:
 
 
 def test_problems_of_files_that_were_not_read_again_stay(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = OutputFolder(tmp_path)
     assert folder.problems() == ()
     old = [Problem(Path("a"), 0, "x"), Problem(Path("b"), 1, "y")]
     folder.write_problems(old, {Path("a"), Path("b")})
@@ -92,7 +92,7 @@ def test_problems_of_files_that_were_not_read_again_stay(tmp_path: Path) -> None
 
 
 def _hold(path: Path, begun: "multiprocessing.synchronize.Event") -> None:
-    with RunFolder(path).locked():
+    with OutputFolder(path).locked():
         begun.set()
         multiprocessing.Event().wait()
 
@@ -103,9 +103,9 @@ def test_a_folder_is_locked_until_its_holder_is_gone(tmp_path: Path) -> None:
     holder = context.Process(target=_hold, args=(tmp_path, begun))
     holder.start()
     assert begun.wait(30)
-    with pytest.raises(ConfigError, match="another cotbal process"), RunFolder(tmp_path).locked():
+    with pytest.raises(ConfigError, match="another cotbal process"), OutputFolder(tmp_path).locked():
         pass
     holder.kill()
     holder.join()
-    with RunFolder(tmp_path).locked():
+    with OutputFolder(tmp_path).locked():
         pass
