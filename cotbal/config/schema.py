@@ -85,6 +85,10 @@ class ModelConfig(_Section):
     freeze: tuple[str, ...] = Field(
         default=(), description="parts kept fixed: names of modules or parameters"
     )
+    allow_missing: tuple[str, ...] = Field(
+        default=(),
+        description="tensors or modules in which the saved model and its class may differ; they start at random",
+    )
     trust_remote_code: bool = False
 
     @field_validator("name", "processor")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from transformers import TrainingArguments
@@ -43,12 +44,31 @@ _OURS = {
     "load_best_model_at_end": "there is no evaluation during training",
     "auto_find_batch_size": "a unit's batches have to be the same when it is resumed",
     "disable_tqdm": "progress is shown by cotbal",
+    "dataloader_drop_last": "cotbal fills up the last step of an epoch itself",
     "do_train": "cotbal decides what runs",
     "do_eval": "cotbal decides what runs",
     "do_predict": "cotbal decides what runs",
     "eval_strategy": "cotbal scores each unit when it is trained",
     "eval_steps": "cotbal scores each unit when it is trained",
     "eval_on_start": "cotbal scores each unit when it is trained",
+}
+
+_COTBALS: dict[str, Any] = {
+    "global_batch_size": Annotated[int, Field(ge=1)],
+    "on_divergence": Literal["stop", "retry"],
+}
+"""Settings of cotbal's own below `training`, which transformers never sees, with their types."""
+
+# A number below 0 means nothing; 0 does for some.
+_NOT_NEGATIVE = {
+    "learning_rate",
+    "num_train_epochs",
+    "weight_decay",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "warmup_steps",
 }
 
 _RENAMED = {
@@ -68,6 +88,11 @@ _INDIFFERENT_TAILS = (
     "in_order",
 )
 _INDIFFERENT = {
+    # What counts of these three is the number of samples in a step, which is recorded beside the settings.
+    "global_batch_size",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "on_divergence",
     "report_to",
     "run_name",
     "project",
@@ -85,8 +110,6 @@ _INDIFFERENT = {
 }
 
 
-# Keys of `training` that are cotbal's own, with their types.
-_COTBALS: dict[str, Any] = {"global_batch_size": Annotated[int, Field(ge=1)]}
 # Where transformers' own annotation is narrower than what it takes.
 _WIDER: dict[str, Any] = {"fsdp": bool | str | list[str] | None}
 
@@ -111,6 +134,30 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
         except ValidationError as error:
             expected = "; ".join(detail["msg"] for detail in error.errors()[:2])
             raise ConfigError(f"{path}: found {value!r}; {expected}") from None
+        _check_numbers(value, path)
+        if name in _NOT_NEGATIVE and float(value) < 0:
+            raise ConfigError(f"{path}: found {value!r}; expected: a number of at least 0")
+
+
+def _check_numbers(value: Any, path: str) -> None:
+    """Refuse NaN and infinity, at any depth."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_numbers(inner, f"{path}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            _check_numbers(inner, f"{path}[{index}]")
+    elif _is_not_finite(value):
+        raise ConfigError(f"{path}: found {value!r}; expected: a finite number")
+
+
+def _is_not_finite(value: Any) -> bool:
+    if not isinstance(value, (float, str)):
+        return False
+    try:
+        return not math.isfinite(float(value))  # of a text too: transformers takes some numbers as texts
+    except ValueError:
+        return False
 
 
 def training_settings(config: Config, stage: Stage) -> dict[str, Any]:

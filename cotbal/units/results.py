@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from cotbal.config.schema import Config
 from cotbal.method.measurement import Measurement, measure
@@ -19,6 +20,7 @@ from cotbal.report.inputs import (
     UnitRecord,
 )
 from cotbal.tasks import Task
+from cotbal.units.retries import retry_sentence
 from cotbal.units.schedule import Schedule, Unit, make_schedule
 from cotbal.units.store import Manifest, OutputFolder
 
@@ -63,8 +65,21 @@ def report_input(config: Config) -> ReportInput:
         comparison=_comparison(config, schedule, folder, manifests),
         curves=tuple(curve for unit in schedule.units for curve in _curves(folder, unit)),
         problems=folder.problems(),
+        warnings=_warnings(manifests),
         provenance=_provenance(config, schedule, manifests),
     )
+
+
+def _warnings(manifests: Mapping[str, Manifest | None]) -> tuple[str, ...]:
+    """What happened to units on their way that a reader has to know."""
+    begun = [manifest for manifest in manifests.values() if manifest is not None]
+    retried = [
+        f"{manifest.unit} {retry_sentence(entry)}: its result is not that of the config's learning rate."
+        for manifest in begun
+        for entry in manifest.divergences
+    ]
+    stopped = [f"{manifest.unit} stopped: {manifest.stopped}" for manifest in begun if manifest.stopped]
+    return (*retried, *stopped)
 
 
 def _comparison(
@@ -142,7 +157,7 @@ def _provenance(
         units=tuple(
             UnitRecord(
                 unit.name,
-                "planned" if manifest is None else manifest.state,
+                "planned" if manifest is None else "stopped" if manifest.stopped else manifest.state,
                 unit.seed,
                 0 if manifest is None else manifest.steps,
                 0 if manifest is None else manifest.samples.get("train", 0),

@@ -131,23 +131,30 @@ class Runner:
     def _train(
         self, unit: Unit, folder: UnitFolder, manifest: Manifest, weights: TaskWeights | None
     ) -> Manifest:
-        from cotbal.units.train import release_memory, train
+        from cotbal.units.retries import train_through
+        from cotbal.units.train import Trained, release_memory, train
 
-        manifest = manifest.advanced("planned", versions=versions())
+        manifest = manifest.advanced("planned", versions=versions(), stopped="")
         folder.write_manifest(manifest)
         samples = self._training_samples(unit)
-        trained = train(
-            unit,
-            self.config,
-            self.settings[unit.stage],
-            self.mixture.training_set(unit),
-            self.processor,
-            self._strategy(unit, weights),
-            folder,
-            samples=samples,
-            begin=lambda done: self.progress.begin(unit.name, "train", done),
-            advance=self.progress.advance,
-        )
+
+        def attempt(learning_rate_scale: float) -> Trained:
+            return train(
+                unit,
+                self.config,
+                self.settings[unit.stage],
+                self.mixture.training_set(unit),
+                self.processor,
+                self._strategy(unit, weights),
+                folder,
+                samples=samples,
+                begin=lambda done: self.progress.begin(unit.name, "train", done),
+                advance=self.progress.advance,
+                learning_rate_scale=learning_rate_scale,
+            )
+
+        settings = self.settings[unit.stage]
+        trained, manifest = train_through(attempt, manifest, folder, settings, self.progress.say)
         manifest = manifest.advanced(
             "trained",
             steps=trained.steps,

@@ -40,6 +40,8 @@ def _state(folder: UnitFolder, manifest: Manifest | None, unit: Unit) -> Text:
         return Text("done" if unit.scored_tasks else "done (no test set)", style="green")
     if manifest.state == "trained":
         return Text("trained, to be scored", style="yellow")
+    if manifest.stopped:
+        return Text(f"stopped: {manifest.stopped.split('. ')[0]}", style="red")
     checkpoint = last_complete(folder.checkpoints)
     where = f"checkpoint at step {step_of(checkpoint)}" if checkpoint is not None else "no checkpoint yet"
     return Text(f"begun, {where}", style="yellow")

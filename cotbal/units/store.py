@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -80,6 +80,9 @@ class Manifest:
         samples: how many samples were trained on (all epochs) and scored.
         steps: optimizer steps of the training.
         finished: when it was scored, in UTC; empty before.
+        divergences: the retries of a training that diverged, each with the step, what was seen, and the learning rate
+            and the step it was taken up again with.
+        stopped: why the last attempt on it ended without a result; empty otherwise.
     """
 
     unit: str
@@ -94,6 +97,8 @@ class Manifest:
     samples: Mapping[str, int] = field(default_factory=dict)
     steps: int = 0
     finished: str = ""
+    divergences: Sequence[Mapping[str, Any]] = ()
+    stopped: str = ""
     schema: int = SCHEMA
 
     def advanced(self, state: State, **changes: Any) -> Manifest:

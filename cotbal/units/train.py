@@ -85,6 +85,7 @@ def train(
     samples: int,
     begin: Callable[[int], None],
     advance: Callable[[int], None],
+    learning_rate_scale: float = 1.0,
 ) -> Trained:
     """Train a unit and save its model in ``folder.model``.
 
@@ -95,13 +96,18 @@ def train(
         samples: how many samples the whole training sees, for progress.
         begin: told how many of them earlier calls have seen.
         advance: told how many more were seen.
+        learning_rate_scale: what the settings' learning rate is multiplied by.
+
+    Raises:
+        DivergedError: see `cotbal.tune.divergence`; what was logged before is in the unit's log.
     """
     started = time.monotonic()
     layout = batch_layout(settings, ranks.world_size())
     if ranks.is_first():
         discard_incomplete(folder.checkpoints)
     checkpoint = last_complete(folder.checkpoints)
-    arguments = training_arguments(settings, folder.checkpoints, unit.seed)
+    rate = float(settings["learning_rate"]) * learning_rate_scale
+    arguments = training_arguments({**settings, "learning_rate": rate}, folder.checkpoints, unit.seed)
     ranks.barrier()
     # From the checkpoint by our own loader: the Trainer's matches the names in the file with the model's own, and
     # families whose files use other names (LLaVA's) would go on from the weights they started with, in silence.
@@ -131,7 +137,20 @@ def train(
         tasks=unit.train_tasks,
         callbacks=[watch, stop],
     )
+    trainer.learning_rate_scale = learning_rate_scale
     trainer.remove_callback(PrinterCallback)
+    try:
+        _run(trainer, checkpoint, samples, begin)
+    finally:
+        if ranks.is_first():
+            folder.write_log(trainer.state.log_history)
+    if stop.stopped:
+        raise UnitStoppedError(f"{unit.name} stopped at step {trainer.state.global_step}, with a checkpoint")
+    _save(trainer, processor, folder)
+    return Trained(trainer.state.global_step, samples, time.monotonic() - started)
+
+
+def _run(trainer: UnitTrainer, checkpoint: Path | None, samples: int, begin: Callable[[int], None]) -> None:
     if checkpoint is None:
         begin(0)
         trainer.train()
@@ -143,12 +162,7 @@ def train(
         else:
             # The Trainer would take one step too many from a checkpoint of the last step in mid-epoch.
             trainer.state = state
-    if stop.stopped:
-        raise UnitStoppedError(f"{unit.name} stopped at step {trainer.state.global_step}, with a checkpoint")
-    _save(trainer, processor, folder)
-    if ranks.is_first():
-        folder.write_log(trainer.state.log_history)
-    return Trained(trainer.state.global_step, samples, time.monotonic() - started)
+    trainer.check_finite()
 
 
 def _save(trainer: UnitTrainer, processor: Any, folder: UnitFolder) -> None:
