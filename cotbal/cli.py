@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +52,12 @@ OutputPath = Annotated[
     Path | None,
     typer.Option(
         "--output", "-o", metavar="DIR", help="Work here, not in the config's `output`.", show_default=False
+    ),
+]
+WeightsPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="FILE", help="Measured weights, if not the output folder's.", show_default=False
     ),
 ]
 Redo = Annotated[
@@ -150,26 +156,17 @@ def weigh(
 def tune(
     config: ConfigPath,
     output: OutputPath = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--weights",
-            metavar="FILE",
-            help="Measured weights, if not the output folder's.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: WeightsPath = None,
     redo: Redo = False,
 ) -> None:
     """Tune with the weights, and what `comparison` sets beside it; scores every result on the test sets.
 
     Example: [bold]cotbal tune my-mixture.yaml --weights weights.json[/bold]
     """
-    from cotbal.method.weights import TaskWeights
     from cotbal.units import stages
 
     settings = _load(config, output)
-    given = None if weights is None else TaskWeights.load(weights)
+    given = _load_weights(weights)
     with _working(settings) as progress:
         units = stages.tune(settings, progress, weights=given, redo=redo)
     for unit in units:
@@ -261,18 +258,37 @@ def demo(
     run(config, None, False)
 
 
-@app.command(hidden=True)
+@app.command()
 def unit(
     config: ConfigPath,
-    name: Annotated[str, typer.Argument(help="Name of the unit, as `status` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the unit, as `status` shows it.")],
     output: OutputPath = None,
+    weights: WeightsPath = None,
 ) -> None:
-    """Run one unit in this process; for launchers."""
-    from cotbal.units import stages
+    """Make one unit: train it and score it, in this process or in those that torchrun started.
+
+    `cotbal run` starts its units by this command; a job array or another scheduler can start them, too. A SIGTERM
+    ends it with a checkpoint and exit code 75; started again, it goes on from there.
+    Example: [bold]torchrun --nproc-per-node 8 -m cotbal unit my-mixture.yaml mini[/bold]
+    """
+    from cotbal.units import ranks, stages
+    from cotbal.units.launch.following import FileProgress
+    from cotbal.units.progress import NoProgress
+    from cotbal.units.store import OutputFolder
 
     settings = _load(config, output)
-    with _working(settings, lock=False) as progress:
-        stages.run_unit(settings, name, progress)
+    given = _load_weights(weights)
+    folder = OutputFolder(settings.output)
+    _quiet()
+    with _plain_warnings(), _stoppable():
+        progress = FileProgress(folder.unit(name).progress) if ranks.is_first() else NoProgress()
+        stages.run_unit(settings, name, progress, given)
+
+
+def _load_weights(path: Path | None) -> TaskWeights | None:
+    from cotbal.method.weights import TaskWeights
+
+    return None if path is None else TaskWeights.load(path)
 
 
 def _load(path: Path, output: Path | None) -> Config:
@@ -282,7 +298,7 @@ def _load(path: Path, output: Path | None) -> Config:
 
 
 @contextmanager
-def _working(config: Config, *, lock: bool = True) -> Iterator[ScheduleProgress]:
+def _working(config: Config) -> Iterator[ScheduleProgress]:
     """Progress on the terminal, the output folder locked, and other packages' chatter off."""
     from cotbal.units.display import LineProgress, RichProgress
     from cotbal.units.store import OutputFolder
@@ -290,13 +306,23 @@ def _working(config: Config, *, lock: bool = True) -> Iterator[ScheduleProgress]
     _quiet()
     console = Console()
     progress = RichProgress(console) if console.is_terminal else LineProgress(console)
-    with _plain_warnings():
-        try:
-            with OutputFolder(config.output).locked() if lock else nullcontext():
-                yield progress
-        except KeyboardInterrupt:
-            _say("stopped; the same command goes on from here")
-            raise typer.Exit(130) from None
+    with _plain_warnings(), _stoppable(), OutputFolder(config.output).locked():
+        yield progress
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and a SIGTERM end a command with a line, not with a traceback, and with exit codes of their own."""
+    from cotbal.units.stopping import STOPPED, UnitStoppedError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on from here")
+        raise typer.Exit(130) from None
+    except UnitStoppedError as stopped:
+        _say(str(stopped))
+        raise typer.Exit(STOPPED) from None
 
 
 def _quiet() -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "EvaluationConfig",
+    "LaunchConfig",
     "ModelConfig",
     "PreparationConfig",
     "StrategyConfig",
@@ -245,6 +246,21 @@ class ComparisonConfig(_Section):
         return value
 
 
+class LaunchConfig(_Section):
+    """Where units run: how many processes each, and how many units at once."""
+
+    engine: Literal["local"] = "local"
+    processes: int | None = Field(
+        default=None, ge=1, description="that train a unit together; one per visible GPU"
+    )
+    side_by_side: int | None = Field(
+        default=None, ge=1, description="units at once; as many as the GPUs allow"
+    )
+    command: tuple[str, ...] = Field(
+        default=(), description="in place of torchrun, such as [accelerate, launch, --config_file, x.yaml]"
+    )
+
+
 class Config(_Section):
     """A whole mixture: model, tasks, preparation, weighing, tuning."""
 
@@ -261,12 +277,19 @@ class Config(_Section):
     training: Settings = Field(default_factory=dict)
     evaluation: EvaluationConfig = EvaluationConfig()
     comparison: ComparisonConfig = ComparisonConfig()
+    launch: LaunchConfig = LaunchConfig()
+    _source: Path | None = PrivateAttr(None)
     _text: str = PrivateAttr("")
 
     @property
     def text(self) -> str:
         """The file's text, for the record; empty for a config made in code."""
         return self._text
+
+    @property
+    def source(self) -> Path | None:
+        """The file it was read from; None for a config made in code."""
+        return self._source
 
     @field_validator("output")
     @classmethod
@@ -339,4 +362,5 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
     except ValidationError as error:
         raise ConfigError(describe_errors(error, Config, source)) from None
     config._text = text
+    config._source = source.absolute()
     return config

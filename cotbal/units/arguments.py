@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
@@ -197,6 +198,8 @@ def training_arguments(settings: Mapping[str, Any], folder: Path, seed: int) -> 
         "per_device_train_batch_size": layout.per_device,
         "gradient_accumulation_steps": layout.accumulation,
     }
+    # Asked for an accelerator where there is none, several processes would each take themselves to be alone.
+    stock.setdefault("use_cpu", not torch.accelerator.is_available())
     if stock.get("fsdp"):
         stock["fsdp_config"] = {"state_dict_type": "SHARDED_STATE_DICT"} | (stock.get("fsdp_config") or {})
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
+from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 
-__all__ = ["BatchLayout", "StepSampler", "batch_layout"]
+__all__ = ["BatchLayout", "StepSampler", "batch_layout", "processes_per_unit"]
 
 # Steps whose samples are sorted by length together: enough to sort well, few enough to stay shuffled.
 _STEPS_PER_GROUP = 50
@@ -32,6 +34,17 @@ class BatchLayout:
     per_device: int
     processes: int
     accumulation: int
+
+
+def processes_per_unit(config: Config) -> int:
+    """How many processes train a unit together: the config's, or one per visible GPU, or one.
+
+    Under torchrun or accelerate launch, those that they started.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "0"))
+    if started:
+        return started
+    return config.launch.processes or max(1, torch.cuda.device_count())
 
 
 def batch_layout(settings: Mapping[str, Any], processes: int) -> BatchLayout:

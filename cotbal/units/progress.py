@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["Clock", "Phase", "ScheduleProgress", "UnitPhase"]
+__all__ = ["Clock", "NoProgress", "Phase", "ScheduleProgress", "UnitPhase"]
 
 Phase = Literal["train", "score"]
 
@@ -92,11 +92,30 @@ class ScheduleProgress(Protocol):
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
         """A phase of a unit begins, `done` samples of it already finished."""
 
-    def advance(self, samples: int) -> None:
-        """So many samples more of the phase in hand."""
+    def advance(self, samples: int, unit: str | None = None) -> None:
+        """So many samples more of the phase in hand, of the unit that is in hand alone or of the one named."""
 
-    def end(self) -> None:
-        """The phase in hand has ended."""
+    def end(self, unit: str | None = None) -> None:
+        """The phase in hand has ended, of the unit that is in hand alone or of the one named."""
 
     def say(self, message: str) -> None:
         """A line for the reader."""
+
+
+class NoProgress:
+    """Tells nobody: for the processes of a unit beside its first."""
+
+    def follow(self, phases: Iterable[UnitPhase]) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
+        return None
+
+    def advance(self, samples: int, unit: str | None = None) -> None:
+        return None
+
+    def end(self, unit: str | None = None) -> None:
+        return None
+
+    def say(self, message: str) -> None:
+        return None

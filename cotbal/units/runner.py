@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +16,13 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
+from cotbal.units import ranks
 from cotbal.units.arguments import training_settings
+from cotbal.units.batches import batch_layout
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
 from cotbal.units.evaluate import answer, check_references, score_samples
 from cotbal.units.fingerprint import versions
+from cotbal.units.locking import locked
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
 from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
@@ -42,12 +45,6 @@ class Runner:
     """
 
     def __init__(self, config: Config, progress: ScheduleProgress, *, redo: bool = False) -> None:
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if processes > 1:
-            raise ConfigError(
-                f"WORLD_SIZE is {processes}: a unit cannot be spread over several processes by this version; start "
-                "cotbal itself, without torchrun or accelerate launch"
-            )
         self.config = config
         self.schedule: Schedule = make_schedule(config)
         self.folder = OutputFolder(config.output)
@@ -85,11 +82,15 @@ class Runner:
         chosen = list(units)
         manifests = self.check(chosen, weights)
         for unit in chosen:
-            self._run_unit(unit, manifests[unit.name], weights)
+            with locked(self.folder.locks / unit.name) if ranks.is_first() else nullcontext():
+                self._run_unit(unit, manifests[unit.name], weights)
 
     def check(self, units: Sequence[Unit], weights: TaskWeights | None = None) -> dict[str, Manifest]:
-        """See `Staleness.check`."""
-        return self.staleness.check(units, weights, redo=self.redo)
+        """See `Staleness.check`; of several processes the first discards, and the others look when it has."""
+        if ranks.is_first():
+            manifests = self.staleness.check(units, weights, redo=self.redo)
+        ranks.barrier()
+        return manifests if ranks.is_first() else self.staleness.check(units, weights)
 
     def remaining(self, units: Iterable[Unit]) -> list[UnitPhase]:
         """What these units still have to do, in samples; counts for those that wait for weights too."""
@@ -106,9 +107,9 @@ class Runner:
 
     def _tell_problems(self) -> None:
         problems = self.mixture.problems
-        if self.mixture.files_read:
+        if self.mixture.files_read and ranks.is_first():
             self.folder.write_problems(problems, self.mixture.files_read)
-        if problems:
+        if problems and ranks.is_first():
             self.progress.say(
                 f"left out {len(problems)} broken records, the first is {problems[0]}; all are listed in "
                 f"{self.folder.bad_records}"
@@ -125,8 +126,10 @@ class Runner:
             )
         if manifest.state == "planned":
             manifest = self._train(unit, folder, manifest, weights)
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        if ranks.is_first():
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
         self._score(unit, folder, manifest)
+        ranks.barrier()
 
     def _train(
         self, unit: Unit, folder: UnitFolder, manifest: Manifest, weights: TaskWeights | None
@@ -135,7 +138,8 @@ class Runner:
         from cotbal.units.train import Trained, release_memory, train
 
         manifest = manifest.advanced("planned", versions=versions(), stopped="")
-        folder.write_manifest(manifest)
+        if ranks.is_first():
+            folder.write_manifest(manifest)
         samples = self._training_samples(unit)
 
         def attempt(learning_rate_scale: float) -> Trained:
@@ -161,7 +165,9 @@ class Runner:
             seconds={**manifest.seconds, "train": trained.seconds},
             samples={**manifest.samples, "train": samples},
         )
-        folder.write_manifest(manifest)
+        if ranks.is_first():
+            folder.write_manifest(manifest)
+        ranks.barrier()
         release_memory()
         self.progress.end()
         return manifest
@@ -243,8 +249,7 @@ class Runner:
         # Read even where the number of steps is given: a broken record should be met now, not hours later.
         records = self.mixture.training_set(unit)
         if settings.get("max_steps", -1) > 0:
-            accumulated = settings.get("gradient_accumulation_steps", 1)
-            return int(settings["max_steps"] * settings.get("per_device_train_batch_size", 8) * accumulated)
+            return int(settings["max_steps"] * batch_layout(settings, ranks.world_size()).samples)
         return math.ceil(float(settings["num_train_epochs"]) * len(records))
 
     def _scored_samples(self, unit: Unit) -> int:

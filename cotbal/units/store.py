@@ -114,6 +114,8 @@ class UnitFolder:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.predictions = path / "predictions"
+        self.progress = path / "progress.json"
+        self.output = path / "output.log"
         self._manifest = path / "manifest.json"
         self._scores = path / "scores.jsonl"
         self._log = path / "log.jsonl"
@@ -195,6 +197,8 @@ class OutputFolder:
         self.units = path / "units"
         self.scores_csv = path / "scores.csv"
         self.weights_json = path / "weights.json"
+        self.weights_in_use = path / "weights_in_use.json"
+        self.locks = path / "locks"
         self.bad_records = path / "bad_records.jsonl"
         self.report = path / "report"
 

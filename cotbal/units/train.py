@@ -27,14 +27,11 @@ from cotbal.units.loading import load_model
 from cotbal.units.mixture import RecordDataset
 from cotbal.units.schedule import Unit
 from cotbal.units.sharding import is_sharded, whole_state_dict
+from cotbal.units.stopping import UnitStoppedError
 from cotbal.units.store import UnitFolder
 from cotbal.units.trainer import StopOnSignal, UnitTrainer
 
 __all__ = ["Trained", "release_memory", "train"]
-
-
-class UnitStoppedError(ConfigError):
-    """A unit was asked to stop and has written a checkpoint; started again, it goes on from there."""
 
 
 @dataclass(frozen=True)

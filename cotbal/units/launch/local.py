@@ -13,21 +13,16 @@ import torch
 
 from cotbal.config.yaml_file import ConfigError
 from cotbal.units.launch.command import UnitCommand
+from cotbal.units.stopping import UnitStoppedError
 
 __all__ = ["UnitFailedError", "places", "run_side_by_side"]
 
 # How often the running commands are looked at.
 _POLL_SECONDS = 0.2
-# Exit code of a unit that was asked to stop, wrote a checkpoint and goes on when it is started again.
-STOPPED = 75
 
 
 class UnitFailedError(ConfigError):
     """A unit's command ended without having made it."""
-
-
-class UnitsStoppedError(ConfigError):
-    """Units were asked to stop; the same command goes on from where they were."""
 
 
 @dataclass
@@ -85,7 +80,7 @@ def run_side_by_side(
 
     Raises:
         UnitFailedError: a command failed; it names the unit, how its command ended and where its output is.
-        UnitsStoppedError: the units were asked to stop.
+        UnitStoppedError: the units were asked to stop.
     """
     waiting = list(commands)
     free = list(places)
@@ -108,7 +103,7 @@ def run_side_by_side(
                     failed.append((each.command, each.process.returncode))
             time.sleep(_POLL_SECONDS)
     if stopping.asked:
-        raise UnitsStoppedError("stopped; the same command goes on from here")
+        raise UnitStoppedError("stopped; the same command goes on from here")
     if failed:
         raise UnitFailedError("\n".join(describe_failure(command, code) for command, code in failed))
 
