@@ -1,7 +1,6 @@
 """The output folder: manifests and scores come back as written, and a kill never leaves half of one."""
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -89,23 +88,3 @@ def test_problems_of_files_that_were_not_read_again_stay(tmp_path: Path) -> None
     folder.write_problems(old, {Path("a"), Path("b")})
     folder.write_problems([Problem(Path("b"), 2, "z")], {Path("b")})
     assert folder.problems() == (old[0], Problem(Path("b"), 2, "z"))
-
-
-def _hold(path: Path, begun: "multiprocessing.synchronize.Event") -> None:
-    with OutputFolder(path).locked():
-        begun.set()
-        multiprocessing.Event().wait()
-
-
-def test_a_folder_is_locked_until_its_holder_is_gone(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    begun = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, begun))
-    holder.start()
-    assert begun.wait(30)
-    with pytest.raises(ConfigError, match="another cotbal process"), OutputFolder(tmp_path).locked():
-        pass
-    holder.kill()
-    holder.join()
-    with OutputFolder(tmp_path).locked():
-        pass
