@@ -345,7 +345,8 @@ def _plain_warnings() -> Iterator[None]:
         message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any, **more: Any
     ) -> None:
         if category.__module__.split(".")[0] == "cotbal":
-            console.print(f"[yellow]warning:[/yellow] {message}", highlight=False)
+            console.print("[yellow]warning:[/yellow]", end=" ")
+            console.print(str(message), highlight=False, markup=False)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -63,7 +63,7 @@ def _settings(value: object) -> object:
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_one_or_many)]
 """One path or a list of paths."""
 Settings = Annotated[dict[str, Any], BeforeValidator(_settings)]
-"""Any field of `transformers.TrainingArguments`; the names are checked when the units are set up."""
+"""Fields of `transformers.TrainingArguments` or `GenerationConfig`, checked when the units are set up."""
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -198,9 +198,18 @@ class WeighingConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """Validation and test: greedy generation, one answer a sample."""
+    """Validation and test: one answer per sample, by plain greedy generation unless `generation` asks otherwise."""
 
     batch_size: int = Field(default=8, ge=1)
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None, description="of the scored model, if not what its training computes in"
+    )
+    generation: Settings = Field(
+        default_factory=dict, description="fields of transformers.GenerationConfig that are to act"
+    )
+    workers: int | None = Field(
+        default=None, ge=0, le=256, description="processes that prepare pictures while the model answers"
+    )
 
 
 class StrategyConfig(_Section):

@@ -6,6 +6,8 @@ One row per score, with the columns
     sample                              the validation sample's id; empty or absent: the row is a mean
     group                               what the sample shares with others (its image); empty: nothing
     higher_is_better                    true or false, the same on every row of a task; empty: not said
+
+Files are read as spreadsheet programs save them: see `cotbal.method.spreadsheets`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 
 from cotbal.atomic import replacing
 from cotbal.method.arrays import FloatArray, Labels, directions
+from cotbal.method.spreadsheets import Numbers, read_sheet
 from cotbal.tasks import check_task_names
 
 _NEEDED = ("model", "task", "score")
@@ -132,41 +135,31 @@ def read(
 
 
 def _rows(name: str) -> Iterator[_Row]:
-    with open(name, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        header = [column.strip() for column in reader.fieldnames or []]
-        reader.fieldnames = header
-        for column in _NEEDED:
-            if column not in header:
-                raise ValueError(
-                    f"{name}: no column {column!r}; the header is {header}, needed are {list(_NEEDED)}"
-                )
-        for column in header:
-            if column not in _NEEDED + _OPTIONAL:
-                raise ValueError(f"{name}: unknown column {column!r}; known are {list(_NEEDED + _OPTIONAL)}")
-        for record in reader:
-            where = f"{name}, line {reader.line_num}"
-            if None in record or any(value is None for value in record.values()):
-                raise ValueError(f"{where}: the row does not have {len(header)} fields as the header has")
-            cells = {column: value.strip() for column, value in record.items()}
-            try:
-                score = float(cells["score"])
-            except ValueError:
-                score = float("nan")
-            if not np.isfinite(score):
-                raise ValueError(f"{where}: score is {cells['score']!r}; a finite number is needed")
-            direction = cells.get("higher_is_better", "").lower()
-            if direction and direction not in _DIRECTIONS:
-                raise ValueError(f"{where}: higher_is_better is {direction!r}; 'true' or 'false' is needed")
-            yield _Row(
-                where,
-                cells["model"],
-                cells["task"],
-                score,
-                cells.get("sample", ""),
-                cells.get("group", ""),
-                _DIRECTIONS.get(direction),
+    sheet = read_sheet(name)
+    for column in _NEEDED:
+        if column not in sheet.columns:
+            raise ValueError(
+                f"{name}: no column {column!r}; the header is {list(sheet.columns)}, needed are {list(_NEEDED)}"
             )
+    for column in sheet.columns:
+        if column not in _NEEDED + _OPTIONAL:
+            raise ValueError(f"{name}: unknown column {column!r}; known are {list(_NEEDED + _OPTIONAL)}")
+    numbers = Numbers()
+    for line, cells in sheet.rows:
+        where = f"{name}, line {line}"
+        score = numbers.read(cells["score"], where, cells["task"])
+        direction = cells.get("higher_is_better", "").lower()
+        if direction and direction not in _DIRECTIONS:
+            raise ValueError(f"{where}: higher_is_better is {direction!r}; 'true' or 'false' is needed")
+        yield _Row(
+            where,
+            cells["model"],
+            cells["task"],
+            score,
+            cells.get("sample", ""),
+            cells.get("group", ""),
+            _DIRECTIONS.get(direction),
+        )
 
 
 def _said(

@@ -10,9 +10,10 @@ import importlib
 import re
 
 from cotbal.metrics.anls import anls
-from cotbal.metrics.cider import cider
+from cotbal.metrics.boxes import Layout
+from cotbal.metrics.cider import cider, cider_of_characters
 from cotbal.metrics.exact_match import exact_match
-from cotbal.metrics.iou import IoU, Layout
+from cotbal.metrics.iou import IoU
 from cotbal.metrics.metric import Kind, Metric, ScoreFunction
 from cotbal.metrics.relaxed_accuracy import relaxed_accuracy
 from cotbal.metrics.vqa_accuracy import vqa_accuracy
@@ -20,25 +21,29 @@ from cotbal.metrics.yes_no import yes_no
 
 __all__ = ["Kind", "Metric", "ScoreFunction", "get", "names"]
 
-_FUNCTIONS: dict[str, ScoreFunction] = {
-    "exact_match": exact_match,
-    "vqa_accuracy": vqa_accuracy,
-    "anls": anls,
-    "relaxed_accuracy": relaxed_accuracy,
-    "cider": cider,
-    "iou": IoU(),
-    "iou@0.5": IoU(threshold=0.5),
-    "iou-xywh": IoU("xywh"),
-    "iou-xywh@0.5": IoU("xywh", threshold=0.5),
-    "yes_no": yes_no,
+_METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("exact_match", True, "generation", exact_match, full_marks=1.0),
+        Metric("vqa_accuracy", True, "generation", vqa_accuracy),
+        Metric("anls", True, "generation", anls, full_marks=1.0),
+        Metric("relaxed_accuracy", True, "generation", relaxed_accuracy, full_marks=1.0),
+        Metric("cider", True, "generation", cider, whole_set=True),
+        Metric("cider-characters", True, "generation", cider_of_characters, whole_set=True),
+        Metric("iou", True, "generation", IoU(), full_marks=1.0),
+        Metric("iou@0.5", True, "generation", IoU(threshold=0.5), full_marks=1.0),
+        Metric("iou-xywh", True, "generation", IoU("xywh"), full_marks=1.0),
+        Metric("iou-xywh@0.5", True, "generation", IoU("xywh", threshold=0.5), full_marks=1.0),
+        Metric("yes_no", True, "generation", yes_no, full_marks=1.0),
+        Metric("loss", False, "loss", None),
+    )
 }
 _IOU_AT = re.compile(r"iou(?P<xywh>-xywh)?@(?P<threshold>0?\.\d+)")
-_LOSS = "loss"
 
 
 def names() -> tuple[str, ...]:
     """Names that `get` knows, besides `iou@<threshold>`, `iou-xywh@<threshold>` and `module:function`."""
-    return (*_FUNCTIONS, _LOSS)
+    return tuple(_METRICS)
 
 
 def get(name: str) -> Metric:
@@ -53,14 +58,12 @@ def get(name: str) -> Metric:
         ValueError: an unknown name; a module or function that cannot be found.
         TypeError: a `module:function` that cannot be called, or whose `higher_is_better` is no bool.
     """
-    if name == _LOSS:
-        return Metric(_LOSS, higher_is_better=False, kind="loss", function=None)
-    if name in _FUNCTIONS:
-        return Metric(name, higher_is_better=True, kind="generation", function=_FUNCTIONS[name])
+    if name in _METRICS:
+        return _METRICS[name]
     match = _IOU_AT.fullmatch(name)
     if match is not None and float(match["threshold"]) > 0:
         layout: Layout = "xywh" if match["xywh"] else "xyxy"
-        return Metric(name, True, "generation", IoU(layout, float(match["threshold"])))
+        return Metric(name, True, "generation", IoU(layout, float(match["threshold"])), full_marks=1.0)
     if ":" in name:
         return _users_own(name)
     raise ValueError(
@@ -86,4 +89,4 @@ def _users_own(name: str) -> Metric:
     higher_is_better = getattr(function, "higher_is_better", True)
     if not isinstance(higher_is_better, bool):
         raise TypeError(f"metric {name!r}: higher_is_better is {higher_is_better!r}; True or False is needed")
-    return Metric(name, higher_is_better, "generation", function)
+    return Metric(name, higher_is_better, "generation", function, whole_set=True)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from cotbal.metrics import words
 
 LONGEST = 4
 SIGMA = 6.0
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 Phrase = tuple[str, ...]
 Vector = tuple[list[dict[Phrase, float]], list[float], int]
 
 
-def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+def cider(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    split: Callable[[str], list[str]] = words.words,
+) -> list[float]:
     """CIDEr-D of every sample: 10 times the mean, over phrases of 1 to 4 words and over the references, of
 
         exp(-(l - l')^2 / (2 6^2)) sum min(g, g') g' / (|g| |g'|)
@@ -29,31 +34,39 @@ def cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> li
     sets, or of parts of one, are not comparable, and a set of one sample scores 0.
 
     Deviation: no Java and no PTB tokenizer. Words are runs of letters and digits, with apostrophes and hyphens
-    inside; case and other punctuation do not count.
+    inside; in scripts that write no blanks between words (Chinese, Japanese, Thai, ...) every character is a word.
+    Case and other punctuation do not count.
+
+    Args:
+        split: how words are found; `cotbal.metrics.words.characters` for the metric `cider-characters`.
 
     >>> scores = cider(["a red ball", "two dogs"], [["A red ball."], ["one black cat"]])
     >>> [round(score, 2) for score in scores]
     [7.5, 0.0]
     """
-    counted = [[_phrases(reference) for reference in accepted] for accepted in references]
+    counted = [[_phrases(split(reference)) for reference in accepted] for accepted in references]
     appearances = Counter(phrase for sample in counted for phrase in set().union(*sample))
     log_samples = math.log(len(counted))
     idf = {phrase: log_samples - math.log(number) for phrase, number in appearances.items()}
 
     scores = []
     for prediction, sample in zip(predictions, counted, strict=True):
-        candidate = _vector(_phrases(prediction), idf, log_samples)
+        candidate = _vector(_phrases(split(prediction)), idf, log_samples)
         total = sum(_similarity(candidate, _vector(reference, idf, log_samples)) for reference in sample)
         scores.append(10 * total / len(sample))
     return scores
 
 
-def _phrases(text: str) -> Counter[Phrase]:
-    words = _WORD.findall(text.lower())
+def cider_of_characters(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """`cider` with every letter and digit as a word, for any language."""
+    return cider(predictions, references, split=words.characters)
+
+
+def _phrases(found: list[str]) -> Counter[Phrase]:
     return Counter(
-        tuple(words[start : start + length])
+        tuple(found[start : start + length])
         for length in range(1, LONGEST + 1)
-        for start in range(len(words) - length + 1)
+        for start in range(len(found) - length + 1)
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """1 where the prediction equals a reference: outer blanks, case and one trailing period do not count.
+
+    Composed and decomposed accents are the same (NFC).
 
     >>> exact_match([" Two.", "2", "two.."], [["two"], ["two"], ["two"]])
     [1.0, 0.0, 0.0]
@@ -18,4 +21,4 @@ def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]])
 
 
 def _normalised(text: str) -> str:
-    return text.strip().lower().removesuffix(".")
+    return unicodedata.normalize("NFC", text).strip().lower().removesuffix(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,12 +22,16 @@ class Metric:
         kind: "generation" scores generated text with `score`; "loss" is the teacher-forced loss of a sample,
             which the model's forward gives and which needs no generation.
         function: `(predictions, references) -> one score per sample`; None for kind "loss".
+        full_marks: the score of a reference given as the answer; None where it depends on the sample.
+        whole_set: a sample's score depends on the other samples of the call, or may do so.
     """
 
     name: str
     higher_is_better: bool
     kind: Kind
     function: ScoreFunction | None
+    full_marks: float | None = None
+    whole_set: bool = False
 
     def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
         """Scores of all samples, in order.
@@ -70,3 +75,46 @@ class Metric:
                     f"metric {self.name!r} gave {score} for sample {index}; a finite number is needed"
                 )
         return scores
+
+    def unjudged(self, references: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
+        """Samples whose own references do not get full marks, each with the reason: what the metric cannot judge.
+
+        A reference given as the answer has to get `full_marks`, or more than 0 where those depend on the sample
+        (`cider`, `vqa_accuracy`). Of your own functions it is only asked that they return scores.
+
+        >>> from cotbal import metrics
+        >>> metrics.get("cider").unjudged([["a dog"], ["a dog"]])[0]
+        (0, "the reference 'a dog' given as the answer scores 0; more than 0 is needed")
+        """
+        if self.function is None or not references:
+            return []
+        if not self.whole_set:
+            return [
+                (index, reason)
+                for index, accepted in enumerate(references)
+                if (reason := self._unjudged(accepted)) is not None
+            ]
+        scores = self.score([accepted[0] for accepted in references], references)
+        if ":" in self.name:
+            return []
+        return [
+            (index, _falls_short(accepted[0], score, None))
+            for index, (accepted, score) in enumerate(zip(references, scores, strict=True))
+            if not score > 0
+        ]
+
+    def _unjudged(self, accepted: Sequence[str]) -> str | None:
+        try:
+            scores = self.score(list(accepted), [accepted] * len(accepted))
+        except ValueError as error:
+            # The record is named by the caller.
+            return re.sub(r"^references\[\d+\] ", "", str(error))
+        best = max(scores)
+        enough = best > 0 if self.full_marks is None else best >= self.full_marks
+        return None if enough else _falls_short(accepted[scores.index(best)], best, self.full_marks)
+
+
+def _falls_short(reference: str, score: float, wanted: float | None) -> str:
+    shown = reference if len(reference) <= 80 else reference[:77] + "..."
+    needed = "more than 0" if wanted is None else f"{wanted:g}"
+    return f"the reference {shown!r} given as the answer scores {score:g}; {needed} is needed"

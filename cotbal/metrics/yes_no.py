@@ -6,15 +6,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_WORD = re.compile(r"[a-z]+(?:['’][a-z]+)?")
-_NO = frozenset({"no", "not"})
+_WORD = re.compile(r"[a-z]++(?:['’][a-z]++)?")
+_SENTENCE = re.compile(r"[^.!?;\n\r]++")
+_YES = frozenset({"yes", "yeah", "yep", "yup"})
+_NO = frozenset({"no", "not", "nope", "cannot"})
 
 
 def yes_no(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """1 where the answer is the reference's yes or no.
 
-    The first sentence counts: no if the word `no` or `not` is in it, else yes if `yes` is (Li et al., arXiv
-    2305.10355). Deviation: an answer with none of these words is wrong; POPE's script takes it for a yes.
+    The first sentence or line counts (Li et al., arXiv 2305.10355). A word for yes or no that opens it decides;
+    else it is a no where `no`, `not` or a form of `n't` is in it, and a yes where `yes` is. Where it says neither
+    (the letter of an option, "A.", a number, "1.", or a remark), the first later one that opens with yes or no
+    decides.
+
+    Deviations from POPE's script: an answer that says neither is wrong, where the script takes it for a yes; "Yes,
+    there is no doubt" is a yes; lines, `n't` and option letters are known.
 
     Raises:
         ValueError: a sample whose reference says neither, or whose references contradict each other.
@@ -75,16 +82,33 @@ def summarise(predictions: Sequence[str], references: Sequence[Sequence[str]]) -
 
 
 def _answer(text: str) -> bool | None:
-    words = set(_WORD.findall(text.lower().strip().split(".")[0]))
-    if words & _NO:
-        return False
-    return True if "yes" in words else None
+    first = True
+    for sentence in _SENTENCE.finditer(text.lower()):
+        found = _WORD.findall(sentence.group())
+        # "A." and "1." are the option's, not yet the answer.
+        if not found or (len(found) == 1 and len(found[0]) == 1):
+            continue
+        opening = found[0]
+        if opening in _YES or _is_no(opening):
+            return opening in _YES
+        if first:
+            if any(map(_is_no, found)):
+                return False
+            if not _YES.isdisjoint(found):
+                return True
+        first = False
+    return None
+
+
+def _is_no(word: str) -> bool:
+    return word in _NO or word.endswith(("n't", "n’t"))
 
 
 def _truth(index: int, accepted: Sequence[str]) -> bool:
     truths = {_answer(reference) for reference in accepted}
     if None in truths or len(truths) != 1:
         raise ValueError(
-            f"references[{index}] is {list(accepted)!r}; 'yes' or 'no' is needed, and one of the two"
+            f"references[{index}] is {list(accepted)!r}; yes_no reads an English 'yes' or 'no', one of the two. For "
+            "answers in other words or languages use exact_match"
         )
     return truths == {True}

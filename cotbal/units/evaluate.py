@@ -1,30 +1,36 @@
-"""Scoring a trained model: one greedy answer (or one teacher-forced loss) a sample, then the task's metric.
+"""What a trained model answers: one generated text (or one teacher-forced loss) per sample.
 
-Answers are appended to ``predictions/<task>.jsonl`` batch by batch, so a killed call goes on where it was. Batches
-are fixed by position, hence the same whether a call was interrupted or not: padding, and with it rounding, too.
+Samples are answered longest first, in batches fixed by their position in that order, and answers are appended to
+``predictions/<task>.jsonl`` batch by batch. So a killed call goes on where it was, with the same batches, hence the
+same padding and the same rounding, as one that was not interrupted.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 import cotbal_kernels as ck
-from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
-from cotbal.data.records import Record
+from cotbal.data.records import BadRecordsError, Record
 from cotbal.metrics.metric import Metric
-from cotbal.units.store import SampleScore, json_line
+from cotbal.units import ranks
+from cotbal.units.generation import generating, generation_settings
+from cotbal.units.store import json_line
 
-__all__ = ["answer", "check_references", "group_of", "score_samples", "teacher_forced_loss"]
+__all__ = ["Answer", "answer", "teacher_forced_loss"]
 
 Answer = str | float
+# For ordering samples: about what the tokens of one picture take as characters of text.
+_CHARACTERS_OF_A_PICTURE = 2000
 
 
 def answer(
@@ -37,54 +43,99 @@ def answer(
     max_new_tokens: int,
     max_length: int | None,
     path: Path,
+    generation: Mapping[str, Any] | None = None,
+    workers: int | None = None,
     advance: Callable[[int], None] = lambda samples: None,
 ) -> list[Answer]:
     """One answer per record: the generated text, or the mean loss of its answer tokens for a ``loss`` metric.
 
     Args:
-        path: where answers are kept as they come; the complete batches already in it are not done again.
+        path: where answers are kept as they come; the complete batches already in it are not done again. Of
+            several processes each answers its share of the batches, in a file of its own, and all get every answer.
+        generation: see `cotbal.units.generation.generation_settings`; None: plain greedy.
+        workers: processes that prepare pictures and prompts while the model answers; None: as many as help.
         advance: told how many samples were done or found done.
+
+    Raises:
+        BadRecordsError: a record's picture or conversation cannot be used.
     """
-    done = _finished_batches(path, len(records), batch_size)
-    advance(len(done))
-    answers = list(done)
-    one_batch: Callable[[Sequence[Record]], list[Answer]]
+    model.train(False)
+    answers_of: _Answers
     if metric.kind == "loss":
-        one_batch = _Losses(model, processor, max_length)
+        answers_of = _Losses(model, processor, max_length)
     else:
-        one_batch = _Generation(model, processor, max_new_tokens)
+        answers_of = _Generation(model, processor, max_new_tokens, generation)
+    order = _share(_longest_first(records), batch_size)
+    share = ranks.world_size()
+    if share > 1:
+        path = path.with_name(f"{path.stem}.{ranks.rank()}-of-{share}{path.suffix}")
+    answers = _finished_batches(path, order, batch_size)
+    advance(share * len(answers))
+    left = [
+        [records[index] for index in order[start : start + batch_size]]
+        for start in range(len(answers), len(order), batch_size)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream, torch.inference_mode():
-        model.train(False)
-        for batch in _batches(records[len(done) :], batch_size):
-            found = one_batch(batch)
-            first = len(answers)
-            stream.write("".join(json_line({"index": first + i, "answer": a}) for i, a in enumerate(found)))
+        for batch in _prepared(left, answers_of.collate, _workers(workers, model.device, len(left))):
+            found = answers_of.answers(batch)
+            places = order[len(answers) : len(answers) + len(found)]
+            lines = [json_line({"index": i, "answer": a}) for i, a in zip(places, found, strict=True)]
+            stream.write("".join(lines))
             stream.flush()
             answers += found
-            advance(len(found))
-    return answers
+            advance(share * len(found))
+    by_index: dict[int, Answer] = {}
+    for part in ranks.gathered(dict(zip(order, answers, strict=True))):
+        by_index |= part
+    return [by_index[index] for index in range(len(records))]
+
+
+def _share(order: list[int], batch_size: int) -> list[int]:
+    """Of the batches that an order is cut into, those that this process answers: every W-th of W processes."""
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [index for batch in batches[ranks.rank() :: ranks.world_size()] for index in batch]
+
+
+class _Answers(Protocol):
+    """How a batch is prepared, perhaps in another process, and answered."""
+
+    def collate(self, records: Sequence[Record]) -> dict[str, Any]: ...
+    def answers(self, batch: dict[str, Any]) -> list[Answer]: ...
 
 
 class _Generation:
-    """Greedy generation for one batch."""
+    """Generated text; greedy, unless `generation` says otherwise."""
 
-    def __init__(self, model: Any, processor: Any, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        max_new_tokens: int,
+        generation: Mapping[str, Any] | None = None,
+    ) -> None:
         self.model = model
         self.pad = getattr(processor, "tokenizer", processor).pad_token_id
-        self.collate = PromptCollator(processor)
+        self.prompts = PromptCollator(processor)
         self.max_new_tokens = max_new_tokens
+        self.settings = generation_settings({}) if generation is None else generation
+
+    def collate(self, records: Sequence[Record]) -> dict[str, Any]:
+        return self.prompts(records)
+
+    def answers(self, batch: dict[str, Any]) -> list[Answer]:
+        batch = _to(batch, self.model)
+        sampled = bool(self.settings.get("do_sample"))
+        with torch.random.fork_rng(enabled=sampled):
+            if sampled:
+                # From the batch itself, so that a resumed call draws what an undisturbed one would.
+                torch.manual_seed(int(batch["input_ids"].sum()))
+            with generating(self.model, self.pad, self.settings, self.max_new_tokens):
+                tokens = self.model.generate(**batch)
+        return list(self.prompts.decode(batch, tokens))
 
     def __call__(self, records: Sequence[Record]) -> list[Answer]:
-        batch = _to(self.collate(list(records)), self.model)
-        tokens = self.model.generate(
-            **batch,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=self.pad,
-        )
-        return list(self.collate.decode(batch, tokens))
+        return self.answers(self.collate(records))
 
 
 class _Losses:
@@ -96,11 +147,14 @@ class _Losses:
         self.max_length = max_length
         self.collators: dict[str, TaskCollator] = {}
 
-    def __call__(self, records: Sequence[Record]) -> list[Answer]:
+    def collate(self, records: Sequence[Record]) -> dict[str, Any]:
         task = records[0].task
         if task not in self.collators:
             self.collators[task] = TaskCollator(self.processor, [task], max_length=self.max_length)
-        return list(teacher_forced_loss(self.model, self.collators[task](list(records))))
+        return self.collators[task](records)
+
+    def answers(self, batch: dict[str, Any]) -> list[Answer]:
+        return list(teacher_forced_loss(self.model, batch))
 
 
 def teacher_forced_loss(model: PreTrainedModel, batch: dict[str, Any]) -> list[float]:
@@ -113,71 +167,56 @@ def teacher_forced_loss(model: PreTrainedModel, batch: dict[str, Any]) -> list[f
     return [float(value) for value in out.sample_loss]
 
 
-def score_samples(
-    records: Sequence[Record],
-    answers: Sequence[Answer],
-    metric: Metric,
-    task: str,
-    image_root: Path | None = None,
-) -> list[SampleScore]:
-    """The metric's score of every answer, with what it was given for.
+def _longest_first(records: Sequence[Record]) -> list[int]:
+    """Positions of the records, the longest conversation first: little padding, and memory runs out at once or never.
 
-    Raises:
-        ValueError: the metric cannot read a reference, or does not return one finite number a sample.
+    Lengths are in characters, not tokens: they are known without decoding a picture.
     """
-    references = [record.references for record in records]
-    if metric.kind == "loss":
-        scores = [float(value) for value in answers]
-    else:
-        scores = metric.score([str(value) for value in answers], references)
-    return [
-        SampleScore(
-            task=task,
-            index=index,
-            id=record.id,
-            group=group_of(record, image_root),
-            prediction=value if isinstance(value, str) else None,
-            references=tuple(record.references),
-            score=score,
-        )
-        for index, (record, value, score) in enumerate(zip(records, answers, scores, strict=True))
-    ]
+
+    def length(index: int) -> int:
+        record = records[index]
+        return sum(len(turn.text) for turn in record.turns) + _CHARACTERS_OF_A_PICTURE * len(record.images)
+
+    return sorted(range(len(records)), key=lambda index: (-length(index), index))
 
 
-def check_references(records: Sequence[Record], metric: Metric, task: str) -> None:
-    """Try a metric on the references themselves, so that one it cannot read is found before any training.
+class _Prepared(Dataset[dict[str, Any] | BadRecordsError]):
+    """Batches ready for the model; an error is a value, as workers cannot hand on one with its list of problems."""
 
-    Raises:
-        ConfigError: what the metric says of them.
-    """
-    if metric.kind == "loss":
-        return
-    references = [record.references for record in records]
-    try:
-        metric.score([accepted[0] for accepted in references], references)
-    except (ValueError, TypeError) as error:
-        files = ", ".join(sorted({str(record.source) for record in records}))
-        raise ConfigError(f"task '{task}', metric {metric.name}, references of {files}: {error}") from error
+    def __init__(
+        self, batches: list[list[Record]], collate: Callable[[Sequence[Record]], dict[str, Any]]
+    ) -> None:
+        self.batches = batches
+        self.collate = collate
 
+    def __len__(self) -> int:
+        return len(self.batches)
 
-def group_of(record: Record, image_root: Path | None = None) -> str:
-    """What samples of one picture have in common: its path below the images' folder, so that data can be moved.
-
-    A record without a picture is a group of its own.
-    """
-    if not record.images:
-        return f"{record.source.name}:{record.index}"
-    picture, root = record.images[0], image_root or record.source.parent
-    return (picture.relative_to(root) if picture.is_relative_to(root) else picture).as_posix()
+    def __getitem__(self, index: int) -> dict[str, Any] | BadRecordsError:
+        try:
+            return self.collate(self.batches[index])
+        except BadRecordsError as error:
+            return error
 
 
-def _batches(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
-    for start in range(0, len(records), size):
-        yield records[start : start + size]
+def _prepared(
+    batches: list[list[Record]], collate: Callable[[Sequence[Record]], dict[str, Any]], workers: int
+) -> Iterator[dict[str, Any]]:
+    for batch in DataLoader(_Prepared(batches, collate), batch_size=None, num_workers=workers):
+        if isinstance(batch, BadRecordsError):
+            raise batch
+        yield batch
 
 
-def _finished_batches(path: Path, count: int, batch_size: int) -> list[Answer]:
-    """Answers of the complete batches in the file, which is cut after them."""
+def _workers(wanted: int | None, device: torch.device, batches: int) -> int:
+    """On a CPU the model uses all cores itself; beside another device up to four prepare its next batches."""
+    if wanted is None:
+        wanted = 0 if device.type == "cpu" else min(4, max(1, (os.cpu_count() or 1) - 1))
+    return min(wanted, batches)
+
+
+def _finished_batches(path: Path, order: Sequence[int], batch_size: int) -> list[Answer]:
+    """Answers of the complete batches in the file, which is cut after them; they are in the given order."""
     if not path.is_file():
         return []
     answers: list[Answer] = []
@@ -186,13 +225,13 @@ def _finished_batches(path: Path, count: int, batch_size: int) -> list[Answer]:
         for line in stream:
             try:
                 values = json.loads(line)
-                if not line.endswith(b"\n") or values["index"] != len(answers):
+                if not line.endswith(b"\n") or values["index"] != order[len(answers)]:
                     break
                 answers.append(values["answer"])
-            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError):
                 break
             ends.append(ends[-1] + len(line))
-    keep = len(answers) if len(answers) == count else len(answers) - len(answers) % batch_size
+    keep = len(answers) if len(answers) == len(order) else len(answers) - len(answers) % batch_size
     with path.open("rb+") as stream:
         stream.truncate(ends[keep])
     return answers[:keep]

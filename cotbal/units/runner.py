@@ -20,12 +20,14 @@ from cotbal.units import ranks
 from cotbal.units.arguments import training_settings
 from cotbal.units.batches import batch_layout
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
-from cotbal.units.evaluate import answer, check_references, score_samples
+from cotbal.units.evaluate import answer
 from cotbal.units.fingerprint import versions
+from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.locking import locked
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
 from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
+from cotbal.units.scoring import check_references, score_samples
 from cotbal.units.staleness import Staleness
 from cotbal.units.store import Manifest, OutputFolder, SampleScore, UnitFolder
 
@@ -53,6 +55,7 @@ class Runner:
         self.metrics = {
             task.name: metric_of(task, index) for index, task in enumerate(config.tasks) if task.metric
         }
+        generation_settings(config.evaluation.generation)
         self.settings = {stage: training_settings(config, stage) for stage in STAGES}
         for index, strategy in enumerate(config.comparison.strategies):
             check_strategy(strategy, index, [task.name for task in config.tasks])
@@ -186,20 +189,32 @@ class Runner:
             from cotbal.units.train import release_memory
 
             self.progress.begin(unit.name, "score")
-            model = load_model(self.config.model, folder.model)
+            dtype = scoring_dtype(self.config, self.settings[unit.stage])
+            model = load_model(self.config.model.model_copy(update={"dtype": dtype}), folder.model)
             model = model.to(self._device(unit))
             for task in unit.scored_tasks:
                 scores += self._score_task(unit, folder, model, task)
             del model
             release_memory()
             self.progress.end()
+        if ranks.is_first():
+            self._keep_scores(unit, folder, manifest, scores, time.monotonic() - started)
+
+    def _keep_scores(
+        self,
+        unit: Unit,
+        folder: UnitFolder,
+        manifest: Manifest,
+        scores: Sequence[SampleScore],
+        seconds: float,
+    ) -> None:
         folder.write_scores(scores)
         self._tell_hopeless(unit, scores)
         folder.write_manifest(
             manifest.advanced(
                 "scored",
                 finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-                seconds={**manifest.seconds, "score": time.monotonic() - started},
+                seconds={**manifest.seconds, "score": seconds},
                 samples={**manifest.samples, "score": len(scores)},
             )
         )
@@ -232,6 +247,8 @@ class Runner:
             max_new_tokens=self.mixture.task(task).max_new_tokens,
             max_length=self.config.max_length,
             path=folder.predictions / f"{task}.jsonl",
+            generation=generation_settings(self.config.evaluation.generation),
+            workers=self.config.evaluation.workers,
             advance=self.progress.advance,
         )
         return score_samples(records, answers, metric, task, self.mixture.task(task).images)

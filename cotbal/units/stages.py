@@ -260,10 +260,17 @@ def weigh_source(
                 f"--lower-is-better {unknown[0]}: {path} has no such task; it has {', '.join(tasks)}"
             )
         higher = {task: task not in lower_is_better for task in tasks}
+    target = output or OutputFolder(folder).weights_json
+    # Before anything is computed: a mistyped path should be met at once.
+    if target.is_dir():
+        raise ConfigError(f"--output {target}: is a folder; give a file, such as {target / 'weights.json'}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {target}: its folder cannot be made ({error.strerror})") from None
     weights = weighing.weigh(
         measure(ScoreTable.from_csv(path, higher_is_better=higher)),
         0.5 if temperature is None else temperature,
     )
-    target = output or OutputFolder(folder).weights_json
     weights.save(target)
     return weights, target

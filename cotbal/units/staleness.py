@@ -13,6 +13,7 @@ from cotbal.metrics.metric import Metric
 from cotbal.units.arguments import settings_that_matter
 from cotbal.units.batches import batch_layout, processes_per_unit
 from cotbal.units.fingerprint import differences, folder_digest
+from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.mixture import Mixture
 from cotbal.units.schedule import Stage, Unit
 from cotbal.units.store import Manifest, OutputFolder, UnitFolder
@@ -122,9 +123,14 @@ class Staleness:
     def _scoring(self, unit: Unit, task: str) -> dict[str, Any]:
         settings = self.mixture.task(task)
         metric = self.metrics[task]
-        scoring: dict[str, Any] = {"data": self.mixture.scoring_files(unit, task), "metric": settings.metric}
+        scoring: dict[str, Any] = {
+            "data": self.mixture.scoring_files(unit, task),
+            "metric": settings.metric,
+            "dtype": scoring_dtype(self.config, self.settings[unit.stage]),
+        }
         if metric.kind == "generation":
             scoring["max_new_tokens"] = settings.max_new_tokens
+            scoring["generation"] = generation_settings(self.config.evaluation.generation)
         return scoring
 
     def _model_content(self) -> str:

@@ -196,3 +196,25 @@ def test_it_is_a_module_too() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Usage: " in done.stdout
+
+
+def test_weights_go_into_a_folder_that_is_made_or_the_path_is_refused_at_once(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "new" / "deep" / "w.json"
+    assert main(["weigh", str(scores), "-o", str(target)]) == 0
+    assert TaskWeights.load(target).tasks == ("a", "b")
+    capsys.readouterr()
+    assert main(["weigh", str(scores), "-o", str(tmp_path)]) == 2
+    assert "is a folder; give a file, such as" in output(capsys)
+    assert main(["weigh", str(scores), "-o", str(scores / "w.json")]) == 2
+    assert "its folder cannot be made (File exists)" in output(capsys)
+
+
+def test_warnings_keep_their_brackets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text(
+        "model;task;score\nmini;a;,5\nmini;b;,5\nplus_a;a;,5\nplus_a;b;,6\nplus_b;a;,6\nplus_b;b;,8\n"
+    )
+    assert main(["weigh", str(path)]) == 0
+    assert "V[mini] 0.5, V[plus_a] 0.5" in output(capsys)

@@ -32,7 +32,7 @@ POINTS = [
     # the model is saved, but the manifest does not say so yet
     ("cotbal.units.train:_save", 1, "after"),
     # one batch of answers is on disk
-    ("cotbal.units.evaluate:_Generation.__call__", 2, "before"),
+    ("cotbal.units.evaluate:_Generation.answers", 2, "before"),
     # all answers are there, the scores are not
     ("cotbal.units.store:UnitFolder.write_scores", 1, "before"),
     # the scores are there, the manifest does not say so yet

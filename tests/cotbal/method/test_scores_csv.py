@@ -1,10 +1,14 @@
 """Score tables through CSV files."""
 
+import re
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.method.measured import sampled_tables
 
 from cotbal.method.scores import ScoreTable
@@ -65,9 +69,23 @@ def test_tasks_and_directions_can_be_told(tmp_path: Path) -> None:
         ("model,task,score,scores\nmini,a,1,1\n", "unknown column 'scores'"),
         (HEADER, "no scores"),
         (HEADER + "mini,a,1\n", "line 2: the row does not have 6 fields"),
-        (HEADER + "mini,a,1,,,,\n", "line 2: the row does not have 6 fields"),
+        (HEADER + "mini,a,1,,,,x\n", "line 2: the row does not have 6 fields"),
         (HEADER + "mini,a,1,,,\nmini,b,x,,,\n", "line 3: score is 'x'"),
         (HEADER + "mini,a,nan,,,\n", "line 2: score is 'nan'"),
+        (HEADER + "mini,a,1e999,,,\n", "line 2: score is '1e999'; a finite number"),
+        (HEADER + "mini,a,1_0,,,\n", "line 2: score is '1_0'"),
+        (
+            "model;task;score\nmini;a;1.234,5\n",
+            "line 2: score is '1.234,5'; a finite number without thousands",
+        ),
+        ("model;task;score\nmini;a;0,5\nmini;b;0.5\n", "line 3: '0.5' has a decimal point, .*, line 2 a"),
+        (
+            "model,task,score\nmini,a,50%\nplus_a,a,0.7\n",
+            "line 3: '0.7' has no percent sign, .*line 2 has one",
+        ),
+        ("model,task,score\nmini,a,0,5\n", "line 2: .* 3 fields .* but 4; write numbers with decimal points"),
+        ("model,task,score,Score\nmini,a,1,1\n", "the header has the column 'score' twice"),
+        ('model,task,score\nmini,"a,1\n', "line 2: not readable as CSV"),
         (HEADER + "mini,a,1,,,maybe\n", "line 2: higher_is_better is 'maybe'"),
         (HEADER + "mini,a,1,,,\nmini,a,0,,,\n", "line 3: a score without a sample id .* given before"),
         (HEADER + "mini,a,1,s,,\nmini,a,0,s,,\n", "line 3: sample 's' .* given before"),
@@ -83,6 +101,122 @@ def test_tasks_and_directions_can_be_told(tmp_path: Path) -> None:
 def test_broken_files_are_named_with_line_and_field(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _read(tmp_path, text)
+
+
+TABLE = """model,task,score
+mini,vqa,0.5
+mini,cap,0.25
+plus_vqa,vqa,0.75
+plus_vqa,cap,0.375
+plus_cap,vqa,0.625
+plus_cap,cap,0.5
+"""
+
+
+def _commas(text: str) -> str:
+    return text.replace(",", ";").replace(".", ",")
+
+
+def _percents(text: str) -> str:
+    return re.sub(r"[\d.]+$", lambda match: f"{100 * float(match.group()):g}%", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda text: text,
+        _commas,
+        lambda text: text.replace(",", "\t"),
+        lambda text: text.replace(",", "|"),
+        lambda text: "sep=;\n" + text.replace(",", ";"),
+        lambda text: '"sep=\t"\n' + text.replace(",", "\t").replace(".", ","),
+        lambda text: text.replace("model,task,score", " Model ,TASK,Score"),
+        lambda text: text.replace("\n", ",,\n") + ",,,,\n,,\n\n",
+        lambda text: "\n,,\n" + text.replace("plus_vqa,vqa", "\n , ,\nplus_vqa,vqa"),
+        _percents,
+        lambda text: _commas(_percents(text)).replace("%", "\xa0%"),
+        lambda text: re.sub(r"([^,\n]+)", r'"\1"', text),
+        lambda text: re.sub(r"([\d.]+)$", lambda m: f'"{m[1].replace(".", ",")}"', text, flags=re.MULTILINE),
+    ],
+)
+def test_tables_as_spreadsheet_programs_save_them(
+    tmp_path: Path, written: Callable[[str], str], ends: str, encoding: str
+) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_bytes(written(TABLE).replace("\n", ends).encode(encoding))
+    (tmp_path / "plain.csv").write_text(TABLE)
+    assert ScoreTable.from_csv(path).sha256 == ScoreTable.from_csv(tmp_path / "plain.csv").sha256
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "model,task,score\nmini,a,1\nplus_é,a,1\n".encode("cp1252"),
+            "line 3: byte 31 is not UTF-8 text; save it",
+        ),
+        (TABLE.encode("utf-16-le"), "null characters, as UTF-16 without a byte order mark"),
+        (b"\xff\xfem", "is not UTF-16 text"),
+        (
+            b"PK\x03\x04",
+            "this is an .xlsx or .ods workbook, not a CSV file; open it and save it as 'CSV UTF-8'",
+        ),
+        (b"\xd0\xcf\x11\xe0", "this is an .xls workbook"),
+        (b"", "no column 'model'"),
+    ],
+)
+def test_other_encodings_and_files_are_told_what_to_do(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        ScoreTable.from_csv(path)
+
+
+CELLS = st.sampled_from(
+    ["mini", "plus_a", "a", "b", "0.5", "0,5", "50%", "1e9", "nan", "true", "", " ", '"', "=1"]
+)
+PIECES = st.sampled_from(
+    [",", ";", "\t", "|", "\n", "\r", "\r\n", "sep=;", "sep=", "model,task,score\n", "sample"]
+)
+FILES = st.lists(CELLS | PIECES | st.text(max_size=3), max_size=30).map("".join)
+
+
+def _reads_or_says_why(path: Path, text: str, encoding: str, start: str) -> None:
+    path.write_bytes((start + text).encode(encoding, "surrogatepass"))
+    error = None
+    try:
+        assert ScoreTable.from_csv(path).models
+    except ValueError as found:
+        error = found
+    if error is not None:
+        # Python's own errors say nothing of a file or a field.
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        assert not isinstance(error, UnicodeError)
+        assert "cotbal" in raised_in.parts
+
+
+ENCODINGS = st.sampled_from(["utf-8", "utf-8", "utf-16", "utf-16-le", "utf-32"])
+STARTS = st.sampled_from(
+    ["", "model,task,score\n", "model;task;score;sample\nmini;a;0,5;1\n", "sep=;\n", "sep="]
+)
+
+
+@given(FILES, ENCODINGS, STARTS)
+def test_any_file_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, text: str, encoding: str, start: str
+) -> None:
+    _reads_or_says_why(tmp_path_factory.getbasetemp() / "any.csv", text, encoding, start)
+
+
+@pytest.mark.soak
+@settings(max_examples=100_000, derandomize=False)
+@given(FILES, ENCODINGS, STARTS)
+def test_any_file_is_read_or_refused_at_length(
+    tmp_path_factory: pytest.TempPathFactory, text: str, encoding: str, start: str
+) -> None:
+    _reads_or_says_why(tmp_path_factory.getbasetemp() / "any.csv", text, encoding, start)
 
 
 def test_an_argument_must_not_contradict_the_file(tmp_path: Path) -> None:

@@ -49,6 +49,10 @@ def test_the_best_reference_by_the_definition(prediction: str, references: list[
         ("ab", ["ax"], 0.5),
         ("abcdef", ["uvwxyz"], 0.0),
         ("", ["a"], 0.0),
+        ("", [""], 1.0),
+        ("東京 都", ["東京都"], 1.0),
+        ("東京駅", ["東京都"], 1 - 1 / 3),
+        ("cafe\u0301", ["café"], 1.0),
         ("a long sentence with the answer 42 in it", ["42"], 0.0),
     ],
 )
@@ -61,3 +65,20 @@ def test_it_is_symmetric_and_between_zero_and_one(first: str, second: str) -> No
     (score,) = anls([first], [[second]])
     assert anls([second], [[first]]) == [score]
     assert score == 0 or 0.5 <= score <= 1
+
+
+@given(st.text(alphabet="ab", max_size=40), st.text(alphabet="ab", max_size=40))
+def test_the_distance_is_that_of_the_plain_table(first: str, second: str) -> None:
+    row = list(range(len(second) + 1))
+    for letter in first:
+        above, row = row, [row[0] + 1]
+        for column, other in enumerate(second):
+            row.append(min(above[column] + (letter != other), above[column + 1] + 1, row[column] + 1))
+    longest = max(len(first), len(second), 1)
+    similarity = 1 - row[-1] / longest
+    assert anls([first], [[second]]) == [similarity if similarity >= 0.5 else 0.0]
+
+
+def test_references_longer_than_an_answer_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"references\[0\] has 20001 characters; anls compares .* 20000"):
+        anls(["x"], [["x" * 20_001]])

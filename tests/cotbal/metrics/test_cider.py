@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider import Cider
 
-from cotbal.metrics.cider import cider
+from cotbal.metrics.cider import cider, cider_of_characters
 
 CAPTIONS = st.lists(st.sampled_from(["a", "red", "dog", "runs", "left", "of", "two"]), max_size=9).map(
     " ".join
@@ -56,3 +56,25 @@ def test_document_frequencies_come_from_the_references_of_the_call() -> None:
     common = cider(["a red dog", ""], [["a red dog runs"], ["a red dog sleeps"]])
     rare = cider(["a red dog", ""], [["a red dog runs"], ["two cats"]])
     assert common[0] == 0 < rare[0]
+
+
+HAN = st.lists(st.text(alphabet="一只狗在草地上跑", max_size=7), min_size=1, max_size=3)
+
+
+@given(st.lists(st.tuples(st.text(alphabet="一只狗在草地上跑", max_size=7), HAN), min_size=1, max_size=5))
+def test_in_chinese_every_character_is_a_word(samples: list[tuple[str, list[str]]]) -> None:
+    predictions, references = [list(part) for part in zip(*samples, strict=True)]
+    if not any(any(accepted) for accepted in references):
+        return
+    found = [" ".join(prediction) for prediction in predictions]
+    wanted = [[" ".join(reference) for reference in accepted] for accepted in references]
+    expected = _published(found, wanted)
+    np.testing.assert_allclose(cider(predictions, references), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(cider_of_characters(predictions, references), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_nearly_right_chinese_caption_scores() -> None:
+    right, wrong = cider(
+        ["一只狗在草地上跑步", "一只狗在草地上跑步"], [["一只狗在草地上跑"], ["两个女人坐着"]]
+    )
+    assert right > 5 > 0.5 > wrong

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.metrics.iou import Box, IoU, intersection_over_union, parse_box
+from cotbal.metrics.boxes import Box, parse_box
+from cotbal.metrics.iou import IoU, UnlikeBoxesWarning, intersection_over_union
 
 
 @st.composite
@@ -21,7 +22,9 @@ def _cells(box: Box) -> set[tuple[int, int]]:
 @given(boxes(), boxes())
 def test_it_is_the_share_of_cells_in_both(first: Box, second: Box) -> None:
     both, either = _cells(first) & _cells(second), _cells(first) | _cells(second)
-    assert intersection_over_union(first, second) == (len(both) / len(either) if either else 0.0)
+    assert intersection_over_union(first, second) == (
+        len(both) / len(either) if either else float(first == second)
+    )
 
 
 @given(boxes(), boxes(), st.sampled_from([0.001, 1 / 3, 100.0]))
@@ -93,3 +96,16 @@ def test_the_best_reference_counts() -> None:
 def test_a_reference_without_a_box_is_named() -> None:
     with pytest.raises(ValueError, match=r"references\[1\] has no proper xyxy box: 'dog'"):
         IoU()(["[0, 0, 1, 1]"] * 2, [["[0, 0, 1, 1]"], ["dog"]])
+
+
+@pytest.mark.parametrize("reference", ["[10, 20, 10, 20]", "[0, 0, 0, 5]", "[1, 5, 2, 5]"])
+def test_a_reference_without_area_is_met_by_itself_alone(reference: str) -> None:
+    assert IoU(threshold=0.5)([reference, "[0, 0, 30, 30]"], [[reference]] * 2) == [1.0, 0.0]
+
+
+def test_location_tokens_are_compared_with_one_another_only() -> None:
+    tokens = "<loc0010><loc0020><loc0030><loc0040>"
+    assert IoU()([tokens], [[tokens]]) == [1.0]
+    assert IoU()(["<loc0010><loc0020><loc0030><loc0030>"], [[tokens]]) == [0.5]
+    with pytest.warns(UnlikeBoxesWarning, match="1 of 2 answers write their box in location tokens"):
+        assert IoU()([tokens, "[1, 2, 3, 4]"], [["[10, 20, 30, 40]"], ["[1, 2, 3, 4]"]]) == [0.0, 1.0]

@@ -1,5 +1,7 @@
 """Relaxed accuracy: five percent for numbers, equality for text."""
 
+from decimal import Decimal, InvalidOperation
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,11 @@ from cotbal.metrics.relaxed_accuracy import relaxed_accuracy
         ("inf", "1e9", 0),
         ("1_00", "100", 0),
         ("about 100", "100", 0),
+        ("1,284", "1284", 1),
+        ("1,284.5", "1,300", 1),
+        ("12,84", "1284", 0),
+        ("12 %", "0.12", 1),
+        ("9" * 5000, "9", 0),
         ("%", "%", 1),
         ("", "5", 0),
     ],
@@ -51,3 +58,31 @@ def test_a_whole_percentage_decides(target: int, percent: int) -> None:
 def test_any_reference_will_do(prediction: str, references: list[str]) -> None:
     each = [relaxed_accuracy([prediction], [[reference]])[0] for reference in references]
     assert relaxed_accuracy([prediction], [references]) == [max(each)]
+
+
+def _as_published(prediction: str, target: str) -> bool:
+    """Masry et al., section 5.1, in decimals: no binary rounding, no shared code."""
+    values = []
+    for text in (prediction, target):
+        try:
+            values.append(Decimal(text.rstrip("%")) / 100 if text.endswith("%") else Decimal(text))
+        except InvalidOperation:
+            values.append(None)
+    found, wanted = values
+    if found is not None and wanted:
+        return abs(found - wanted) / abs(wanted) <= Decimal("0.05")
+    return prediction.lower() == target.lower()
+
+
+NUMBERS = st.builds(
+    lambda sign, whole, decimals, percent: f"{sign}{whole}{decimals}{percent}",
+    st.sampled_from(["", "-"]),
+    st.integers(0, 120),
+    st.sampled_from(["", ".5", ".25", ".05"]),
+    st.sampled_from(["", "", "%"]),
+)
+
+
+@given(NUMBERS | st.sampled_from(["Yes", "yes", "%", "blue"]), NUMBERS | st.sampled_from(["yes", "blue"]))
+def test_it_is_the_published_rule(prediction: str, target: str) -> None:
+    assert relaxed_accuracy([prediction], [[target]]) == [float(_as_published(prediction, target))]

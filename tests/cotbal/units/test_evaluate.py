@@ -1,6 +1,8 @@
 """Scoring: answers kept batch by batch, the same after an interruption, losses equal to the stock model's."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,17 +11,11 @@ from hypothesis import strategies as st
 from support.models import tiny_models
 
 from cotbal import metrics
-from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
-from cotbal.data.records import Record, Turn
-from cotbal.units.evaluate import (
-    _finished_batches,
-    answer,
-    check_references,
-    group_of,
-    score_samples,
-    teacher_forced_loss,
-)
+from cotbal.data.prompts import PromptCollator
+from cotbal.data.records import BadRecordsError, Record, Turn
+from cotbal.units.evaluate import _finished_batches, answer, teacher_forced_loss
+from cotbal.units.generation import generation_settings
 from cotbal.units.store import json_line
 
 
@@ -31,49 +27,141 @@ def record(index: int, text: str = "three") -> Record:
 RECORDS = [record(index, ("three", "one", "a red four")[index % 3]) for index in range(7)]
 
 
-@given(count=st.integers(0, 12), batch=st.integers(1, 5), done=st.integers(0, 12), torn=st.integers(0, 30))
+@given(
+    order=st.integers(0, 12).flatmap(lambda count: st.permutations(range(count))),
+    batch=st.integers(1, 5),
+    done=st.integers(0, 12),
+    torn=st.integers(0, 30),
+)
 def test_only_complete_batches_are_kept(
-    tmp_path_factory: pytest.TempPathFactory, count: int, batch: int, done: int, torn: int
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], batch: int, done: int, torn: int
 ) -> None:
+    count = len(order)
     done = min(done, count)
     path = tmp_path_factory.mktemp("p") / "count.jsonl"
-    whole = "".join(json_line({"index": i, "answer": f"answer {i}"}) for i in range(done))
+    whole = "".join(json_line({"index": i, "answer": f"answer {i}"}) for i in order[:done])
     path.write_text(whole + json_line({"index": done, "answer": "x" * 40})[:torn])
-    kept = _finished_batches(path, count, batch)
+    kept = _finished_batches(path, order, batch)
     expected = count if done == count else done - done % batch
-    assert kept == [f"answer {i}" for i in range(expected)]
+    assert kept == [f"answer {i}" for i in order[:expected]]
     assert path.read_text().count("\n") == expected
-    assert _finished_batches(path, count, batch) == kept
+    assert _finished_batches(path, order, batch) == kept
 
 
-@pytest.mark.parametrize("name", ["exact_match", "loss"])
-@pytest.mark.parametrize("kept", [0, 2, 3, 7])
-def test_an_interrupted_call_ends_with_the_same_answers(tmp_path: Path, name: str, kept: int) -> None:
+def test_answers_of_another_order_are_not_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "count.jsonl"
+    path.write_text("".join(json_line({"index": i, "answer": "x"}) for i in range(4)))
+    assert _finished_batches(path, [0, 1, 3, 2], 1) == ["x", "x"]
+
+
+def _answers(path: Path, name: str = "exact_match", **options: Any) -> list[str | float]:
     model, processor = tiny_models.tiny_llama()
-    told: list[int] = []
+    settings = {
+        "metric": metrics.get(name),
+        "batch_size": 2,
+        "max_new_tokens": 3,
+        "max_length": None,
+    } | options
+    return answer(model, processor, RECORDS, path=path, **settings)
 
-    def run(path: Path) -> list[str | float]:
-        told.clear()
-        return answer(
-            model,
-            processor,
-            RECORDS,
-            metric=metrics.get(name),
-            batch_size=2,
-            max_new_tokens=3,
-            max_length=None,
-            path=path,
-            advance=told.append,
-        )
 
-    whole = run(tmp_path / "whole.jsonl")
+SAMPLED = generation_settings({"do_sample": True, "temperature": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "generation"), [("exact_match", None), ("exact_match", SAMPLED), ("loss", None)]
+)
+@pytest.mark.parametrize(("kept", "workers"), [(0, 0), (2, 1), (3, 2), (7, 0)])
+def test_an_interrupted_call_ends_with_the_same_answers(
+    tmp_path: Path, name: str, generation: dict[str, Any] | None, kept: int, workers: int
+) -> None:
+    torch.manual_seed(0)
+    whole = _answers(tmp_path / "whole.jsonl", name, generation=generation)
     lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == len(whole) == len(RECORDS)
     part = tmp_path / "part.jsonl"
     part.write_text("".join(lines[:kept]) + "{torn")
-    assert run(part) == whole
+    told: list[int] = []
+    torch.manual_seed(1)
+    found = _answers(part, name, generation=generation, workers=workers, advance=told.append)
+    assert found == whole
     assert part.read_text() == (tmp_path / "whole.jsonl").read_text()
     assert sum(told) == len(RECORDS)
+
+
+def test_the_longest_come_first_and_answers_in_the_order_of_the_records(tmp_path: Path) -> None:
+    answers = _answers(tmp_path / "p.jsonl", "loss", batch_size=1)
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    order = [line["index"] for line in lines]
+    lengths = [sum(len(turn.text) for turn in RECORDS[index].turns) for index in order]
+    assert lengths == sorted(lengths, reverse=True)
+    assert order != sorted(order)
+    assert [line["answer"] for line in lines] == [answers[index] for index in order]
+    model, processor = tiny_models.tiny_llama()
+    collator = TaskCollator(processor, ["count"])
+    assert answers == [teacher_forced_loss(model, collator([one]))[0] for one in RECORDS]
+
+
+def _greedy(model: Any, prompt: torch.Tensor, stop: int, steps: int) -> list[int]:
+    """Plain greedy search: the most likely token, again and again."""
+    tokens = prompt
+    for _ in range(steps):
+        with torch.no_grad():
+            tokens = torch.cat(
+                [tokens, model(input_ids=tokens).logits[:, -1].argmax(-1, keepdim=True)], dim=1
+            )
+        if int(tokens[0, -1]) == stop:
+            break
+    return tokens[0, prompt.shape[1] :].tolist()
+
+
+RECOMMENDED = [
+    {"repetition_penalty": 1.9},
+    {"no_repeat_ngram_size": 1},
+    {"do_sample": True, "temperature": 5.0, "top_k": 3},
+    {"min_new_tokens": 8, "suppress_tokens": [5, 6, 7, 8, 9, 10, 11, 12]},
+    {"num_beams": 3, "length_penalty": 4.0},
+    {"forced_eos_token_id": 2, "max_length": 12, "bad_words_ids": [[5], [6], [7], [8]]},
+]
+
+
+@pytest.mark.parametrize("recommended", RECOMMENDED, ids=lambda value: ",".join(value))
+def test_scoring_is_plain_greedy_whatever_the_checkpoint_recommends(
+    tmp_path: Path, recommended: dict[str, Any]
+) -> None:
+    model, processor = tiny_models.tiny_llama()
+    prompts = PromptCollator(processor)
+    stop = model.generation_config.eos_token_id
+    expected = []
+    for one in RECORDS:
+        batch = prompts([one])
+        found = _greedy(model, batch["input_ids"], stop, 8)
+        expected.append(processor.decode(found, skip_special_tokens=True).strip())
+    model.generation_config.update(**recommended)
+    before = model.generation_config.to_dict()
+    settings: dict[str, Any] = {"metric": metrics.get("exact_match"), "max_new_tokens": 8, "max_length": None}
+    found = answer(model, processor, RECORDS, batch_size=1, path=tmp_path / "p.jsonl", **settings)
+    assert found == expected
+    assert model.generation_config.to_dict() == before, "the model is left as it was"
+
+
+def test_what_the_config_asks_for_acts(tmp_path: Path) -> None:
+    plain = _answers(tmp_path / "plain.jsonl", max_new_tokens=8)
+    options = generation_settings({"repetition_penalty": 5.0})
+    assert _answers(tmp_path / "other.jsonl", max_new_tokens=8, generation=options) != plain
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_is_named_from_a_worker_too(tmp_path: Path, workers: int) -> None:
+    model, processor = tiny_models.tiny_llava()
+    turns = (Turn("user", "<image>\nWhat?"), Turn("assistant", "red"))
+    broken = Record("9", "t", (tmp_path / "none.png",), turns, ("red",), tmp_path / "v.json", 9)
+    settings: dict[str, Any] = {"metric": metrics.get("exact_match"), "max_new_tokens": 2, "max_length": None}
+    with pytest.raises(BadRecordsError, match=r"v\.json, record 9: .*none\.png") as caught:
+        answer(
+            model, processor, [broken], batch_size=1, path=tmp_path / "p.jsonl", workers=workers, **settings
+        )
+    assert [problem.index for problem in caught.value.problems] == [9]
 
 
 def test_losses_are_the_stock_models_one_sample_at_a_time() -> None:
@@ -88,32 +176,3 @@ def test_losses_are_the_stock_models_one_sample_at_a_time() -> None:
             ).loss
         # Padding changes the order of sums: a few float32 roundings of a loss of about 6.
         assert loss == pytest.approx(float(stock), rel=1e-5)
-
-
-def test_scores_keep_what_they_were_given_for() -> None:
-    scored = score_samples(RECORDS[:3], ["three", "two", "a red four"], metrics.get("exact_match"), "count")
-    assert [(s.index, s.score, s.prediction) for s in scored] == [
-        (0, 1.0, "three"),
-        (1, 0.0, "two"),
-        (2, 1.0, "a red four"),
-    ]
-    assert scored[0].references == ("three",)
-    losses = score_samples(RECORDS[:2], [0.5, 2.0], metrics.get("loss"), "count")
-    assert [(s.score, s.prediction) for s in losses] == [(0.5, None), (2.0, None)]
-
-
-def test_questions_on_one_picture_are_one_group() -> None:
-    seen = Record("1", "t", (Path("a.png"),), RECORDS[0].turns, ("x",), Path("v.json"), 0)
-    assert group_of(seen) == "a.png"
-    moved = Record("1", "t", (Path("/data/new/b/a.png"),), RECORDS[0].turns, ("x",), Path("/data/v.json"), 0)
-    assert group_of(moved) == "new/b/a.png"
-    assert group_of(moved, Path("/data/new")) == "b/a.png"
-    assert group_of(moved, Path("/elsewhere")) == "/data/new/b/a.png"
-    assert group_of(RECORDS[0]) != group_of(RECORDS[1])
-
-
-def test_references_a_metric_cannot_read_are_found_beforehand() -> None:
-    check_references(RECORDS, metrics.get("exact_match"), "count")
-    check_references(RECORDS, metrics.get("loss"), "count")
-    with pytest.raises(ConfigError, match=r"task 'count', metric iou, references of v\.json"):
-        check_references(RECORDS, metrics.get("iou"), "count")

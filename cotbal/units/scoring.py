@@ -1,0 +1,85 @@
+"""Scores of the answers by a task's metric, and whether that metric can judge the task's references at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cotbal.config.yaml_file import ConfigError
+from cotbal.data.records import SHOWN_PROBLEMS, Problem, Record
+from cotbal.metrics import Metric
+from cotbal.units.evaluate import Answer
+from cotbal.units.store import SampleScore
+
+__all__ = ["check_references", "group_of", "score_samples"]
+
+
+def score_samples(
+    records: Sequence[Record],
+    answers: Sequence[Answer],
+    metric: Metric,
+    task: str,
+    image_root: Path | None = None,
+) -> list[SampleScore]:
+    """The metric's score of every answer, with what it was given for.
+
+    Raises:
+        ValueError: the metric cannot read a reference, or does not return one finite number a sample.
+    """
+    references = [record.references for record in records]
+    if metric.kind == "loss":
+        scores = [float(value) for value in answers]
+    else:
+        scores = metric.score([str(value) for value in answers], references)
+    return [
+        SampleScore(
+            task=task,
+            index=index,
+            id=record.id,
+            group=group_of(record, image_root),
+            prediction=value if isinstance(value, str) else None,
+            references=tuple(record.references),
+            score=score,
+        )
+        for index, (record, value, score) in enumerate(zip(records, answers, scores, strict=True))
+    ]
+
+
+def check_references(records: Sequence[Record], metric: Metric, task: str) -> None:
+    """Score the references themselves, so that what a metric cannot judge is found before any training.
+
+    Raises:
+        ConfigError: references that the metric cannot read or that do not get full marks, by file and record.
+    """
+    place = f"task '{task}', metric {metric.name}"
+    try:
+        unjudged = metric.unjudged([record.references for record in records])
+    except (ValueError, TypeError) as error:
+        files = ", ".join(sorted({str(record.source) for record in records}))
+        raise ConfigError(f"{place}, references of {files}: {error}") from error
+    if not unjudged:
+        return
+    problems = [Problem(records[i].source, records[i].index, reason) for i, reason in unjudged]
+    lines = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+    more = len(problems) - len(lines)
+    raise ConfigError(
+        "\n".join(
+            [
+                f"{place}: {len(problems)} of {len(records)} references cannot be scored",
+                *lines,
+                *([f"  ... and {more} more"] if more else []),
+                "Mend or remove these records, or give the task another metric.",
+            ]
+        )
+    )
+
+
+def group_of(record: Record, image_root: Path | None = None) -> str:
+    """What samples of one picture have in common: its path below the images' folder, so that data can be moved.
+
+    A record without a picture is a group of its own.
+    """
+    if not record.images:
+        return f"{record.source.name}:{record.index}"
+    picture, root = record.images[0], image_root or record.source.parent
+    return (picture.relative_to(root) if picture.is_relative_to(root) else picture).as_posix()
