@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,6 +58,12 @@ OutputPath = Annotated[
         metavar="DIR",
         help="Work in DIR instead of the config's `output`.",
         show_default=False,
+    ),
+]
+WeightsPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="FILE", help="Measured weights, if not the output folder's.", show_default=False
     ),
 ]
 Redo = Annotated[
@@ -259,15 +265,7 @@ def _pairs(option: str, given: Sequence[str] | None, *, alone: bool = False) -> 
 def tune(
     config: ConfigPath,
     output: OutputPath = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--weights",
-            metavar="FILE",
-            help="Measured weights to use instead of the output folder's.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: WeightsPath = None,
     redo: Redo = False,
     allow_code: AllowCode = False,
     allow_remote: AllowRemote = False,
@@ -277,11 +275,10 @@ def tune(
     Example: [bold]cotbal tune my-mixture.yaml --weights weights.json[/bold]
     """
     check_extras("cotbal tune", "train")
-    from cotbal.method.weights import TaskWeights
     from cotbal.units import stages
 
     settings = _allowed(_load(config, output), allow_code, allow_remote)
-    given = None if weights is None else TaskWeights.load(weights)
+    given = _load_weights(weights)
     with _working(settings) as progress:
         units = stages.tune(settings, progress, weights=given, redo=redo)
     for unit in units:
@@ -380,21 +377,40 @@ def demo(
     run(config, None, False)
 
 
-@app.command(hidden=True)
+@app.command()
 def unit(
     config: ConfigPath,
-    name: Annotated[str, typer.Argument(help="Name of the unit, as `status` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the unit, as `status` shows it.")],
     output: OutputPath = None,
+    weights: WeightsPath = None,
     allow_code: AllowCode = False,
     allow_remote: AllowRemote = False,
 ) -> None:
-    """Run one unit in this process; for launchers."""
+    """Make one unit: train it and score it, in this process or in those that torchrun started.
+
+    `cotbal run` starts its units by this command; a job array or another scheduler can start them, too. A SIGTERM
+    ends it with a checkpoint and exit code 75; started again, it goes on from there.
+    Example: [bold]torchrun --nproc-per-node 8 -m cotbal unit my-mixture.yaml mini[/bold]
+    """
     check_extras("cotbal unit", "train")
-    from cotbal.units import stages
+    from cotbal.units import ranks, stages
+    from cotbal.units.launch.following import FileProgress
+    from cotbal.units.progress import NoProgress
+    from cotbal.units.store import OutputFolder
 
     settings = _allowed(_load(config, output), allow_code, allow_remote)
-    with _working(settings, lock=False) as progress:
-        stages.run_unit(settings, name, progress)
+    given = _load_weights(weights)
+    folder = OutputFolder(settings.output)
+    _quiet()
+    with _plain_warnings(), _stoppable():
+        progress = FileProgress(folder.unit(name).progress) if ranks.is_first() else NoProgress()
+        stages.run_unit(settings, name, progress, given)
+
+
+def _load_weights(path: Path | None) -> TaskWeights | None:
+    from cotbal.method.weights import TaskWeights
+
+    return None if path is None else TaskWeights.load(path)
 
 
 def _load(path: Path, output: Path | None) -> Config:
@@ -412,7 +428,7 @@ def _allowed(config: Config, allow_code: bool, allow_remote: bool) -> Config:
 
 
 @contextmanager
-def _working(config: Config, *, lock: bool = True) -> Iterator[ScheduleProgress]:
+def _working(config: Config) -> Iterator[ScheduleProgress]:
     """Show progress on the terminal, lock the output folder, and silence other packages."""
     from cotbal.units.display import LineProgress, RichProgress
     from cotbal.units.store import OutputFolder
@@ -420,13 +436,23 @@ def _working(config: Config, *, lock: bool = True) -> Iterator[ScheduleProgress]
     _quiet()
     console = Console()
     progress = RichProgress(console) if console.is_terminal else LineProgress(console)
-    with _plain_warnings():
-        try:
-            with OutputFolder(config.output).locked() if lock else nullcontext():
-                yield progress
-        except KeyboardInterrupt:
-            _say("stopped; the same command continues from here")
-            raise typer.Exit(130) from None
+    with _plain_warnings(), _stoppable(), OutputFolder(config.output).locked():
+        yield progress
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and a SIGTERM end a command with a line, not with a traceback, and with exit codes of their own."""
+    from cotbal.units.stopping import STOPPED, UnitStoppedError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("stopped; the same command continues from here")
+        raise typer.Exit(130) from None
+    except UnitStoppedError as stopped:
+        _say(str(stopped))
+        raise typer.Exit(STOPPED) from None
 
 
 def _quiet() -> None:

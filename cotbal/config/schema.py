@@ -32,6 +32,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "EvaluationConfig",
+    "LaunchConfig",
     "ModelConfig",
     "PreparationConfig",
     "StrategyConfig",
@@ -180,6 +181,7 @@ class PreparationConfig(_Section):
     keep_models: bool = Field(
         default=True, description="keep the models of these units after their validation"
     )
+    training: Settings = Field(default_factory=dict, description="what differs from the top-level `training`")
 
     @field_validator("seeds")
     @classmethod
@@ -267,6 +269,21 @@ class ComparisonConfig(_Section):
         return value
 
 
+class LaunchConfig(_Section):
+    """Where units run: how many processes each, and how many units at once."""
+
+    engine: Literal["local"] = "local"
+    processes: int | None = Field(
+        default=None, ge=1, description="that train a unit together; one per visible GPU"
+    )
+    side_by_side: int | None = Field(
+        default=None, ge=1, description="units at once; as many as the GPUs allow"
+    )
+    command: tuple[str, ...] = Field(
+        default=(), description="in place of torchrun, such as [accelerate, launch, --config_file, x.yaml]"
+    )
+
+
 class Config(_Section):
     """A whole mixture: model, tasks, preparation, weighing, tuning."""
 
@@ -286,6 +303,8 @@ class Config(_Section):
     training: Settings = Field(default_factory=dict)
     evaluation: EvaluationConfig = EvaluationConfig()
     comparison: ComparisonConfig = ComparisonConfig()
+    launch: LaunchConfig = LaunchConfig()
+    _source: Path | None = PrivateAttr(None)
     _text: str = PrivateAttr("")
     _stem: str = PrivateAttr("")
 
@@ -298,6 +317,11 @@ class Config(_Section):
     def title(self) -> str:
         """The mixture's name: `name`, else the file's name without its ending, else (without a file) the output's."""
         return self.name or self._stem or self.output.name
+
+    @property
+    def source(self) -> Path | None:
+        """The file it was read from; None for a config made in code."""
+        return self._source
 
     @field_validator("output")
     @classmethod
@@ -377,4 +401,5 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
     except ValidationError as error:
         raise ConfigError(describe_errors(error, Config, source)) from None
     config._text, config._stem = text, source.stem
+    config._source = source.absolute()
     return config

@@ -118,17 +118,20 @@ class TaskCollator:
         """Records of which only the first answers were kept so far."""
         return int(self._counts[_SHORTENED].sum())
 
-    def __call__(self, records: Sequence[Record]) -> Batch:
-        """One batch of the records.
+    def __call__(self, records: Sequence[Record | None]) -> Batch:
+        """One batch of the records; None is a blank, and a batch of blanks alone is one row without an answer.
 
         Raises:
             BadRecordsError: `on_bad` is "refuse" and a record cannot be used.
             ValueError: a record's task is not among `tasks`.
         """
-        samples = self._samples(records)
+        if not records:
+            raise ValueError("an empty list of records cannot be collated")
+        present = [record for record in records if record is not None]
+        samples = self._samples(present)
         while True:
             if not samples:
-                samples = [self._blank(record) for record in records[:1]]
+                samples = [self._blank(present[0] if present else None)]
             elif self.blank_image and not any(sample.images for sample in samples):
                 samples = [*samples, self._blank(samples[0].record)]
             batch = self._encoder.encode(
@@ -166,8 +169,6 @@ class TaskCollator:
         return batch
 
     def _samples(self, records: Sequence[Record]) -> list[_Sample]:
-        if not records:
-            raise ValueError("an empty list of records cannot be collated")
         samples: list[_Sample] = []
         problems: list[tuple[Record, str | None, bool]] = []
         for record in records:
@@ -195,14 +196,17 @@ class TaskCollator:
             images=self._encoder.images(record),
         )
 
-    def _blank(self, record: Record) -> _Sample:
+    def _blank(self, record: Record | None) -> _Sample:
         """A row without supervised tokens: a blank image if the processor takes images, and two full stops."""
         text = "<image>\n." if self._encoder.sees else "."
         turns = (Turn("user", text), Turn("assistant", "."))
-        stand_in = Record(record.id, record.task, (), turns, (".",), record.source, record.index)
+        if record is None:
+            stand_in = Record("blank", self.tasks[0], (), turns, (".",), Path("blank"), 0)
+        else:
+            stand_in = Record(record.id, record.task, (), turns, (".",), record.source, record.index)
         images = (Image.new("RGB", (64, 64)),) if self._encoder.sees else ()
         rendered = self._encoder.renderer.render(stand_in).text
-        return _Sample(stand_in, self._numbers[record.task], rendered, (), (), 0, images, trained=False)
+        return _Sample(stand_in, self._numbers[stand_in.task], rendered, (), (), 0, images, trained=False)
 
     def _row(self, sample: _Sample, batch: Batch, number: int) -> _Row:
         if not sample.trained:

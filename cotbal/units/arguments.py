@@ -7,13 +7,16 @@ import typing
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError, suggest
+from cotbal.units.batches import batch_layout
+from cotbal.units.ranks import world_size
 from cotbal.units.schedule import Stage
 
 __all__ = ["check_settings", "settings_that_matter", "training_arguments", "training_settings"]
@@ -42,6 +45,7 @@ _OURS = {
     "load_best_model_at_end": "there is no evaluation during training",
     "auto_find_batch_size": "a resumed unit must see the same batches",
     "disable_tqdm": "progress is shown by cotbal",
+    "dataloader_drop_last": "cotbal fills up the last step of an epoch itself",
     "do_train": "cotbal decides what runs",
     "do_eval": "cotbal decides what runs",
     "do_predict": "cotbal decides what runs",
@@ -50,8 +54,11 @@ _OURS = {
     "eval_on_start": "cotbal scores each unit when it is trained",
 }
 
-_COTBALS: dict[str, tuple[str, ...]] = {"on_divergence": ("stop", "retry")}
-"""Settings of cotbal's own below `training`, which transformers never sees, and what they accept."""
+_COTBALS: dict[str, Any] = {
+    "global_batch_size": Annotated[int, Field(ge=1)],
+    "on_divergence": Literal["stop", "retry"],
+}
+"""Settings of cotbal's own below `training`, which transformers never sees, with their types."""
 
 # A number below 0 means nothing; 0 does for some.
 _NOT_NEGATIVE = {
@@ -82,6 +89,11 @@ _INDIFFERENT_TAILS = (
     "in_order",
 )
 _INDIFFERENT = {
+    # What counts of these three is the number of samples in a step, which is recorded beside the settings.
+    "global_batch_size",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "on_divergence",
     "report_to",
     "run_name",
     "project",
@@ -99,6 +111,10 @@ _INDIFFERENT = {
 }
 
 
+# Where transformers' own annotation is narrower than what it takes.
+_WIDER: dict[str, Any] = {"fsdp": bool | str | list[str] | None}
+
+
 def check_settings(settings: Mapping[str, Any], section: str) -> None:
     """Refuse names that `TrainingArguments` lacks or cotbal sets itself, and values of a wrong type.
 
@@ -106,16 +122,12 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
         ConfigError: with the key's path, what was found and what is accepted.
     """
     known = {field.name for field in fields(TrainingArguments) if field.init}
-    types = typing.get_type_hints(TrainingArguments)
+    types = typing.get_type_hints(TrainingArguments) | _COTBALS | _WIDER
     for name, value in settings.items():
         path = f"{section}.{name}"
-        if name in _COTBALS:
-            if value not in _COTBALS[name]:
-                raise ConfigError(f"{path}: found {value!r}; expected one of {', '.join(_COTBALS[name])}")
-            continue
         if name in _OURS:
             raise ConfigError(f"{path}: cannot be set here; {_OURS[name]}")
-        if name not in known:
+        if name not in known and name not in _COTBALS:
             renamed = f"it is now {_RENAMED[name]}" if name in _RENAMED else suggest(name, sorted(known))
             raise ConfigError(f"{path}: transformers' TrainingArguments has no such setting; {renamed}")
         try:
@@ -165,9 +177,7 @@ def training_settings(config: Config, stage: Stage) -> dict[str, Any]:
 
 def settings_that_matter(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a unit's result depends on."""
-    return {
-        name: value for name, value in settings.items() if not _is_indifferent(name) and name not in _COTBALS
-    }
+    return {name: value for name, value in settings.items() if not _is_indifferent(name)}
 
 
 def _is_indifferent(name: str) -> bool:
@@ -177,14 +187,24 @@ def _is_indifferent(name: str) -> bool:
 
 
 def training_arguments(settings: Mapping[str, Any], folder: Path, seed: int) -> TrainingArguments:
-    """Make the arguments of one unit's training, whose checkpoints go to `folder`.
+    """Make the arguments of one unit's training on the processes that are here; checkpoints go to `folder`.
 
     Raises:
         ConfigError: transformers refuses the settings; its message is passed on.
     """
+    layout = batch_layout(settings, world_size())
+    stock = {name: value for name, value in settings.items() if name not in _COTBALS}
+    stock |= {
+        "per_device_train_batch_size": layout.per_device,
+        "gradient_accumulation_steps": layout.accumulation,
+    }
+    # Asked for an accelerator where there is none, several processes would each take themselves to be alone.
+    stock.setdefault("use_cpu", not torch.accelerator.is_available())
+    if stock.get("fsdp"):
+        stock["fsdp_config"] = {"state_dict_type": "SHARDED_STATE_DICT"} | (stock.get("fsdp_config") or {})
     try:
         return TrainingArguments(
-            **{name: value for name, value in settings.items() if name not in _COTBALS},
+            **stock,
             output_dir=str(folder),
             seed=seed,
             data_seed=seed,

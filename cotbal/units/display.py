@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from cotbal.terminal import printable
@@ -28,14 +28,13 @@ def show_time(seconds: float | None) -> str:
 
 
 class _Base:
-    """Keeps the clock and the current phase; subclasses show them."""
+    """Keeps the clock and the phases in hand, one for each unit that is being made; subclasses show them."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.clock = Clock(())
         self._samples: dict[tuple[str, Phase], int] = {}
-        self._current: tuple[str, Phase] | None = None
-        self._started = 0.0
+        self._in_hand: dict[str, tuple[Phase, float]] = {}
 
     def follow(self, phases: Iterable[UnitPhase]) -> Self:
         listed = tuple(phases)
@@ -44,22 +43,30 @@ class _Base:
         return self
 
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
-        self._current = (unit, phase)
-        self._started = time.monotonic()
+        if not self._in_hand:
+            self.clock.start()
+        self._in_hand[unit] = (phase, time.monotonic())
         self.clock.skip(unit, phase, done)
-        self.clock.start()
 
-    def advance(self, samples: int) -> None:
-        if self._current is not None:
-            self.clock.advance(*self._current, samples)
+    def advance(self, samples: int, unit: str | None = None) -> None:
+        name = self._named(unit)
+        if name is not None:
+            self.clock.advance(name, self._in_hand[name][0], samples)
 
-    def end(self) -> None:
-        if self._current is not None:
-            self.clock.skip(*self._current)
-        self._current = None
+    def end(self, unit: str | None = None) -> None:
+        name = self._named(unit)
+        if name is not None:
+            phase, _ = self._in_hand.pop(name)
+            self.clock.skip(name, phase)
 
     def say(self, message: str) -> None:
         self.console.print(printable(message), highlight=False, markup=False)
+
+    def _named(self, unit: str | None) -> str | None:
+        """The unit that is meant: the one named, or the one that is in hand alone."""
+        if unit is None and len(self._in_hand) == 1:
+            return next(iter(self._in_hand))
+        return unit if unit in self._in_hand else None
 
     def __enter__(self) -> Self:
         return self
@@ -72,21 +79,39 @@ class _Base:
 
 _DOING: dict[Phase, str] = {"train": "training", "score": "scoring"}
 _DONE: dict[Phase, str] = {"train": "trained", "score": "scored"}
+# Long enough not to fill a log, short enough to see that a training of hours is alive.
+_SIGN_OF_LIFE_SECONDS = 300.0
 
 
 class LineProgress(_Base):
-    """Prints one line at the end of each phase, for logs and pipes."""
+    """Prints a line at the end of each phase, and one every few minutes in between: for logs and pipes."""
 
-    def end(self) -> None:
-        current = self._current
-        super().end()
-        if current is not None:
-            unit, phase = current
-            seconds = time.monotonic() - self._started
-            left = self.clock.left()
-            rest = "" if not left else f"; about {show_time(left)} left"
-            share = 100 * self.clock.done // max(1, self.clock.total)
-            self.say(f"  {unit}: {_DONE[phase]} in {seconds:.1f} s; {share}% of all units{rest}")
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._spoke = time.monotonic()
+
+    def say(self, message: str) -> None:
+        super().say(message)
+        self._spoke = time.monotonic()
+
+    def advance(self, samples: int, unit: str | None = None) -> None:
+        super().advance(samples, unit)
+        if time.monotonic() - self._spoke >= _SIGN_OF_LIFE_SECONDS:
+            doing = ", ".join(f"{_DOING[phase]} {name}" for name, (phase, _) in self._in_hand.items())
+            self.say(f"  {doing}; {self._share()}")
+
+    def end(self, unit: str | None = None) -> None:
+        name = self._named(unit)
+        ended = None if name is None else self._in_hand[name]
+        super().end(unit)
+        if ended is not None:
+            phase, started = ended
+            self.say(f"  {name}: {_DONE[phase]} in {time.monotonic() - started:.1f} s; {self._share()}")
+
+    def _share(self) -> str:
+        left = self.clock.left()
+        rest = "" if not left else f"; about {show_time(left)} left"
+        return f"{100 * self.clock.done // max(1, self.clock.total)}% of all units{rest}"
 
 
 class _TimeLeft(ProgressColumn):
@@ -101,7 +126,7 @@ class _TimeLeft(ProgressColumn):
 
 
 class RichProgress(_Base):
-    """Shows two bars: all units, and the current unit."""
+    """Shows a bar for all units, and one for each unit that is being made."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -114,7 +139,7 @@ class RichProgress(_Base):
             transient=True,
         )
         self._whole = self._display.add_task("all units", total=None, seconds=None)
-        self._part = self._display.add_task("", total=None, visible=False, seconds=None)
+        self._parts: dict[str, TaskID] = {}
 
     def follow(self, phases: Iterable[UnitPhase]) -> Self:
         super().follow(phases)
@@ -124,24 +149,32 @@ class RichProgress(_Base):
 
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
         super().begin(unit, phase, done)
-        self._display.reset(
-            self._part,
+        self._drop(unit)
+        self._parts[unit] = self._display.add_task(
+            f"{_DOING[phase]} {unit}",
             total=max(1, self._samples.get((unit, phase), 0)),
             completed=done,
-            description=f"{_DOING[phase]} {unit}",
-            visible=True,
+            seconds=None,
         )
         self._refresh()
 
-    def advance(self, samples: int) -> None:
-        super().advance(samples)
-        self._display.advance(self._part, samples)
+    def advance(self, samples: int, unit: str | None = None) -> None:
+        super().advance(samples, unit)
+        name = self._named(unit)
+        if name is not None:
+            self._display.advance(self._parts[name], samples)
         self._refresh()
 
-    def end(self) -> None:
-        super().end()
-        self._display.update(self._part, visible=False)
+    def end(self, unit: str | None = None) -> None:
+        name = self._named(unit)
+        super().end(unit)
+        if name is not None:
+            self._drop(name)
         self._refresh()
+
+    def _drop(self, unit: str) -> None:
+        if unit in self._parts:
+            self._display.remove_task(self._parts.pop(unit))
 
     def _refresh(self) -> None:
         done, units = self.clock.units
@@ -151,8 +184,11 @@ class RichProgress(_Base):
             seconds=self.clock.left(),
             description=f"{done} of {units} units done",
         )
-        if self._current is not None:
-            self._display.update(self._part, seconds=self.clock.left(*self._current))
+        for name, (phase, _) in self._in_hand.items():
+            # Units that are made side by side share the machine's rate.
+            seconds = self.clock.left(name, phase)
+            shared = None if seconds is None else seconds * len(self._in_hand)
+            self._display.update(self._parts[name], seconds=shared)
 
     def __enter__(self) -> Self:
         self._display.start()

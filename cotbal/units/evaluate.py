@@ -24,6 +24,7 @@ from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import BadRecordsError, Record
 from cotbal.metrics.metric import Metric
+from cotbal.units import ranks
 from cotbal.units.generation import generating, generation_settings
 from cotbal.units.store import json_line
 
@@ -52,7 +53,8 @@ def answer(
     """Return one answer per record: the generated text or, for a `loss` metric, the mean loss of its answer tokens.
 
     Args:
-        path: where answers are kept as they come; the complete batches already in it are not done again.
+        path: where answers are kept as they come; the complete batches already in it are not done again. Of
+            several processes each answers its share of the batches, in a file of its own, and all get every answer.
         generation: see `cotbal.units.generation.generation_settings`; None: plain greedy.
         workers: processes that prepare pictures and prompts while the model answers; None: as many as help.
         advance: told how many samples were done or found done.
@@ -67,10 +69,13 @@ def answer(
         answers_of = _Losses(model, processor, max_length)
     else:
         answers_of = _Generation(model, processor, max_new_tokens, generation)
-    order = _longest_first(records)
+    order = _share(_longest_first(records), batch_size)
+    share = ranks.world_size()
+    if share > 1:
+        path = path.with_name(f"{path.stem}.{ranks.rank()}-of-{share}{path.suffix}")
     kind = float if metric.kind == "loss" else str
     answers = _finished_batches(path, order, batch_size, kind, source)
-    advance(len(answers))
+    advance(share * len(answers))
     left = [
         [records[index] for index in order[start : start + batch_size]]
         for start in range(len(answers), len(order), batch_size)
@@ -84,9 +89,17 @@ def answer(
             stream.write("".join(lines))
             stream.flush()
             answers += found
-            advance(len(found))
-    by_index = dict(zip(order, answers, strict=True))
+            advance(share * len(found))
+    by_index: dict[int, Answer] = {}
+    for part in ranks.gathered(dict(zip(order, answers, strict=True))):
+        by_index |= part
     return [by_index[index] for index in range(len(records))]
+
+
+def _share(order: list[int], batch_size: int) -> list[int]:
+    """Of the batches that an order is cut into, those that this process answers: every W-th of W processes."""
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [index for batch in batches[ranks.rank() :: ranks.world_size()] for index in batch]
 
 
 class _Answers(Protocol):

@@ -21,8 +21,11 @@ __all__ = ["Mixture", "RecordDataset"]
 Split = Literal["train", "validation", "test"]
 
 
-class RecordDataset(Dataset[Record]):
-    """Records as a dataset; the collator does all processing."""
+class RecordDataset(Dataset[Record | None]):
+    """Records as a dataset; everything the processor does is left to the collator.
+
+    Past its end it has blanks (None), which fill up the last step of an epoch.
+    """
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = list(records)
@@ -30,8 +33,8 @@ class RecordDataset(Dataset[Record]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Record:
-        return self.records[index]
+    def __getitem__(self, index: int) -> Record | None:
+        return self.records[index] if index < len(self.records) else None
 
 
 class Mixture:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["Clock", "Phase", "ScheduleProgress", "UnitPhase"]
+__all__ = ["Clock", "NoProgress", "Phase", "ScheduleProgress", "UnitPhase"]
 
 Phase = Literal["train", "score"]
 
@@ -92,11 +92,30 @@ class ScheduleProgress(Protocol):
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
         """Begin a phase of a unit, of which `done` samples are already finished."""
 
-    def advance(self, samples: int) -> None:
-        """Add finished samples of the current phase."""
+    def advance(self, samples: int, unit: str | None = None) -> None:
+        """Add finished samples of the current phase, of the named unit or of the only one in hand."""
 
-    def end(self) -> None:
-        """End the current phase."""
+    def end(self, unit: str | None = None) -> None:
+        """End the current phase, of the named unit or of the only one in hand."""
 
     def say(self, message: str) -> None:
         """Show a line to the reader."""
+
+
+class NoProgress:
+    """Tells nobody: for the processes of a unit beside its first."""
+
+    def follow(self, phases: Iterable[UnitPhase]) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
+        return None
+
+    def advance(self, samples: int, unit: str | None = None) -> None:
+        return None
+
+    def end(self, unit: str | None = None) -> None:
+        return None
+
+    def say(self, message: str) -> None:
+        return None

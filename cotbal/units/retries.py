@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from cotbal.config.yaml_file import ConfigError
 from cotbal.tune.divergence import DivergedError
+from cotbal.units import ranks
 from cotbal.units.checkpoints import last_complete, step_of
 from cotbal.units.store import Manifest, UnitFolder
 
@@ -64,7 +65,7 @@ def train_through(
             if not wanted or retries >= RETRIES:
                 hint = f"it was taken up again {retries} times" if wanted else _HINT
                 reason = f"{error}; {hint}"
-                folder.write_manifest(replace(manifest, stopped=reason))
+                _write(folder, replace(manifest, stopped=reason))
                 raise UnitDivergedError(f"{manifest.unit}: {reason}") from error
             checkpoint = last_complete(folder.checkpoints)
             entry = {
@@ -75,7 +76,7 @@ def train_through(
                 "learning_rate": float(settings["learning_rate"]) * FACTOR ** (retries + 1),
             }
             manifest = replace(manifest, divergences=(*manifest.divergences, entry))
-            folder.write_manifest(manifest)
+            _write(folder, manifest)
             say(f"warning: {manifest.unit} {retry_sentence(entry)}")
 
 
@@ -85,3 +86,9 @@ def retry_sentence(entry: Mapping[str, Any]) -> str:
         f"diverged at step {entry['step']} ({entry['what']}) and was taken up again at step {entry['resumed_at']} "
         f"with learning_rate {entry['learning_rate']:g}"
     )
+
+
+def _write(folder: UnitFolder, manifest: Manifest) -> None:
+    """Every process diverges in the same step; the first one writes."""
+    if ranks.is_first():
+        folder.write_manifest(manifest)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,13 +17,16 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
+from cotbal.units import ranks
 from cotbal.units.arguments import training_settings
+from cotbal.units.batches import batch_layout
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
 from cotbal.units.evaluate import answer
 from cotbal.units.faults import plain_faults
 from cotbal.units.fingerprint import versions
 from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.integrity import UnitDamagedError
+from cotbal.units.locking import locked
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
 from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
@@ -48,12 +51,6 @@ class Runner:
     """
 
     def __init__(self, config: Config, progress: ScheduleProgress, *, redo: bool = False) -> None:
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if processes > 1:
-            raise ConfigError(
-                f"WORLD_SIZE is {processes}: this version cannot spread a unit over several processes; start "
-                "cotbal itself, without torchrun or accelerate launch"
-            )
         self.config = config
         self.schedule: Schedule = make_schedule(config)
         self.folder = OutputFolder(config.output)
@@ -92,11 +89,15 @@ class Runner:
         chosen = list(units)
         manifests = self.check(chosen, weights)
         for unit in chosen:
-            self._run_unit(unit, manifests[unit.name], weights)
+            with locked(self.folder.locks / unit.name) if ranks.is_first() else nullcontext():
+                self._run_unit(unit, manifests[unit.name], weights)
 
     def check(self, units: Sequence[Unit], weights: TaskWeights | None = None) -> dict[str, Manifest]:
-        """See `Staleness.check`."""
-        return self.staleness.check(units, weights, redo=self.redo)
+        """See `Staleness.check`; of several processes the first discards, and the others look when it has."""
+        if ranks.is_first():
+            manifests = self.staleness.check(units, weights, redo=self.redo)
+        ranks.barrier()
+        return manifests if ranks.is_first() else self.staleness.check(units, weights)
 
     def remaining(self, units: Iterable[Unit]) -> list[UnitPhase]:
         """Return the samples that these units still have to process, including those that wait for weights."""
@@ -113,9 +114,9 @@ class Runner:
 
     def _tell_problems(self) -> None:
         problems = self.mixture.problems
-        if self.mixture.files_read:
+        if self.mixture.files_read and ranks.is_first():
             self.folder.write_problems(problems, self.mixture.files_read)
-        if problems:
+        if problems and ranks.is_first():
             self.progress.say(
                 f"left out {len(problems)} broken records, the first being {problems[0]}; all are listed in "
                 f"{self.folder.bad_records}"
@@ -133,8 +134,10 @@ class Runner:
         with plain_faults(folder.path):
             if manifest.state == "planned":
                 manifest = self._train(unit, folder, manifest, weights)
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            if ranks.is_first():
+                shutil.rmtree(folder.checkpoints, ignore_errors=True)
             self._score(unit, folder, manifest)
+            ranks.barrier()
 
     def _train(
         self, unit: Unit, folder: UnitFolder, manifest: Manifest, weights: TaskWeights | None
@@ -143,7 +146,8 @@ class Runner:
         from cotbal.units.train import Trained, release_memory, train
 
         manifest = manifest.advanced("planned", versions=versions(), stopped="")
-        folder.write_manifest(manifest)
+        if ranks.is_first():
+            folder.write_manifest(manifest)
         samples = self._training_samples(unit)
 
         def attempt(learning_rate_scale: float) -> Trained:
@@ -171,7 +175,11 @@ class Runner:
             samples={**manifest.samples, "train": samples},
             files=trained.files,
         )
-        folder.write_manifest(manifest)
+        if ranks.is_first():
+            folder.write_manifest(manifest)
+        ranks.barrier()
+        # The other processes learn from it what the first has saved.
+        manifest = manifest if ranks.is_first() else folder.manifest() or manifest
         release_memory()
         self.progress.end()
         return manifest
@@ -190,7 +198,7 @@ class Runner:
             from cotbal.units.train import release_memory
 
             self.progress.begin(unit.name, "score")
-            found = folder.model_damage(manifest, deep=True)
+            found = folder.model_damage(manifest, deep=True) if ranks.is_first() else []
             if found:
                 raise UnitDamagedError(f"{unit.name}: {'; '.join(found)}; add --redo to train it again")
             source = seal_bytes(json.dumps(manifest.files, sort_keys=True).encode())
@@ -202,6 +210,17 @@ class Runner:
             del model
             release_memory()
             self.progress.end()
+        if ranks.is_first():
+            self._keep_scores(unit, folder, manifest, scores, time.monotonic() - started)
+
+    def _keep_scores(
+        self,
+        unit: Unit,
+        folder: UnitFolder,
+        manifest: Manifest,
+        scores: Sequence[SampleScore],
+        seconds: float,
+    ) -> None:
         seals = {**manifest.files, **folder.write_scores(scores)}
         self._tell_hopeless(unit, scores)
         kept = unit.stage != "prepare" or self.config.preparation.keep_models
@@ -213,7 +232,7 @@ class Runner:
             manifest.advanced(
                 "scored",
                 finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-                seconds={**manifest.seconds, "score": time.monotonic() - started},
+                seconds={**manifest.seconds, "score": seconds},
                 samples={**manifest.samples, "score": len(scores)},
                 files=seals,
             )
@@ -269,8 +288,7 @@ class Runner:
         # Read the data even if the number of steps is given, to find a broken record now and not hours later.
         records = self.mixture.training_set(unit)
         if settings.get("max_steps", -1) > 0:
-            accumulated = settings.get("gradient_accumulation_steps", 1)
-            return int(settings["max_steps"] * settings.get("per_device_train_batch_size", 8) * accumulated)
+            return int(settings["max_steps"] * batch_layout(settings, ranks.world_size()).samples)
         return math.ceil(float(settings["num_train_epochs"]) * len(records))
 
     def _scored_samples(self, unit: Unit) -> int:

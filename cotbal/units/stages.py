@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
@@ -21,6 +22,8 @@ from cotbal.method.measurement import measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import Provenance, TaskWeights
 from cotbal.report.inputs import ReportInput
+from cotbal.units import ranks
+from cotbal.units.launch.driver import make
 from cotbal.units.progress import ScheduleProgress
 from cotbal.units.results import measure_scores, report_input, task_values
 from cotbal.units.schedule import Unit
@@ -57,7 +60,7 @@ def prepare(config: Config, progress: ScheduleProgress, *, redo: bool = False) -
     units = runner.schedule.of("prepare")
     runner.check(units)
     with progress.follow(runner.remaining(units)):
-        runner.run(units)
+        make(runner, units)
     return collect_scores(runner)
 
 
@@ -171,7 +174,7 @@ def tune(
     mixed = mixture_weights(config, weights or saved_weights(config))
     runner.check(units, mixed)
     with progress.follow(runner.remaining(units)):
-        runner.run(units, mixed)
+        make(runner, units, mixed)
     return units
 
 
@@ -199,10 +202,10 @@ def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False
     weights: TaskWeights | None = None
     with progress.follow(runner.remaining((*prepared, *tuned))):
         if prepared:
-            runner.run(prepared)
+            make(runner, prepared)
             collect_scores(runner)
             weights = weigh(config)
-        runner.run(tuned, mixture_weights(config, weights))
+        make(runner, tuned, mixture_weights(config, weights))
     return weights
 
 
@@ -225,19 +228,25 @@ def write_report(config: Config) -> tuple[ReportInput, Path]:
     return values, write(values, OutputFolder(config.output).report)
 
 
-def run_unit(config: Config, name: str, progress: ScheduleProgress) -> None:
-    """Run one unit of the schedule in this process.
+def run_unit(
+    config: Config, name: str, progress: ScheduleProgress, weights: TaskWeights | None = None
+) -> None:
+    """Make one unit of the schedule, in this process and those that its launcher started beside it.
+
+    Args:
+        weights: measured weights to use in place of the output folder's ``weights.json``.
 
     Raises:
         ConfigError: as in `prepare`; also if no unit has that name.
     """
+    ranks.start(use_cpu=bool(config.training.get("use_cpu", not torch.accelerator.is_available())))
     from cotbal.units.runner import Runner
 
     runner = Runner(config, progress)
     unit = runner.schedule.unit(name)
-    weights = mixture_weights(config, saved_weights(config)) if unit.needs_weights else None
+    mixed = mixture_weights(config, weights or saved_weights(config)) if unit.needs_weights else None
     with progress.follow(runner.remaining([unit])):
-        runner.run([unit], weights)
+        runner.run([unit], mixed)
 
 
 def weigh_source(

@@ -11,6 +11,7 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.metrics.metric import Metric
 from cotbal.units.arguments import settings_that_matter
+from cotbal.units.batches import batch_layout, processes_per_unit
 from cotbal.units.fingerprint import differences, folder_digest
 from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.integrity import UnitDamagedError, unit_damage
@@ -119,6 +120,7 @@ class Staleness:
             "data": self.mixture.training_files(unit),
             "max_length": config.max_length,
             "bad_records": config.bad_records,
+            "samples_per_step": batch_layout(self.settings[unit.stage], processes_per_unit(config)).samples,
             "training": settings_that_matter(self.settings[unit.stage]),
         }
         if unit.stage == "prepare":

@@ -8,25 +8,30 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 
 from cotbal.atomic import sync
 from cotbal.config.schema import Config
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.records import Record
 from cotbal.strategies.base import Strategy
-from cotbal.tune.trainer import TaskBalancedTrainer
+from cotbal.units import ranks
 from cotbal.units.arguments import training_arguments
-from cotbal.units.checkpoints import mark_complete, step_of, usable_checkpoint
+from cotbal.units.batches import batch_layout
+from cotbal.units.checkpoints import last_complete, mark_complete, step_of, usable_checkpoint
 from cotbal.units.loading import load_model
 from cotbal.units.mixture import RecordDataset
 from cotbal.units.schedule import Unit
 from cotbal.units.seals import sync_folder
+from cotbal.units.sharding import is_sharded, whole_state_dict
+from cotbal.units.stopping import UnitStoppedError
 from cotbal.units.store import UnitFolder
+from cotbal.units.trainer import StopOnSignal, UnitTrainer
 
 __all__ = ["Trained", "release_memory", "train"]
 
@@ -59,6 +64,8 @@ class _Watch(TrainerCallback):
         self.told = done
 
     def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # Complete is what every process has written.
+        ranks.barrier()
         if state.is_world_process_zero:
             mark_complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
@@ -97,15 +104,30 @@ def train(
         DivergedError: see `cotbal.tune.divergence`; what was logged before is in the unit's log.
     """
     started = time.monotonic()
-    checkpoint = usable_checkpoint(folder.checkpoints, say)
+    layout = batch_layout(settings, ranks.world_size())
+    if ranks.is_first():
+        checkpoint = usable_checkpoint(folder.checkpoints, say)
+    ranks.barrier()
+    if not ranks.is_first():
+        checkpoint = last_complete(folder.checkpoints)
     rate = float(settings["learning_rate"]) * learning_rate_scale
     arguments = training_arguments({**settings, "learning_rate": rate}, folder.checkpoints, unit.seed)
+    ranks.barrier()
     # From the checkpoint by our own loader: the Trainer's matches the names in the file with the model's own, and
     # families whose files use other names (LLaVA's) would go on from the weights they started with, in silence.
-    model = load_model(config.model, checkpoint)
+    sharded = checkpoint is not None and is_sharded(checkpoint)
+    if sharded and not (arguments.fsdp or arguments.deepspeed):
+        raise ConfigError(
+            f"{checkpoint}: this checkpoint is spread over the processes that wrote it, and this training is not "
+            "sharded; start it as before (training.fsdp or training.deepspeed), or delete the checkpoints to train "
+            "from the beginning"
+        )
+    model = load_model(config.model, None if sharded else checkpoint)
     watch = _Watch(advance, samples)
-    trainer = TaskBalancedTrainer(
+    stop = StopOnSignal()
+    trainer = UnitTrainer(
         model=model,
+        layout=layout,
         args=arguments,
         train_dataset=RecordDataset(records),
         data_collator=TaskCollator(
@@ -117,22 +139,22 @@ def train(
         ),
         strategy=strategy,
         tasks=unit.train_tasks,
-        callbacks=[watch],
+        callbacks=[watch, stop],
     )
     trainer.learning_rate_scale = learning_rate_scale
     trainer.remove_callback(PrinterCallback)
     try:
         _run(trainer, checkpoint, samples, begin)
     finally:
-        log = folder.write_log(trainer.state.log_history)
-    _save(cast(PreTrainedModel, trainer.model), processor, folder)
-    files = {**log, **folder.seal_model()}
+        log = folder.write_log(trainer.state.log_history) if ranks.is_first() else {}
+    if stop.stopped:
+        raise UnitStoppedError(f"{unit.name} stopped at step {trainer.state.global_step}, with a checkpoint")
+    _save(trainer, processor, folder)
+    files = {**log, **folder.seal_model()} if ranks.is_first() else {}
     return Trained(trainer.state.global_step, samples, time.monotonic() - started, files)
 
 
-def _run(
-    trainer: TaskBalancedTrainer, checkpoint: Path | None, samples: int, begin: Callable[[int], None]
-) -> None:
+def _run(trainer: UnitTrainer, checkpoint: Path | None, samples: int, begin: Callable[[int], None]) -> None:
     if checkpoint is None:
         begin(0)
         trainer.train()
@@ -147,16 +169,23 @@ def _run(
     trainer.check_finite()
 
 
-def _save(model: PreTrainedModel, processor: Any, folder: UnitFolder) -> None:
-    """Save model and processor beside their final place, then move them there in one step."""
-    unfinished = folder.path / "model.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    processor.save_pretrained(unfinished)
-    sync_folder(unfinished)
-    shutil.rmtree(folder.model, ignore_errors=True)
-    unfinished.rename(folder.model)
-    sync(folder.path)
+def _save(trainer: UnitTrainer, processor: Any, folder: UnitFolder) -> None:
+    """Save model and processor beside their final place, then move them there in one step.
+
+    However the model was spread, what is saved is whole: plain `from_pretrained` loads it.
+    """
+    state = whole_state_dict(trainer)
+    if ranks.is_first():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        unfinished = folder.path / "model.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        model.save_pretrained(unfinished, state_dict=state)
+        processor.save_pretrained(unfinished)
+        sync_folder(unfinished)
+        shutil.rmtree(folder.model, ignore_errors=True)
+        unfinished.rename(folder.model)
+        sync(folder.path)
+    ranks.barrier()
 
 
 def release_memory() -> None:

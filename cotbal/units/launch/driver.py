@@ -1,0 +1,70 @@
+"""Making units: in this process, or each as a command of its own, as the config's `launch` says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from cotbal.config.yaml_file import ConfigError
+from cotbal.method.weights import TaskWeights
+from cotbal.units.batches import processes_per_unit
+from cotbal.units.launch.command import UnitCommand, unit_command
+from cotbal.units.launch.following import Follower
+from cotbal.units.launch.local import UnitFailedError, places, run_side_by_side
+from cotbal.units.runner import Runner
+from cotbal.units.schedule import Unit
+
+__all__ = ["make"]
+
+
+def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = None) -> None:
+    """Do what is missing of these units.
+
+    Args:
+        weights: of every task, for units that are tuned with the measured weights.
+
+    Raises:
+        UnitChangedError: finished units were made from something else; nothing was started.
+        UnitFailedError: a unit's command failed.
+        ConfigError: this process was started by a launcher of several processes, or the config has no file that
+            commands could be given.
+    """
+    config = runner.config
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: this command starts the processes of its units by itself; "
+            "start it alone, without torchrun or accelerate launch, and set launch.processes"
+        )
+    processes = processes_per_unit(config)
+    free = places(processes, config.launch.side_by_side)
+    if processes == 1 and len(free) == 1 and not config.launch.command:
+        runner.run(units, weights)
+        return
+    if config.source is None:
+        raise ConfigError("launch: units of several processes need a config that is a file")
+    manifests = runner.check(units, weights)
+    missing = [unit for unit in units if manifests[unit.name].state != "scored"]
+    options = ["--output", str(config.output)]
+    if weights is not None:
+        weights.save(runner.folder.weights_in_use)
+        options += ["--weights", str(runner.folder.weights_in_use)]
+    commands: list[UnitCommand] = [
+        unit_command(
+            config.source,
+            unit.name,
+            processes=processes,
+            log=runner.folder.unit(unit.name).output,
+            launcher=config.launch.command,
+            options=options,
+        )
+        for unit in missing
+    ]
+    follower = Follower(runner.folder, runner.progress)
+    run_side_by_side(commands, free, watch=follower.look, finished=follower.finish)
+    for unit in missing:
+        manifest = runner.folder.unit(unit.name).manifest()
+        if manifest is None or manifest.state != "scored":
+            raise UnitFailedError(
+                f"{unit.name}: its command ended well, but the unit is not made; "
+                f"{runner.folder.unit(unit.name).output} has what it said"
+            )

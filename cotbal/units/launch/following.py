@@ -1,0 +1,130 @@
+"""What a unit's process tells of its progress through a file, and the driver that follows several of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cotbal.units.progress import Phase, ScheduleProgress, UnitPhase
+from cotbal.units.store import OutputFolder
+
+__all__ = ["FileProgress", "Follower"]
+
+# A write per second is enough for people, and nothing for a shared file system.
+_WRITE_SECONDS = 1.0
+
+
+class FileProgress:
+    """Progress of a unit, kept in its folder for whoever follows.
+
+    Args:
+        path: the file, replaced whole at each write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._phase: Phase | None = None
+        self._done = 0
+        self._messages: list[str] = []
+        self._written = 0.0
+
+    def follow(self, phases: Iterable[UnitPhase]) -> Self:
+        self._write(now=True)
+        return self
+
+    def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
+        self._phase, self._done = phase, done
+        self._write(now=True)
+
+    def advance(self, samples: int, unit: str | None = None) -> None:
+        self._done += samples
+        self._write()
+
+    def end(self, unit: str | None = None) -> None:
+        self._write(now=True)
+
+    def say(self, message: str) -> None:
+        self._messages.append(message)
+        print(message, flush=True)
+        self._write(now=True)
+
+    def _write(self, *, now: bool = False) -> None:
+        if not now and time.monotonic() - self._written < _WRITE_SECONDS:
+            return
+        self._written = time.monotonic()
+        values = {"phase": self._phase, "done": self._done, "messages": self._messages}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Not synced: it vouches for nothing.
+        unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(values), encoding="utf-8")
+        unfinished.replace(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+class Follower:
+    """Passes on what the running units' processes tell.
+
+    Args:
+        folder: where the units are.
+        progress: told of everything.
+    """
+
+    def __init__(self, folder: OutputFolder, progress: ScheduleProgress) -> None:
+        self.folder = folder
+        self.progress = progress
+        self._phases: dict[str, Phase] = {}
+        self._done: dict[str, int] = {}
+        self._said: dict[str, int] = {}
+
+    def look(self, units: Iterable[str]) -> None:
+        """Read what these units have told since the last look."""
+        for unit in units:
+            told = self._told(unit)
+            if told is not None:
+                self._pass_on(unit, told)
+
+    def finish(self, unit: str) -> None:
+        """A unit is made."""
+        if self._phases.get(unit) == "train":
+            self._begin(unit, "score", 0)
+        if unit in self._phases:
+            self.progress.end(unit)
+
+    def _told(self, unit: str) -> dict[str, Any] | None:
+        try:
+            found = json.loads(self.folder.unit(unit).progress.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _pass_on(self, unit: str, told: dict[str, Any]) -> None:
+        messages = told.get("messages", [])
+        for message in messages[self._said.get(unit, 0) :]:
+            self.progress.say(f"{unit}: {message}")
+        self._said[unit] = len(messages)
+        phase, done = told.get("phase"), int(told.get("done", 0))
+        if phase is None:
+            return
+        if phase != self._phases.get(unit):
+            self._begin(unit, phase, done)
+        elif done > self._done[unit]:
+            self.progress.advance(done - self._done[unit], unit)
+            self._done[unit] = done
+
+    def _begin(self, unit: str, phase: Phase, done: int) -> None:
+        if unit in self._phases:
+            self.progress.end(unit)
+        self.progress.begin(unit, phase, done)
+        self._phases[unit], self._done[unit] = phase, done

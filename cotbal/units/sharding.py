@@ -1,0 +1,132 @@
+"""Models spread over processes: what is wrapped, whether it really is spread, and the whole model gathered again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from cotbal.config.yaml_file import ConfigError
+
+__all__ = [
+    "check_sharded",
+    "is_sharded",
+    "load_sharded_optimizer",
+    "name_blocks",
+    "repeated_blocks",
+    "shard_on_cpus",
+    "whole_state_dict",
+]
+
+
+def repeated_blocks(model: nn.Module) -> tuple[str, ...]:
+    """Names of the classes a model is stacked of: those that stand several times in a `ModuleList`.
+
+    These are what FSDP wraps, in language model and vision tower alike. Families name only some of them.
+    """
+    found: set[str] = set()
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList):
+            counted = Counter(
+                type(child).__name__ for child in module if next(child.parameters(), None) is not None
+            )
+            found |= {name for name, count in counted.items() if count > 1}
+    return tuple(sorted(found))
+
+
+def name_blocks(trainer: Any) -> None:
+    """Tell FSDP which blocks to wrap, where the config does not."""
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and not plugin.transformer_cls_names_to_wrap:
+        plugin.transformer_cls_names_to_wrap = list(repeated_blocks(trainer.model))
+
+
+def shard_on_cpus(trainer: Any) -> None:
+    """Let accelerate shard on CPUs where `fsdp` is asked for: it does so on accelerators alone, in silence.
+
+    What it does to a model runs on CPUs just as well, so that a config can be tried without GPUs.
+    """
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    arguments = trainer.args
+    if not arguments.fsdp or arguments.device.type != "cpu" or arguments.world_size == 1:
+        return
+    state = trainer.accelerator.state
+    state.distributed_type = DistributedType.FSDP
+    state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
+    trainer.is_fsdp_enabled = True
+
+
+def is_sharded(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds the shards of several processes in place of a whole model."""
+    return any(checkpoint.glob("pytorch_model_fsdp_*")) or (checkpoint / "latest").is_file()
+
+
+def check_sharded(trainer: Any) -> None:
+    """Refuse a training that was to be sharded and is not.
+
+    Raises:
+        ConfigError: `fsdp` is set, several processes train, and no parameter is spread over them.
+    """
+    if not trainer.args.fsdp or trainer.args.world_size == 1:
+        return
+    if not any(isinstance(parameter, DTensor) for parameter in trainer.model_wrapped.parameters()):
+        raise ConfigError(
+            "training.fsdp: the model was to be sharded over the processes and is not; is `fsdp_config.version` 2, "
+            "and does accelerate support FSDP on this device?"
+        )
+
+
+def whole_state_dict(trainer: Any) -> dict[str, Tensor] | None:
+    """All tensors of the trained model on the first process, gathered from the others; every process must call.
+
+    Returns:
+        On the first process the state dict, on the CPU; None where the model is whole on every process already.
+        Elsewhere an empty dict.
+    """
+    if trainer.is_deepspeed_enabled:
+        gathered: dict[str, Tensor] | None = trainer.accelerator.get_state_dict(trainer.deepspeed)
+        return gathered or {}
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(model, options=options)
+    # Tensors that share memory could not be saved as safetensors.
+    return {name: _own(value) for name, value in state.items()}
+
+
+def _own(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def load_sharded_optimizer(trainer: Any, checkpoint: Path) -> None:
+    """Load FSDP's optimizer state, also where parameters have none because they never got a gradient.
+
+    Such are LLaVA's last vision layers, whose output nothing uses. accelerate asks for the state of every
+    parameter and fails there.
+    """
+    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    model, optimizer = trainer.model, trainer.optimizer
+    options = StateDictOptions(cpu_offload=trainer.args.device.type != "cpu")
+    state = {"optimizer": get_optimizer_state_dict(model, optimizer, options=options)}
+    load(
+        state,
+        storage_reader=FileSystemReader(checkpoint / "optimizer_0"),
+        planner=DefaultLoadPlanner(allow_partial_load=True),
+    )
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
