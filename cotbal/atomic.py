@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from typing import TextIO
 def replacing(path: str | os.PathLike[str], *, newline: str | None = None) -> Iterator[TextIO]:
     """Open a UTF-8 text file that takes the place of `path` when the block ends without an error.
 
-    The text goes to a temporary file in the same folder, is flushed to disk, and is renamed over `path`.
-    An error inside the block leaves `path` as it was and no temporary file behind.
+    The text goes to a temporary file in the same folder, is flushed to disk, and is renamed over `path`, which is
+    flushed too. An error inside the block leaves `path` as it was and no temporary file behind; one of the disk's
+    names `path`.
 
     >>> import pathlib, tempfile
     >>> target = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
@@ -32,6 +34,24 @@ def replacing(path: str | os.PathLike[str], *, newline: str | None = None) -> It
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+        sync(target.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno is None or error.filename == str(target):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; some file systems cannot say."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(number)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from PIL import Image
 
 from cotbal.data.chat import ChatRenderer, expanded_positions
-from cotbal.data.records import Record, RecordError
+from cotbal.data.pictures_io import opened_picture
+from cotbal.data.records import Record
 
 # Names under which processors keep the token that a template writes for an image.
 _PLACEHOLDER_ATTRIBUTES = ("image_token", "boi_token", "fake_image_token")
@@ -75,6 +76,7 @@ class Encoder:
 
         Raises:
             RecordError: a file is missing or cannot be decoded.
+            PictureFaultError: a file is there, but the machine cannot read it.
             ValueError: the record has images and the processor takes none.
         """
         if record.images and not self.sees:
@@ -84,13 +86,8 @@ class Encoder:
             )
         decoded: list[Image.Image] = []
         for path in record.images:
-            try:
-                with Image.open(path) as image:
-                    decoded.append(image.convert("RGB"))
-            except FileNotFoundError:
-                raise RecordError(f"missing image {path}") from None
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                raise RecordError(f"image {path} cannot be decoded: {error}") from error
+            with opened_picture(path) as image:
+                decoded.append(image.convert("RGB"))
         return tuple(decoded)
 
     def _special(self, text: str) -> dict[str, bool]:

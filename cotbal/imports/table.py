@@ -14,8 +14,8 @@ from cotbal.imports.files import read_rows
 from cotbal.imports.results import Result, ResultFile
 from cotbal.imports.sources import Source
 from cotbal.method.scores import ScoreTable
-from cotbal.metrics import Metric
 from cotbal.metrics import get as get_metric
+from cotbal.metrics.metric import Metric
 from cotbal.tasks import MINI, plus_model
 
 

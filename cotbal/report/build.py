@@ -50,11 +50,11 @@ def _facts(report: ReportInput) -> tuple[str, ...]:
     if report.provenance.model:
         facts.append(report.provenance.model)
     if report.comparison is not None:
-        seeds = {run.seed for run in report.comparison.runs}
+        seeds = {row.seed for row in report.comparison.scores}
         facts.append(count(len(seeds), "seed"))
     units = report.provenance.units
     if units:
-        facts.append(f"{count(len(units), 'run')} in {duration(sum(unit.total_seconds for unit in units))}")
+        facts.append(f"{count(len(units), 'unit')} in {duration(sum(unit.total_seconds for unit in units))}")
     if report.provenance.date:
         facts.append(report.provenance.date)
     return tuple(facts)

@@ -12,6 +12,8 @@ from transformers import Trainer
 
 from cotbal.strategies.base import Strategy
 from cotbal.tune.head import BalanceHandle
+from cotbal.tune.loss_window import loss_window, restore_loss_window, scale_learning_rate
+from cotbal.tune.whole_model import check_saved_adapters, load_whole
 from cotbal.tune.window import LogWindow
 
 STATE_FILE = "task_balance.pt"
@@ -23,9 +25,14 @@ class ResumableTrainer(Trainer):
     tasks: tuple[str, ...]
     strategy: Strategy
     balance_handle: BalanceHandle
+    learning_rate_scale: float = 1.0
+    """What the learning rate of `args` has been multiplied by; a checkpoint made with another is brought to it."""
     _window: LogWindow
+    _loss_window: dict[str, Any] | None = None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.check_finite()
+        losses = loss_window(self)
         # Before the stock files: a checkpoint that has trainer_state.json then has the strategy's state too.
         if self.args.should_save and not self.args.save_only_model:
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -36,15 +43,27 @@ class ResumableTrainer(Trainer):
                 "strategy": type(self.strategy).name,
                 "state": {name: value.cpu() for name, value in self.strategy.state_dict().items()},
                 "window": self._window.state_dict(),
+                "loss_window": losses,
+                "learning_rate_scale": self.learning_rate_scale,
             }
             temporary = folder / f"{STATE_FILE}.tmp"
             torch.save(state, temporary)
             os.replace(temporary, folder / STATE_FILE)
         super()._save_checkpoint(model, trial)
 
+    def check_finite(self) -> None:
+        """Refuse to go on with losses or parameters that are not finite; see `TaskBalancedTrainer`."""
+
+    def resume_logging(self) -> None:
+        """Take up the running loss of the checkpoint, if there is one; called when the training has begun."""
+        window, self._loss_window = self._loss_window, None
+        if window is not None:
+            restore_loss_window(self, window)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._loading_from: str | None = resume_from_checkpoint
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        check_saved_adapters(self.accelerator.unwrap_model(model or self.model), resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         self._loading_from = self.state.best_model_checkpoint
@@ -58,13 +77,7 @@ class ResumableTrainer(Trainer):
 
     def _load_by_from_pretrained(self, folder: str) -> None:
         base = self.accelerator.unwrap_model(self.model)
-        loaded, found = type(base).from_pretrained(folder, dtype=base.dtype, output_loading_info=True)
-        missing = sorted(found["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"{folder} lacks weights of {type(base).__name__}: {', '.join(missing[:3])}"
-                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}; it cannot be resumed from"
-            )
+        loaded = load_whole(type(base), folder, remedy="It cannot be resumed from", dtype=base.dtype)
         base.load_state_dict(loaded.state_dict())
         base.tie_weights()
 
@@ -91,3 +104,7 @@ class ResumableTrainer(Trainer):
         self.strategy.load_state_dict(saved["state"])
         if "window" in saved:
             self._window.load_state_dict(saved["window"])
+        self._loss_window = saved.get("loss_window")
+        factor = self.learning_rate_scale / saved.get("learning_rate_scale", 1.0)
+        if factor != 1.0:
+            scale_learning_rate(self.optimizer, self.lr_scheduler, factor)

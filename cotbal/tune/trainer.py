@@ -16,6 +16,7 @@ from cotbal.strategies.base import Strategy
 from cotbal.strategies.fixed import Fixed
 from cotbal.tasks import check_task_names
 from cotbal.tune.counts import batch_plan, check_normalization, reduce_over_ranks
+from cotbal.tune.divergence import DivergenceWatch
 from cotbal.tune.evaluation import EvaluationWatch
 from cotbal.tune.head import BalanceHandle, balance, handle_of
 from cotbal.tune.resuming import ResumableTrainer
@@ -27,8 +28,8 @@ from cotbal.tune.window import LogWindow
 class TaskBalancedTrainer(ResumableTrainer):
     """`transformers.Trainer` minimising ``sum_t w[task(t)] nll_t / sum_t w[task(t)]`` over each optimizer step.
 
-    Both sums run over the supervised tokens t of the step: all accumulated micro-batches, all ranks. The divisor is
-    known before the first forward of the step, since it depends on labels and on weights that are fixed by then.
+    Both sums run over the supervised tokens t of the step: all accumulated micro-batches, all ranks. The normalizer
+    is known before the first forward of the step, since it depends on labels and on weights that are fixed by then.
     Everything else is the stock Trainer, with stock `TrainingArguments`. "Equal to stock" with equal weights holds
     to rounding; under accumulation too, where the stock loss is right.
 
@@ -46,6 +47,9 @@ class TaskBalancedTrainer(ResumableTrainer):
             Its state is saved with the checkpoints and resumed.
         tasks: names, in the order of `loss_task_index`.
         normalize: "weights", or "tokens" to divide by the number of supervised tokens.
+        stop_on_divergence: whether a loss, gradient norm or parameter that is not finite stops the training; see
+            `cotbal.tune.divergence.DivergenceWatch` for what looking at them costs. Either way NaN is logged as NaN:
+            `logging_nan_inf_filter` of `args` is turned off.
         **trainer_options: of `transformers.Trainer` (train_dataset, eval_dataset, data_collator, callbacks, ...).
 
     Raises:
@@ -53,6 +57,7 @@ class TaskBalancedTrainer(ResumableTrainer):
             which weights would be wrong or ignored (label_smoothing_factor, compute_loss_func, use_liger_kernel,
             average_tokens_across_devices=False or DataParallel beyond one rank, tensor, context or sequence
             parallelism). While training: a step that did not pass the fused head exactly once.
+        DivergedError: while training, see `stop_on_divergence`.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class TaskBalancedTrainer(ResumableTrainer):
         task_weights: Any = None,
         strategy: Strategy | str | None = None,
         normalize: str = "weights",
+        stop_on_divergence: bool = True,
         **trainer_options: Any,
     ) -> None:
         self.tasks = check_task_names(tasks)
@@ -81,6 +87,10 @@ class TaskBalancedTrainer(ResumableTrainer):
         self._stock_accepts_loss_kwargs = self.model_accepts_loss_kwargs
         self.model_accepts_loss_kwargs = True
         self._window = LogWindow(self.tasks)
+        # It would put the mean of the steps before, or 0.0, in place of a NaN.
+        self.args.logging_nan_inf_filter = False
+        self._divergence = DivergenceWatch(self.tasks) if stop_on_divergence else None
+        self._gradient_norm: Any = None
         self._evaluation_watch = EvaluationWatch()
         self.add_callback(_StepEnd(self))
 
@@ -101,7 +111,7 @@ class TaskBalancedTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The micro-batches of the next step; their weights and divisor are fixed here."""
+        """The micro-batches of the next step; their weights and normalizer are fixed here."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             handle = self.balance_handle
@@ -149,10 +159,36 @@ class TaskBalancedTrainer(ResumableTrainer):
         """Sum the statistics of a finished optimizer step and hand them to the strategy; all ranks call it."""
         sums = end_step(self.balance_handle, strategy=self.strategy)
         self._window.add(sums, self.balance_handle.weights)
+        if self._divergence is not None:
+            norm, self._gradient_norm = self._gradient_norm, None
+            self._divergence.note(self.state.global_step, sums, norm if self._norm_counts else None)
+            self._divergence.check()
+
+    @property
+    def _norm_counts(self) -> bool:
+        # With float16's loss scaling gradients overflow now and then by design; such a step is left out.
+        return self.accelerator.scaler is None
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        self._gradient_norm = super()._get_grad_norm(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self._gradient_norm
+
+    def check_finite(self) -> None:
+        """Look at all steps so far and at the parameters; waits for the device. Every rank must call it.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        if self._divergence is not None:
+            self._divergence.check(wait=True)
+            self._divergence.check_parameters(self.balance_handle.model, self.state.global_step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Stock logging, with the per-task figures added to training logs."""
         if self.is_in_train and "loss" in logs:
+            if self._divergence is not None:
+                self._divergence.check(wait=True)
+                self._divergence.check_log(self.state.global_step, logs, norm=self._norm_counts)
             logs = {**logs, **self._window.take()}
         super().log(logs, start_time)
 
@@ -208,6 +244,9 @@ class _StepEnd(TrainerCallback):
 
     def __init__(self, trainer: TaskBalancedTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.resume_logging()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.trainer.finish_step()

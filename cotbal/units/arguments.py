@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
@@ -29,33 +30,48 @@ DEFAULTS: dict[str, Any] = {
 """Where they differ from transformers': the method's published schedule, a readable curve, safe checkpoints."""
 
 _OURS = {
-    "output_dir": "each run has its own folder under `output`",
+    "output_dir": "each unit has its own folder under `output`",
     "seed": "set `seed`, or `comparison.seeds`, at the top level",
     "data_seed": "set `seed`, or `comparison.seeds`, at the top level",
-    "resume_from_checkpoint": "runs resume by themselves",
-    "restore_callback_states_from_checkpoint": "runs resume by themselves",
-    "ignore_data_skip": "a resumed run has to see the data that was left",
-    "save_only_model": "a run could not be resumed from such checkpoints",
+    "resume_from_checkpoint": "units resume by themselves",
+    "restore_callback_states_from_checkpoint": "units resume by themselves",
+    "ignore_data_skip": "a resumed unit has to see the data that was left",
+    "save_only_model": "a unit could not be resumed from such checkpoints",
     "remove_unused_columns": "it would drop the task of each sample",
     "label_names": "the collator names the labels",
     "load_best_model_at_end": "there is no evaluation during training",
-    "auto_find_batch_size": "a run's batches have to be the same when it is resumed",
+    "auto_find_batch_size": "a unit's batches have to be the same when it is resumed",
     "disable_tqdm": "progress is shown by cotbal",
     "do_train": "cotbal decides what runs",
     "do_eval": "cotbal decides what runs",
     "do_predict": "cotbal decides what runs",
-    "eval_strategy": "cotbal scores each run when it has ended",
-    "eval_steps": "cotbal scores each run when it has ended",
-    "eval_on_start": "cotbal scores each run when it has ended",
+    "eval_strategy": "cotbal scores each unit when it is trained",
+    "eval_steps": "cotbal scores each unit when it is trained",
+    "eval_on_start": "cotbal scores each unit when it is trained",
+}
+
+_COTBALS: dict[str, tuple[str, ...]] = {"on_divergence": ("stop", "retry")}
+"""Settings of cotbal's own below `training`, which transformers never sees, and what they accept."""
+
+# A number below 0 means nothing; 0 does for some.
+_NOT_NEGATIVE = {
+    "learning_rate",
+    "num_train_epochs",
+    "weight_decay",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "warmup_steps",
 }
 
 _RENAMED = {
     "warmup_ratio": "`warmup_steps`, where a number below 1 is a share of all steps",
-    "evaluation_strategy": "nothing: cotbal scores each run when it has ended",
+    "evaluation_strategy": "nothing: cotbal scores each unit when it is trained",
     "group_by_length": "`train_sampling_strategy: group_by_length`",
 }
 
-# These change how a run is watched or how fast it goes, not what it computes (beyond rounding).
+# These change how a unit is watched or how fast it goes, not what it computes (beyond rounding).
 _INDIFFERENT_STARTS = ("logging_", "log_", "save_", "hub_", "push_to_hub", "trackio_", "eval_")
 _INDIFFERENT_TAILS = (
     "num_workers",
@@ -93,6 +109,10 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
     types = typing.get_type_hints(TrainingArguments)
     for name, value in settings.items():
         path = f"{section}.{name}"
+        if name in _COTBALS:
+            if value not in _COTBALS[name]:
+                raise ConfigError(f"{path}: found {value!r}; expected one of {', '.join(_COTBALS[name])}")
+            continue
         if name in _OURS:
             raise ConfigError(f"{path}: not to be set here; {_OURS[name]}")
         if name not in known:
@@ -103,6 +123,30 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
         except ValidationError as error:
             expected = "; ".join(detail["msg"] for detail in error.errors()[:2])
             raise ConfigError(f"{path}: found {value!r}; {expected}") from None
+        _check_numbers(value, path)
+        if name in _NOT_NEGATIVE and float(value) < 0:
+            raise ConfigError(f"{path}: found {value!r}; expected: a number of at least 0")
+
+
+def _check_numbers(value: Any, path: str) -> None:
+    """Refuse NaN and infinity, at any depth."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_numbers(inner, f"{path}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            _check_numbers(inner, f"{path}[{index}]")
+    elif _is_not_finite(value):
+        raise ConfigError(f"{path}: found {value!r}; expected: a finite number")
+
+
+def _is_not_finite(value: Any) -> bool:
+    if not isinstance(value, (float, str)):
+        return False
+    try:
+        return not math.isfinite(float(value))  # of a text too: transformers takes some numbers as texts
+    except ValueError:
+        return False
 
 
 def training_settings(config: Config, stage: Stage) -> dict[str, Any]:
@@ -113,15 +157,17 @@ def training_settings(config: Config, stage: Stage) -> dict[str, Any]:
     """
     check_settings(config.training, "training")
     settings = DEFAULTS | config.training
-    if stage == "preparation":
+    if stage == "prepare":
         check_settings(config.preparation.training, "preparation.training")
         settings |= config.preparation.training
     return settings
 
 
 def settings_that_matter(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a run's result depends on."""
-    return {name: value for name, value in settings.items() if not _is_indifferent(name)}
+    """The settings that a unit's result depends on."""
+    return {
+        name: value for name, value in settings.items() if not _is_indifferent(name) and name not in _COTBALS
+    }
 
 
 def _is_indifferent(name: str) -> bool:
@@ -131,14 +177,14 @@ def _is_indifferent(name: str) -> bool:
 
 
 def training_arguments(settings: Mapping[str, Any], folder: Path, seed: int) -> TrainingArguments:
-    """The arguments of one run, whose checkpoints go to `folder`.
+    """The arguments of one unit's training, whose checkpoints go to `folder`.
 
     Raises:
         ConfigError: transformers refuses the settings; its message is passed on.
     """
     try:
         return TrainingArguments(
-            **settings,
+            **{name: value for name, value in settings.items() if name not in _COTBALS},
             output_dir=str(folder),
             seed=seed,
             data_seed=seed,

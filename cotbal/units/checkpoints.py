@@ -1,35 +1,55 @@
 """Checkpoints that are known to be whole.
 
 The trainer writes a checkpoint file by file, so a kill can leave one that looks usable and is not. Once all of it
-is written, a ``COMPLETE`` file with the size of every file is added; whatever lacks it, or disagrees with it,
-is thrown away before a run resumes.
+is on the disk, a ``COMPLETE`` file with the seal of every file is added; whatever lacks it is thrown away before a
+unit resumes, and whatever disagrees with it too, with a word: the checkpoint before it takes its place.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+from cotbal.units.seals import damage, seal_folder, sync_folder
 from cotbal.units.store import write_text
 
-__all__ = ["discard_incomplete", "last_complete", "mark_complete"]
+__all__ = ["discard_incomplete", "last_complete", "mark_complete", "step_of", "usable_checkpoint"]
 
 MARK = "COMPLETE"
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Record that every file of a checkpoint is written."""
-    write_text(checkpoint / MARK, json.dumps(_sizes(checkpoint), indent=1) + "\n")
+    """Record that every file of a checkpoint is written, once all of them are on the disk.
+
+    Each is read once more for its digest: about a second per gigabyte and file, four files at a time.
+    """
+    sync_folder(checkpoint)
+    write_text(checkpoint / MARK, json.dumps(seal_folder(checkpoint, leave_out=[MARK]), indent=1) + "\n")
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether every file that was there when the checkpoint was finished is still there, at its size."""
+def checkpoint_damage(checkpoint: Path, *, deep: bool) -> list[str] | None:
+    """What is not as it was when the checkpoint was finished, in sentences; None where it was never finished.
+
+    Args:
+        deep: compare the files' digests too, not only their names and sizes.
+    """
+    mark = checkpoint / MARK
     try:
-        recorded = json.loads((checkpoint / MARK).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return isinstance(recorded, dict) and recorded == _sizes(checkpoint)
+        seals = json.loads(mark.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError):
+        return [f"{mark} is not readable"]
+    if not (isinstance(seals, dict) and all(isinstance(seal, str) for seal in seals.values())):
+        return [f"{mark} is not readable"]
+    return damage(checkpoint, seals, deep=deep, leave_out=[MARK])
+
+
+def is_complete(checkpoint: Path, *, deep: bool = False) -> bool:
+    """Whether every file that was there when the checkpoint was finished is still there, at its size."""
+    return checkpoint_damage(checkpoint, deep=deep) == []
 
 
 def discard_incomplete(folder: Path) -> list[Path]:
@@ -41,9 +61,28 @@ def discard_incomplete(folder: Path) -> list[Path]:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The whole checkpoint with the most steps, or None."""
+    """The whole checkpoint with the most steps, or None; goes by names and sizes."""
     whole = [(step, path) for step, path in _checkpoints(folder) if is_complete(path)]
     return max(whole)[1] if whole else None
+
+
+def usable_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """The checkpoint to resume from: the last one whose every file is what was written; None if there is none.
+
+    Deleted on the way: what a kill left unfinished, in silence, and what is damaged, with a word.
+
+    Args:
+        say: told of each damaged checkpoint.
+    """
+    for _, path in sorted(_checkpoints(folder), reverse=True):
+        found = checkpoint_damage(path, deep=True)
+        if found == []:
+            discard_incomplete(folder)
+            return path
+        if found:
+            say(f"warning: {path} is damaged ({found[0]}); the checkpoint before it takes its place")
+        shutil.rmtree(path)
+    return None
 
 
 def step_of(checkpoint: Path) -> int:
@@ -56,8 +95,3 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
         return []
     found = (path for path in folder.glob("checkpoint-*") if path.is_dir())
     return [(step_of(path), path) for path in found if path.name.removeprefix("checkpoint-").isdigit()]
-
-
-def _sizes(checkpoint: Path) -> dict[str, int]:
-    files = (path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != MARK)
-    return {str(path.relative_to(checkpoint)): path.stat().st_size for path in files}

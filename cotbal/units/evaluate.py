@@ -8,7 +8,9 @@ same padding and the same rounding, as one that was not interrupted.
 from __future__ import annotations
 
 import json
+import math
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +23,7 @@ import cotbal_kernels as ck
 from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import BadRecordsError, Record
-from cotbal.metrics import Metric
+from cotbal.metrics.metric import Metric
 from cotbal.units.generation import generating, generation_settings
 from cotbal.units.store import json_line
 
@@ -45,6 +47,7 @@ def answer(
     generation: Mapping[str, Any] | None = None,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda samples: None,
+    source: str = "",
 ) -> list[Answer]:
     """One answer per record: the generated text, or the mean loss of its answer tokens for a ``loss`` metric.
 
@@ -53,6 +56,7 @@ def answer(
         generation: see `cotbal.units.generation.generation_settings`; None: plain greedy.
         workers: processes that prepare pictures and prompts while the model answers; None: as many as help.
         advance: told how many samples were done or found done.
+        source: what the answers come from, such as the seal of the model; answers of another source are not kept.
 
     Raises:
         BadRecordsError: a record's picture or conversation cannot be used.
@@ -64,7 +68,8 @@ def answer(
     else:
         answers_of = _Generation(model, processor, max_new_tokens, generation)
     order = _longest_first(records)
-    answers = _finished_batches(path, order, batch_size)
+    kind = float if metric.kind == "loss" else str
+    answers = _finished_batches(path, order, batch_size, kind, source)
     advance(len(answers))
     left = [
         [records[index] for index in order[start : start + batch_size]]
@@ -75,8 +80,7 @@ def answer(
         for batch in _prepared(left, answers_of.collate, _workers(workers, model.device, len(left))):
             found = answers_of.answers(batch)
             places = order[len(answers) : len(answers) + len(found)]
-            lines = [json_line({"index": i, "answer": a}) for i, a in zip(places, found, strict=True)]
-            stream.write("".join(lines))
+            stream.write("".join(_answer_line(i, a, source) for i, a in zip(places, found, strict=True)))
             stream.flush()
             answers += found
             advance(len(found))
@@ -202,8 +206,25 @@ def _workers(wanted: int | None, device: torch.device, batches: int) -> int:
     return min(wanted, batches)
 
 
-def _finished_batches(path: Path, order: Sequence[int], batch_size: int) -> list[Answer]:
-    """Answers of the complete batches in the file, which is cut after them; they are in the given order."""
+def _answer_line(index: int, value: Answer, source: str) -> str:
+    return json_line({"index": index, "answer": value, "check": _check(index, value, source)})
+
+
+def _check(index: int, value: Answer, source: str) -> int:
+    return zlib.crc32(json.dumps([index, value, source]).encode())
+
+
+def _finished_batches(
+    path: Path,
+    order: Sequence[int],
+    batch_size: int,
+    kind: type[str] | type[float] = str,
+    source: str = "",
+) -> list[Answer]:
+    """Answers of the complete batches in the file, in the given order.
+
+    The file is cut after them, or before the first that is damaged or of another source.
+    """
     if not path.is_file():
         return []
     answers: list[Answer] = []
@@ -212,10 +233,14 @@ def _finished_batches(path: Path, order: Sequence[int], batch_size: int) -> list
         for line in stream:
             try:
                 values = json.loads(line)
-                if not line.endswith(b"\n") or values["index"] != order[len(answers)]:
+                value = values["answer"]
+                fits = type(value) is kind and (isinstance(value, str) or math.isfinite(value))
+                index = order[len(answers)]
+                checked = values["index"] == index and values["check"] == _check(index, value, source)
+                if not (line.endswith(b"\n") and fits and checked):
                     break
-                answers.append(values["answer"])
-            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError):
+                answers.append(value)
+            except (ValueError, RecursionError, KeyError, TypeError, IndexError):
                 break
             ends.append(ends[-1] + len(line))
     keep = len(answers) if len(answers) == len(order) else len(answers) - len(answers) % batch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,24 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from cotbal.config.schema import ModelConfig
 from cotbal.config.yaml_file import ConfigError
+from cotbal.tune.whole_model import IncompleteModelError, load_whole
 
 __all__ = ["freeze", "load_model", "load_processor", "quieten"]
+
+_REMEDY = (
+    "Mend the files, or insist with `allow_missing: [names]` below `model`, which takes modules' names too"
+)
+
+# Where transformers says what a file lacks or has too much.
+_LOAD_REPORTS = ("transformers.modeling_utils", "transformers.utils.loading_report")
 
 
 def load_model(config: ModelConfig, folder: Path | None = None) -> PreTrainedModel:
     """The model of a config, or one of its kind saved in `folder`; frozen parts are frozen.
 
     Raises:
-        ConfigError: transformers cannot load it, or `freeze` names something it does not have.
+        ConfigError: transformers cannot load it; it is not whole (see `cotbal.tune.whole_model.load_whole`); or
+            `freeze` names something it does not have.
     """
     source = str(folder or config.name)
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
@@ -40,7 +50,13 @@ def load_model(config: ModelConfig, folder: Path | None = None) -> PreTrainedMod
         dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
         if config.attention is not None:
             options["attn_implementation"] = config.attention
-        model = loader.from_pretrained(source, dtype=dtype, **options)
+        # What a unit saves is whole, whatever its base model was allowed to lack.
+        allowed = config.allow_missing if folder is None else ()
+        model: PreTrainedModel = load_whole(
+            loader, source, allow_missing=allowed, remedy=_REMEDY, dtype=dtype, **options
+        )
+    except IncompleteModelError as error:
+        raise ConfigError(f"model: {error}") from error
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: transformers cannot load '{source}': {error}") from error
     freeze(model, config.freeze)
@@ -87,6 +103,8 @@ def freeze(model: torch.nn.Module, names: tuple[str, ...]) -> None:
 
 
 def quieten() -> None:
-    """Turn off progress bars and notes of transformers; errors still come through."""
+    """Turn off progress bars and notes of transformers; errors and reports of loading still come through."""
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    for name in _LOAD_REPORTS:
+        logging.getLogger(name).setLevel(logging.WARNING)
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,8 +1,9 @@
-"""What a run folder holds, gathered into the values a report is made from."""
+"""What a output folder holds, gathered into the values a report is made from."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from cotbal.config.schema import Config
 from cotbal.method.measurement import Measurement, measure
@@ -15,12 +16,13 @@ from cotbal.report.inputs import (
     Curve,
     ReportInput,
     ReportProvenance,
-    StrategyRun,
+    StrategyScores,
     UnitRecord,
 )
 from cotbal.tasks import Task
-from cotbal.units.schedule import Plan, Unit, make_plan
-from cotbal.units.store import Manifest, RunFolder
+from cotbal.units.retries import retry_sentence
+from cotbal.units.schedule import Schedule, Unit, make_schedule
+from cotbal.units.store import Manifest, OutputFolder
 
 __all__ = ["measure_scores", "report_input", "task_values"]
 
@@ -50,9 +52,11 @@ def measure_scores(config: Config, scores: ScoreTable) -> Measurement:
 
 def report_input(config: Config) -> ReportInput:
     """Everything done so far; what is missing stays empty."""
-    folder = RunFolder(config.output)
-    plan = make_plan(config)
-    manifests = {unit.name: folder.unit(unit.name).manifest() for unit in plan.units}
+    folder = OutputFolder(config.output)
+    schedule = make_schedule(config)
+    manifests = {unit.name: folder.unit(unit.name).manifest() for unit in schedule.units}
+    folder.check_product(folder.scores_csv)
+    folder.check_product(folder.weights_json)
     scores = ScoreTable.from_csv(folder.scores_csv) if folder.scores_csv.is_file() else None
     return ReportInput(
         title=config.output.name,
@@ -60,22 +64,35 @@ def report_input(config: Config) -> ReportInput:
         scores=scores,
         measurement=None if scores is None else measure_scores(config, scores),
         weights=TaskWeights.load(folder.weights_json) if folder.weights_json.is_file() else None,
-        comparison=_comparison(config, plan, folder, manifests),
-        curves=tuple(curve for unit in plan.units for curve in _curves(folder, unit)),
+        comparison=_comparison(config, schedule, folder, manifests),
+        curves=tuple(curve for unit in schedule.units for curve in _curves(folder, unit)),
         problems=folder.problems(),
-        provenance=_provenance(config, plan, manifests),
+        warnings=_warnings(manifests),
+        provenance=_provenance(config, schedule, manifests),
     )
 
 
+def _warnings(manifests: Mapping[str, Manifest | None]) -> tuple[str, ...]:
+    """What happened to units on their way that a reader has to know."""
+    begun = [manifest for manifest in manifests.values() if manifest is not None]
+    retried = [
+        f"{manifest.unit} {retry_sentence(entry)}: its result is not that of the config's learning rate."
+        for manifest in begun
+        for entry in manifest.divergences
+    ]
+    stopped = [f"{manifest.unit} stopped: {manifest.stopped}" for manifest in begun if manifest.stopped]
+    return (*retried, *stopped)
+
+
 def _comparison(
-    config: Config, plan: Plan, folder: RunFolder, manifests: dict[str, Manifest | None]
+    config: Config, schedule: Schedule, folder: OutputFolder, manifests: dict[str, Manifest | None]
 ) -> Comparison | None:
     tasks = tuple(
         task for task, settings in zip(task_values(config), config.tasks, strict=True) if settings.test
     )
     means: dict[tuple[str, int], dict[str, float]] = {}
     samples: dict[str, int] = {}
-    for unit in plan.of("comparison"):
+    for unit in schedule.of("tune"):
         manifest = manifests[unit.name]
         if manifest is None or manifest.state != "scored" or not unit.scored_tasks:
             continue
@@ -92,14 +109,14 @@ def _comparison(
     return Comparison(
         tasks=tuple(task.name for task in tasks),
         higher_is_better=tuple(task.higher_is_better for task in tasks),
-        runs=tuple(StrategyRun(model, seed, row) for (model, seed), row in means.items()),
+        scores=tuple(StrategyScores(model, seed, row) for (model, seed), row in means.items()),
         samples=samples,
     )
 
 
-def _curves(folder: RunFolder, unit: Unit) -> list[Curve]:
+def _curves(folder: OutputFolder, unit: Unit) -> list[Curve]:
     """The training loss of each task, from the log entries that have one."""
-    model = SINGLE if unit.stage == "comparison" and unit.strategy is None else unit.model
+    model = SINGLE if unit.stage == "tune" and unit.strategy is None else unit.model
     points: dict[str, dict[int, float]] = {}
     for entry in folder.unit(unit.name).log():
         for task in unit.train_tasks:
@@ -119,7 +136,9 @@ def _curves(folder: RunFolder, unit: Unit) -> list[Curve]:
     ]
 
 
-def _provenance(config: Config, plan: Plan, manifests: dict[str, Manifest | None]) -> ReportProvenance:
+def _provenance(
+    config: Config, schedule: Schedule, manifests: dict[str, Manifest | None]
+) -> ReportProvenance:
     begun = [manifest for manifest in manifests.values() if manifest is not None]
     versions: dict[str, str] = {}
     for manifest in begun:
@@ -140,13 +159,13 @@ def _provenance(config: Config, plan: Plan, manifests: dict[str, Manifest | None
         units=tuple(
             UnitRecord(
                 unit.name,
-                "planned" if manifest is None else manifest.state,
+                "planned" if manifest is None else "stopped" if manifest.stopped else manifest.state,
                 unit.seed,
                 0 if manifest is None else manifest.steps,
                 0 if manifest is None else manifest.samples.get("train", 0),
                 {} if manifest is None else dict(manifest.seconds),
             )
-            for unit in plan.units
+            for unit in schedule.units
             for manifest in [manifests[unit.name]]
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -19,20 +20,24 @@ from cotbal.tasks import MINI, plus_model
 from cotbal.units.arguments import training_settings
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
 from cotbal.units.evaluate import answer
+from cotbal.units.faults import plain_faults
 from cotbal.units.fingerprint import versions
 from cotbal.units.generation import generation_settings, scoring_dtype
+from cotbal.units.integrity import UnitDamagedError
 from cotbal.units.mixture import Mixture
-from cotbal.units.progress import PlanProgress, Work
-from cotbal.units.schedule import Plan, Unit, make_plan
+from cotbal.units.progress import ScheduleProgress, UnitPhase
+from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
+from cotbal.units.score_file import SampleScore
 from cotbal.units.scoring import check_references, score_samples
+from cotbal.units.seals import seal_bytes
 from cotbal.units.staleness import Staleness
-from cotbal.units.store import Manifest, RunFolder, SampleScore, UnitFolder
+from cotbal.units.store import Manifest, OutputFolder, UnitFolder
 
 __all__ = ["Runner"]
 
 
 class Runner:
-    """Runs the units of one config in this process.
+    """Makes the units of one config in this process.
 
     Args:
         config: what to run.
@@ -43,7 +48,7 @@ class Runner:
         ConfigError: a metric, strategy or setting is unknown, or a file is missing; nothing was run.
     """
 
-    def __init__(self, config: Config, progress: PlanProgress, *, redo: bool = False) -> None:
+    def __init__(self, config: Config, progress: ScheduleProgress, *, redo: bool = False) -> None:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         if processes > 1:
             raise ConfigError(
@@ -51,15 +56,15 @@ class Runner:
                 "cotbal itself, without torchrun or accelerate launch"
             )
         self.config = config
-        self.plan: Plan = make_plan(config)
-        self.folder = RunFolder(config.output)
+        self.schedule: Schedule = make_schedule(config)
+        self.folder = OutputFolder(config.output)
         self.progress = progress
         self.redo = redo
         self.metrics = {
             task.name: metric_of(task, index) for index, task in enumerate(config.tasks) if task.metric
         }
         generation_settings(config.evaluation.generation)
-        self.settings = {stage: training_settings(config, stage) for stage in ("preparation", "comparison")}
+        self.settings = {stage: training_settings(config, stage) for stage in STAGES}
         for index, strategy in enumerate(config.comparison.strategies):
             check_strategy(strategy, index, [task.name for task in config.tasks])
         self.mixture = Mixture(config)
@@ -94,18 +99,18 @@ class Runner:
         """See `Staleness.check`."""
         return self.staleness.check(units, weights, redo=self.redo)
 
-    def work(self, units: Iterable[Unit]) -> list[Work]:
+    def remaining(self, units: Iterable[Unit]) -> list[UnitPhase]:
         """What these units still have to do, in samples; counts for those that wait for weights too."""
-        works: list[Work] = []
+        phases: list[UnitPhase] = []
         for unit in units:
             manifest = self.folder.unit(unit.name).manifest()
             state = manifest.state if manifest is not None else "planned"
             if state == "planned":
-                works.append(Work(unit.name, "train", self._training_samples(unit)))
+                phases.append(UnitPhase(unit.name, "train", self._training_samples(unit)))
             if state != "scored":
-                works.append(Work(unit.name, "score", self._scored_samples(unit)))
+                phases.append(UnitPhase(unit.name, "score", self._scored_samples(unit)))
         self._tell_problems()
-        return works
+        return phases
 
     def _tell_problems(self) -> None:
         problems = self.mixture.problems
@@ -126,36 +131,46 @@ class Runner:
                 f"{folder.model}: there is no such folder, but the unit is marked as trained; delete {folder.path} "
                 "to train it again"
             )
-        if manifest.state == "planned":
-            manifest = self._train(unit, folder, manifest, weights)
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
-        self._score(unit, folder, manifest)
+        with plain_faults(folder.path):
+            if manifest.state == "planned":
+                manifest = self._train(unit, folder, manifest, weights)
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            self._score(unit, folder, manifest)
 
     def _train(
         self, unit: Unit, folder: UnitFolder, manifest: Manifest, weights: TaskWeights | None
     ) -> Manifest:
-        from cotbal.units.train import release_memory, train
+        from cotbal.units.retries import train_through
+        from cotbal.units.train import Trained, release_memory, train
 
-        manifest = manifest.advanced("planned", versions=versions())
+        manifest = manifest.advanced("planned", versions=versions(), stopped="")
         folder.write_manifest(manifest)
         samples = self._training_samples(unit)
-        trained = train(
-            unit,
-            self.config,
-            self.settings[unit.stage],
-            self.mixture.training_set(unit),
-            self.processor,
-            self._strategy(unit, weights),
-            folder,
-            samples=samples,
-            begin=lambda done: self.progress.begin(unit.name, "train", done),
-            advance=self.progress.advance,
-        )
+
+        def attempt(learning_rate_scale: float) -> Trained:
+            return train(
+                unit,
+                self.config,
+                self.settings[unit.stage],
+                self.mixture.training_set(unit),
+                self.processor,
+                self._strategy(unit, weights),
+                folder,
+                samples=samples,
+                begin=lambda done: self.progress.begin(unit.name, "train", done),
+                advance=self.progress.advance,
+                learning_rate_scale=learning_rate_scale,
+                say=self.progress.say,
+            )
+
+        settings = self.settings[unit.stage]
+        trained, manifest = train_through(attempt, manifest, folder, settings, self.progress.say)
         manifest = manifest.advanced(
             "trained",
             steps=trained.steps,
             seconds={**manifest.seconds, "train": trained.seconds},
             samples={**manifest.samples, "train": samples},
+            files=trained.files,
         )
         folder.write_manifest(manifest)
         release_memory()
@@ -176,31 +191,41 @@ class Runner:
             from cotbal.units.train import release_memory
 
             self.progress.begin(unit.name, "score")
+            found = folder.model_damage(manifest, deep=True)
+            if found:
+                raise UnitDamagedError(f"{unit.name}: {'; '.join(found)}; add --redo to train it again")
+            source = seal_bytes(json.dumps(manifest.files, sort_keys=True).encode())
             dtype = scoring_dtype(self.config, self.settings[unit.stage])
             model = load_model(self.config.model.model_copy(update={"dtype": dtype}), folder.model)
             model = model.to(self._device(unit))
             for task in unit.scored_tasks:
-                scores += self._score_task(unit, folder, model, task)
+                scores += self._score_task(unit, folder, model, task, source)
             del model
             release_memory()
             self.progress.end()
-        folder.write_scores(scores)
+        seals = {**manifest.files, **folder.write_scores(scores)}
         self._tell_hopeless(unit, scores)
+        kept = unit.stage != "prepare" or self.config.preparation.keep_models
+        if not kept:
+            seals = {
+                name: seal for name, seal in seals.items() if not name.startswith(f"{folder.model.name}/")
+            }
         folder.write_manifest(
             manifest.advanced(
                 "scored",
                 finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 seconds={**manifest.seconds, "score": time.monotonic() - started},
                 samples={**manifest.samples, "score": len(scores)},
+                files=seals,
             )
         )
         shutil.rmtree(folder.predictions, ignore_errors=True)
-        if unit.stage == "preparation" and not self.config.preparation.keep_models:
+        if not kept:
             shutil.rmtree(folder.model, ignore_errors=True)
 
     def _tell_hopeless(self, unit: Unit, scores: Sequence[SampleScore]) -> None:
-        """Say at once what would stop the weighing when all runs are done: a task of undefined difficulty."""
-        for task in unit.scored_tasks if unit.stage == "preparation" else ():
+        """Say at once what would stop the weighing when all units are done: a task of undefined difficulty."""
+        for task in unit.scored_tasks if unit.stage == "prepare" else ():
             stated = self.mixture.task(task).higher_is_better
             higher = self.metrics[task].higher_is_better if stated is None else stated
             decisive = plus_model(task) if higher else MINI
@@ -211,7 +236,9 @@ class Runner:
                     "explicit `weight`"
                 )
 
-    def _score_task(self, unit: Unit, folder: UnitFolder, model: Any, task: str) -> list[SampleScore]:
+    def _score_task(
+        self, unit: Unit, folder: UnitFolder, model: Any, task: str, source: str
+    ) -> list[SampleScore]:
         records = self.mixture.records(task, unit.split)
         metric = self.metrics[task]
         answers = answer(
@@ -226,6 +253,7 @@ class Runner:
             generation=generation_settings(self.config.evaluation.generation),
             workers=self.config.evaluation.workers,
             advance=self.progress.advance,
+            source=source,
         )
         return score_samples(records, answers, metric, task, self.mixture.task(task).images)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import SHOWN_PROBLEMS, Problem, Record
-from cotbal.metrics import Metric
+from cotbal.metrics.metric import Metric
 from cotbal.units.evaluate import Answer
-from cotbal.units.store import SampleScore
+from cotbal.units.faults import metric_faults, score_with
+from cotbal.units.score_file import SampleScore
 
 __all__ = ["check_references", "group_of", "score_samples"]
 
@@ -30,7 +32,13 @@ def score_samples(
     if metric.kind == "loss":
         scores = [float(value) for value in answers]
     else:
-        scores = metric.score([str(value) for value in answers], references)
+        scores = score_with(metric, [str(value) for value in answers], references, task)
+    for record, score in zip(records, scores, strict=True):
+        if not math.isfinite(score):
+            raise ConfigError(
+                f"{record.source}, record {record.index}: its loss is {score}; either it has no answer tokens, or "
+                "the model is broken"
+            )
     return [
         SampleScore(
             task=task,
@@ -51,12 +59,9 @@ def check_references(records: Sequence[Record], metric: Metric, task: str) -> No
     Raises:
         ConfigError: references that the metric cannot read or that do not get full marks, by file and record.
     """
-    place = f"task '{task}', metric {metric.name}"
-    try:
+    files = ", ".join(sorted({str(record.source) for record in records}))
+    with metric_faults(metric, task, f", references of {files}"):
         unjudged = metric.unjudged([record.references for record in records])
-    except (ValueError, TypeError) as error:
-        files = ", ".join(sorted({str(record.source) for record in records}))
-        raise ConfigError(f"{place}, references of {files}: {error}") from error
     if not unjudged:
         return
     problems = [Problem(records[i].source, records[i].index, reason) for i, reason in unjudged]
@@ -65,7 +70,7 @@ def check_references(records: Sequence[Record], metric: Metric, task: str) -> No
     raise ConfigError(
         "\n".join(
             [
-                f"{place}: {len(problems)} of {len(records)} references cannot be scored",
+                f"task '{task}', metric {metric.name}: {len(problems)} of {len(records)} references cannot be scored",
                 *lines,
                 *([f"  ... and {more} more"] if more else []),
                 "Mend or remove these records, or give the task another metric.",

@@ -13,9 +13,10 @@ from cotbal.metrics.metric import Metric
 from cotbal.units.arguments import settings_that_matter
 from cotbal.units.fingerprint import differences, folder_digest
 from cotbal.units.generation import generation_settings, scoring_dtype
+from cotbal.units.integrity import UnitDamagedError, unit_damage
 from cotbal.units.mixture import Mixture
-from cotbal.units.schedule import Unit
-from cotbal.units.store import Manifest, RunFolder, UnitFolder
+from cotbal.units.schedule import Stage, Unit
+from cotbal.units.store import Manifest, OutputFolder, UnitFolder
 
 __all__ = ["Staleness", "UnitChangedError"]
 
@@ -38,10 +39,10 @@ class Staleness:
     def __init__(
         self,
         config: Config,
-        folder: RunFolder,
+        folder: OutputFolder,
         mixture: Mixture,
         metrics: Mapping[str, Metric],
-        settings: Mapping[str, Mapping[str, Any]],
+        settings: Mapping[Stage, Mapping[str, Any]],
     ) -> None:
         self.config = config
         self.folder = folder
@@ -57,9 +58,11 @@ class Staleness:
 
         Raises:
             UnitChangedError: what changed, unit by unit, and what to do.
+            UnitDamagedError: which files of finished units are not as they were written, and what to do.
         """
         manifests: dict[str, Manifest] = {}
         stale: list[str] = []
+        damaged: list[str] = []
         for unit in units:
             folder = self.folder.unit(unit.name)
             fresh = self.describe(unit, weights)
@@ -71,7 +74,13 @@ class Staleness:
             retrain = differences(stored.training, fresh.training)
             rescore = differences(stored.scoring, fresh.scoring)
             if not (retrain or rescore):
-                manifests[unit.name] = stored
+                found = unit_damage(folder, stored)
+                if found and not redo:
+                    damaged.append(f"{unit.name}:\n    {found}")
+                    continue
+                manifests[unit.name] = (
+                    self._discard_stale(folder, stored, fresh, bool(found.model)) if found else stored
+                )
             elif redo:
                 manifests[unit.name] = self._discard_stale(folder, stored, fresh, bool(retrain))
             elif retrain:
@@ -83,6 +92,12 @@ class Staleness:
                 f"{self.folder.path}: these results were made from something else than the config now says\n  "
                 + "\n  ".join(stale)
                 + "\nUndo the change, give another `output`, or add --redo to discard them and do them again."
+            )
+        if damaged:
+            raise UnitDamagedError(
+                f"{self.folder.path}: these results are not as they were written\n  "
+                + "\n  ".join(damaged)
+                + "\nPut the files back, or add --redo to do these units again."
             )
         return manifests
 
@@ -106,7 +121,7 @@ class Staleness:
             "bad_records": config.bad_records,
             "training": settings_that_matter(self.settings[unit.stage]),
         }
-        if unit.stage == "preparation":
+        if unit.stage == "prepare":
             training["fractions"] = {
                 "mini": config.preparation.mini_fraction,
                 "plus": config.preparation.plus_fraction,
@@ -150,6 +165,8 @@ class Staleness:
             seconds=stored.seconds,
             samples=stored.samples,
             steps=stored.steps,
+            divergences=stored.divergences,
+            files={name: seal for name, seal in stored.files.items() if name != "scores.jsonl"},
         )
         folder.write_manifest(manifest)
         folder.discard_scores()

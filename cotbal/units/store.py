@@ -1,4 +1,4 @@
-"""The run folder on disk: what each unit is, how far it is, and writes that a kill cannot tear.
+"""The output folder on disk: what each unit is, how far it is, and writes that a kill cannot tear.
 
 Layout of ``OUTPUT``::
 
@@ -8,28 +8,40 @@ Layout of ``OUTPUT``::
                  log.jsonl          what the trainer logged, one line an entry
                  predictions/       while it is scored: one JSONL a task
                  scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
-    scores.csv  weights.json  bad_records.jsonl  report/
+    scores.csv  weights.json  seals.json  bad_records.jsonl  report/
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
+import re
+import secrets
 import shutil
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
+from cotbal.units.locking import locked
+from cotbal.units.score_file import SampleScore, read_json_lines, read_scores
+from cotbal.units.seals import bytes_damage, damage, seal_files, seal_folder
 
-__all__ = ["Manifest", "RunFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]
+__all__ = ["Manifest", "OutputFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]
 
 State = Literal["planned", "trained", "scored"]
 SCHEMA = 1
+
+_NAMES = (
+    "manifest.json|scores.jsonl|log.jsonl|scores.csv|weights.json|bad_records.jsonl|COMPLETE|seals.json|.lock.holder"
+    "|report.html|report.md|report.json"
+)
+# Names that `replacing` gives to what it has not finished, of files that we write.
+_LITTER = re.compile(rf"\.({_NAMES.replace('.', chr(92) + '.')})\.\d+-[0-9a-f]{{8}}\.tmp")
+_GRAVE = re.compile(r"\.discarded-.+-[0-9a-f]{8}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,24 +61,6 @@ def json_line(values: Mapping[str, Any]) -> str:
     return line + "\n"
 
 
-def _lines(path: Path) -> list[str]:
-    """Lines as `json_line` ends them; `splitlines` would also split at separators inside of strings."""
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
-
-
-@dataclass(frozen=True)
-class SampleScore:
-    """The score of one sample of one task, and what it was given for."""
-
-    task: str
-    index: int
-    id: str
-    group: str
-    prediction: str | None
-    references: tuple[str, ...]
-    score: float
-
-
 @dataclass(frozen=True)
 class Manifest:
     """What a unit is and how far it is.
@@ -80,6 +74,10 @@ class Manifest:
         samples: how many samples were trained on (all epochs) and scored.
         steps: optimizer steps of the training.
         finished: when it was scored, in UTC; empty before.
+        divergences: the retries of a training that diverged, each with the step, what was seen, and the learning rate
+            and the step it was taken up again with.
+        files: the seals of what the unit has made so far (see `cotbal.units.seals`), by their paths in its folder.
+        stopped: why the last attempt on it ended without a result; empty otherwise.
     """
 
     unit: str
@@ -94,11 +92,34 @@ class Manifest:
     samples: Mapping[str, int] = field(default_factory=dict)
     steps: int = 0
     finished: str = ""
+    divergences: Sequence[Mapping[str, Any]] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    stopped: str = ""
     schema: int = SCHEMA
 
     def advanced(self, state: State, **changes: Any) -> Manifest:
         """The same unit in another state."""
         return replace(self, state=state, **changes)
+
+
+def _manifest(values: dict[str, Any], path: Path) -> Manifest:
+    """A manifest from its file's values, checked as far as others rely on it."""
+    try:
+        manifest = Manifest(**{**values, "divergences": tuple(values.get("divergences", ()))})
+    except TypeError as error:
+        raise ConfigError(f"{path}: not a manifest ({error}); delete the folder to redo it") from None
+    kinds = {"unit": str, "model": str, "state": str, "stopped": str, "steps": int, "seed": int}
+    kinds |= dict.fromkeys(("training", "scoring", "versions", "seconds", "samples", "files"), dict)
+    unfit = [name for name, kind in kinds.items() if not isinstance(getattr(manifest, name), kind)]
+    if unfit or manifest.state not in get_args(State):
+        raise ConfigError(
+            f"{path}: not a manifest (its {unfit[0] if unfit else 'state'} is damaged); delete the folder to redo it"
+        )
+    if manifest.unit != path.parent.name:
+        raise ConfigError(
+            f"{path}: the manifest of another unit, {manifest.unit}; delete the folder to redo it"
+        )
+    return manifest
 
 
 class UnitFolder:
@@ -120,10 +141,10 @@ class UnitFolder:
             ConfigError: the file is there but is not a manifest of this version.
         """
         try:
-            values = json.loads(self._manifest.read_text(encoding="utf-8"))
+            values = json.loads(self._manifest.read_bytes())
         except FileNotFoundError:
             return None
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"{self._manifest}: not a manifest ({error}); delete the folder to redo it"
             ) from None
@@ -132,43 +153,60 @@ class UnitFolder:
                 f"{self._manifest}: written by another version of cotbal; use that version, or delete the folder "
                 "to redo it"
             )
-        return Manifest(**values)
+        return _manifest(values, self._manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest."""
         write_text(self._manifest, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
 
     def scores(self) -> list[SampleScore]:
-        """All samples' scores, in the order of tasks and samples.
+        """All samples' scores, in the order of tasks and samples, held to what was written.
 
         Raises:
-            ConfigError: the unit has not been scored, or the file is damaged.
+            ConfigError: the unit has not been scored; or the file is damaged.
         """
-        found: list[SampleScore] = []
-        if not self._scores.is_file():
-            raise ConfigError(f"{self._scores}: there is no such file; this unit has not been scored yet")
-        for line in _lines(self._scores):
-            try:
-                values = json.loads(line)
-                found.append(SampleScore(**{**values, "references": tuple(values["references"])}))
-            except (json.JSONDecodeError, TypeError, KeyError):
-                place = f"{self._scores}:{len(found) + 1}"
-                raise ConfigError(f"{place}: not a score; delete the folder to redo the unit") from None
-        return found
+        manifest = self.manifest()
+        return read_scores(self._scores, None if manifest is None else manifest.files.get(self._scores.name))
 
-    def write_scores(self, scores: Iterable[SampleScore]) -> None:
-        """Replace the scores; the samples' file exists only when it is whole."""
+    def write_scores(self, scores: Iterable[SampleScore]) -> dict[str, str]:
+        """Replace the scores; the samples' file exists only when it is whole. Returns its seal, for the manifest."""
         write_text(self._scores, "".join(json_line(asdict(score)) for score in scores))
+        return seal_files(self.path, [self._scores.name])
 
     def log(self) -> list[dict[str, Any]]:
-        """What the trainer logged, in order; empty where it has not finished."""
+        """What the trainer logged, in order; empty where it has not finished.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
         if not self._log.is_file():
             return []
-        return [json.loads(line) for line in _lines(self._log)]
+        manifest = self.manifest()
+        seal = None if manifest is None else manifest.files.get(self._log.name)
+        return [values for _, values in read_json_lines(self._log, seal)]
 
-    def write_log(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the log."""
+    def write_log(self, entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Replace the log; returns its seal, for the manifest."""
         write_text(self._log, "".join(json_line(entry) for entry in entries))
+        return seal_files(self.path, [self._log.name])
+
+    def seal_model(self) -> dict[str, str]:
+        """The seals of the saved model's files, for the manifest; they are on the disk by then."""
+        return {f"{self.model.name}/{name}": seal for name, seal in seal_folder(self.model).items()}
+
+    def model_damage(self, manifest: Manifest, *, deep: bool) -> list[str]:
+        """What of the saved model is not as it was written, in sentences.
+
+        Args:
+            deep: compare the files' digests too, which reads all of them; not only names and sizes.
+        """
+        start = f"{self.model.name}/"
+        seals = {
+            name.removeprefix(start): seal for name, seal in manifest.files.items() if name.startswith(start)
+        }
+        if not seals:
+            return []
+        return damage(self.model, seals, deep=deep, extra=lambda name: not name.endswith(".md"))
 
     def discard_scores(self) -> None:
         """Forget scores and predictions; the trained model stays."""
@@ -176,13 +214,26 @@ class UnitFolder:
         shutil.rmtree(self.predictions, ignore_errors=True)
 
     def discard(self) -> None:
-        """Forget the unit altogether."""
-        # The manifest goes first: without it, a folder that a kill left half deleted is simply not begun.
-        self._manifest.unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Forget the unit altogether.
+
+        Raises:
+            ConfigError: the folder is there, but is not one that cotbal made.
+        """
+        if not self.path.is_dir():
+            return
+        others = [path.name for path in self.path.iterdir() if not _LITTER.fullmatch(path.name)]
+        if others and not self._manifest.is_file():
+            raise ConfigError(
+                f"{self.path}: not a unit's folder (it holds {others[0]} and no manifest.json), so cotbal does not "
+                "touch it; move it away, or give another `output`"
+            )
+        # In one step: a folder that a kill left half deleted must not look like a unit.
+        grave = self.path.with_name(f".discarded-{self.path.name}-{secrets.token_hex(4)}")
+        self.path.rename(grave)
+        shutil.rmtree(grave)
 
 
-class RunFolder:
+class OutputFolder:
     """The output folder of a config."""
 
     def __init__(self, path: Path) -> None:
@@ -191,6 +242,7 @@ class RunFolder:
         self.scores_csv = path / "scores.csv"
         self.weights_json = path / "weights.json"
         self.bad_records = path / "bad_records.jsonl"
+        self._seals = path / "seals.json"
         self.report = path / "report"
 
     def unit(self, name: str) -> UnitFolder:
@@ -199,19 +251,55 @@ class RunFolder:
 
     def manifests(self) -> Iterator[tuple[UnitFolder, Manifest]]:
         """The units that were begun, sorted by name."""
-        folders = sorted(self.units.iterdir()) if self.units.is_dir() else []
-        for path in folders:
-            folder = UnitFolder(path)
+        for _, folder in self._unit_folders():
             manifest = folder.manifest()
             if manifest is not None:
                 yield folder, manifest
+
+    def seal_product(self, path: Path) -> None:
+        """Note what ``scores.csv`` or ``weights.json`` holds now, for `check_product`."""
+        seals = {**self._product_seals(), **seal_files(path.parent, [path.name])}
+        write_text(self._seals, json.dumps(seals, indent=1, sort_keys=True) + "\n")
+
+    def check_product(self, path: Path) -> None:
+        """Hold a product to what was written; one that was never noted passes, as does one that is not there.
+
+        Raises:
+            ConfigError: it is not as it was written.
+        """
+        seal = self._product_seals().get(path.name)
+        found = bytes_damage(path, path.read_bytes(), seal) if seal is not None and path.is_file() else None
+        if found is not None:
+            stage = "prepare" if path == self.scores_csv else "weigh"
+            raise ConfigError(
+                f"{found}; `cotbal {stage}` writes it anew. If you changed it on purpose, keep it elsewhere and "
+                "name it: `cotbal weigh FILE.csv`, `cotbal tune --weights FILE`"
+            )
+
+    def _product_seals(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._seals.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (ValueError, RecursionError):
+            found = None
+        if not (isinstance(found, dict) and all(isinstance(seal, str) for seal in found.values())):
+            raise ConfigError(
+                f"{self._seals}: damaged; delete it, then `cotbal prepare` and `cotbal weigh` again"
+            )
+        return found
 
     def problems(self) -> tuple[Problem, ...]:
         """The broken records that were left out, as far as files have been read."""
         if not self.bad_records.is_file():
             return ()
-        lines = [json.loads(line) for line in _lines(self.bad_records)]
-        return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
+        try:
+            lines = [values for _, values in read_json_lines(self.bad_records)]
+            return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
+        except (KeyError, TypeError):
+            raise ConfigError(
+                f"{self.bad_records}: not a list of records; delete it, and it is written anew"
+            ) from None
 
     def write_problems(self, problems: Iterable[Problem], read: Container[Path]) -> None:
         """Replace what is known of the files that were read; of others it stays."""
@@ -224,17 +312,30 @@ class RunFolder:
         """Keep a second process from working in this folder, and clear away what a killed one was writing.
 
         Raises:
-            ConfigError: another process holds the lock.
+            ConfigError: another process holds the lock; which one.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"{self.path}: another cotbal process is working in this folder; wait for it, or give another "
-                    "`output`"
-                ) from None
-            for unfinished in self.path.rglob(".*.tmp"):
-                unfinished.unlink()
+        with locked(self.path):
+            self._remove_litter()
             yield
+
+    def _remove_litter(self) -> None:
+        """Delete what killed processes of ours have left, by its name and only where we write."""
+        known = [path for path, _ in self._unit_folders()]
+        places = [self.path, self.report, *known]
+        places += [path for unit in known for path in (unit / "checkpoints").glob("checkpoint-*")]
+        for place in places:
+            for path in place.iterdir() if place.is_dir() else ():
+                if _LITTER.fullmatch(path.name) and path.is_file():
+                    path.unlink()
+        for path in self.units.glob(".discarded-*") if self.units.is_dir() else ():
+            if _GRAVE.fullmatch(path.name):
+                shutil.rmtree(path)
+
+    def _unit_folders(self) -> list[tuple[Path, UnitFolder]]:
+        """The folders of units, sorted by name; those without a manifest are not cotbal's."""
+        found = sorted(self.units.iterdir()) if self.units.is_dir() else []
+        return [
+            (path, UnitFolder(path))
+            for path in found
+            if not path.name.startswith(".") and (path / "manifest.json").is_file()
+        ]

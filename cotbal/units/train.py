@@ -5,25 +5,27 @@ from __future__ import annotations
 import gc
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 
+from cotbal.atomic import sync
 from cotbal.config.schema import Config
 from cotbal.data.collate import TaskCollator, mixes_images
-from cotbal.data.formats import Record
+from cotbal.data.records import Record
 from cotbal.strategies.base import Strategy
-from cotbal.tune import TaskBalancedTrainer
+from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.units.arguments import training_arguments
-from cotbal.units.checkpoints import discard_incomplete, last_complete, mark_complete, step_of
+from cotbal.units.checkpoints import mark_complete, step_of, usable_checkpoint
 from cotbal.units.loading import load_model
 from cotbal.units.mixture import RecordDataset
 from cotbal.units.schedule import Unit
+from cotbal.units.seals import sync_folder
 from cotbal.units.store import UnitFolder
 
 __all__ = ["Trained", "release_memory", "train"]
@@ -31,11 +33,12 @@ __all__ = ["Trained", "release_memory", "train"]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training took: optimizer steps and samples in all, seconds of this call."""
+    """What a training took: optimizer steps and samples in all, seconds of this call; and the seals of its files."""
 
     steps: int
     samples: int
     seconds: float
+    files: Mapping[str, str]
 
 
 class _Watch(TrainerCallback):
@@ -47,7 +50,7 @@ class _Watch(TrainerCallback):
         self.told = 0
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # A resumed run's earlier steps were told by the caller.
+        # A resumed unit's earlier steps were told by the caller.
         self.told = self._done(state)
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -75,6 +78,8 @@ def train(
     samples: int,
     begin: Callable[[int], None],
     advance: Callable[[int], None],
+    learning_rate_scale: float = 1.0,
+    say: Callable[[str], None] = lambda message: None,
 ) -> Trained:
     """Train a unit and save its model in ``folder.model``.
 
@@ -85,11 +90,16 @@ def train(
         samples: how many samples the whole training sees, for progress.
         begin: told how many of them earlier calls have seen.
         advance: told how many more were seen.
+        learning_rate_scale: what the settings' learning rate is multiplied by.
+        say: told of a checkpoint that is damaged.
+
+    Raises:
+        DivergedError: see `cotbal.tune.divergence`; what was logged before is in the unit's log.
     """
     started = time.monotonic()
-    discard_incomplete(folder.checkpoints)
-    checkpoint = last_complete(folder.checkpoints)
-    arguments = training_arguments(settings, folder.checkpoints, unit.seed)
+    checkpoint = usable_checkpoint(folder.checkpoints, say)
+    rate = float(settings["learning_rate"]) * learning_rate_scale
+    arguments = training_arguments({**settings, "learning_rate": rate}, folder.checkpoints, unit.seed)
     # From the checkpoint by our own loader: the Trainer's matches the names in the file with the model's own, and
     # families whose files use other names (LLaVA's) would go on from the weights they started with, in silence.
     model = load_model(config.model, checkpoint)
@@ -109,7 +119,20 @@ def train(
         tasks=unit.train_tasks,
         callbacks=[watch],
     )
+    trainer.learning_rate_scale = learning_rate_scale
     trainer.remove_callback(PrinterCallback)
+    try:
+        _run(trainer, checkpoint, samples, begin)
+    finally:
+        log = folder.write_log(trainer.state.log_history)
+    _save(cast(PreTrainedModel, trainer.model), processor, folder)
+    files = {**log, **folder.seal_model()}
+    return Trained(trainer.state.global_step, samples, time.monotonic() - started, files)
+
+
+def _run(
+    trainer: TaskBalancedTrainer, checkpoint: Path | None, samples: int, begin: Callable[[int], None]
+) -> None:
     if checkpoint is None:
         begin(0)
         trainer.train()
@@ -121,9 +144,7 @@ def train(
         else:
             # The Trainer would take one step too many from a checkpoint of the last step in mid-epoch.
             trainer.state = state
-    _save(trainer.model, processor, folder)
-    folder.write_log(trainer.state.log_history)
-    return Trained(trainer.state.global_step, samples, time.monotonic() - started)
+    trainer.check_finite()
 
 
 def _save(model: PreTrainedModel, processor: Any, folder: UnitFolder) -> None:
@@ -132,8 +153,10 @@ def _save(model: PreTrainedModel, processor: Any, folder: UnitFolder) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
+    sync_folder(unfinished)
     shutil.rmtree(folder.model, ignore_errors=True)
     unfinished.rename(folder.model)
+    sync(folder.path)
 
 
 def release_memory() -> None:

@@ -143,7 +143,7 @@ def test_equal_weights_train_like_the_stock_trainer(tmp_path, family):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_tokens_can_be_the_divisor(tmp_path):
+def test_tokens_can_be_the_normalizer(tmp_path):
     model = make("llama")
     batches = micro_batches(model, 3)
     recorder = Recorder()
@@ -386,7 +386,7 @@ def test_a_checkpoint_without_some_weights_is_refused(tmp_path):
         train_dataset=MicroBatches(batches),
         data_collator=single,
     )
-    with pytest.raises(ValueError, match=r"lacks weights of LlamaForCausalLM: .* more"):
+    with pytest.raises(ValueError, match=r"not a whole LlamaForCausalLM: .* missing: .* more"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 

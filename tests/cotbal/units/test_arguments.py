@@ -1,6 +1,7 @@
 """Training settings: TrainingArguments by their own names, checked before anything runs."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ def config(**changes: Any) -> Config:
         ("learning_rate", "fast", ["found 'fast'", "number"]),
         ("bf16", "maybe", ["found 'maybe'", "boolean"]),
         ("per_device_train_batch_size", 1.5, ["found 1.5", "integer"]),
+        ("learning_rate", math.nan, ["found nan", "a finite number"]),
+        ("learning_rate", math.inf, ["found inf", "a finite number"]),
+        ("learning_rate", "nan", ["found 'nan'", "a finite number"]),
+        ("learning_rate", -1e-5, ["found -1e-05", "at least 0"]),
+        ("learning_rate", "1e999", ["found '1e999'", "a finite number"]),
+        ("weight_decay", -math.inf, ["found -inf", "a finite number"]),
+        ("num_train_epochs", -1, ["found -1", "at least 0"]),
+        ("max_grad_norm", math.nan, ["found nan", "a finite number"]),
+        ("on_divergence", "ignore", ["found 'ignore'", "stop, retry"]),
     ],
 )
 def test_mistakes_name_the_setting(name: str, value: object, parts: list[str]) -> None:
@@ -41,6 +51,19 @@ def test_mistakes_name_the_setting(name: str, value: object, parts: list[str]) -
         check_settings({name: value}, "preparation.training")
     for part in [f"preparation.training.{name}: ", *parts]:
         assert part in str(caught.value)
+
+
+def test_numbers_inside_of_settings_are_looked_at_too() -> None:
+    settings = {"lr_scheduler_kwargs": {"min_lr": math.nan}}
+    with pytest.raises(ConfigError, match=r"training\.lr_scheduler_kwargs\.min_lr: found nan"):
+        check_settings(settings, "training")
+
+
+def test_what_to_do_on_divergence_is_cotbals_own(tmp_path: Path) -> None:
+    settings = training_settings(config(training={"on_divergence": "retry"}), "tune")
+    assert settings["on_divergence"] == "retry"
+    assert "on_divergence" not in settings_that_matter(settings)
+    training_arguments({**settings, "use_cpu": True}, tmp_path, 0)
 
 
 def test_every_name_the_tables_speak_of_exists() -> None:
@@ -64,8 +87,8 @@ def test_the_preparation_changes_only_what_it_names() -> None:
         training={"learning_rate": 1e-3, "max_steps": 5}, preparation={"training": {"max_steps": 2}}
     )
     common = {**arguments.DEFAULTS, "learning_rate": 1e-3}
-    assert training_settings(settings, "comparison") == {**common, "max_steps": 5}
-    assert training_settings(settings, "preparation") == {**common, "max_steps": 2}
+    assert training_settings(settings, "tune") == {**common, "max_steps": 5}
+    assert training_settings(settings, "prepare") == {**common, "max_steps": 2}
 
 
 def test_what_only_concerns_watching_and_speed_does_not_matter() -> None:

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from cotbal.units.checkpoints import discard_incomplete, is_complete, last_complete, mark_complete, step_of
+from cotbal.units.checkpoints import (
+    discard_incomplete,
+    is_complete,
+    last_complete,
+    mark_complete,
+    step_of,
+    usable_checkpoint,
+)
 
 
 def checkpoint(folder: Path, step: int, *, mark: bool = True) -> Path:
@@ -55,3 +62,33 @@ def test_folders_of_other_names_are_left_alone(tmp_path: Path) -> None:
     assert last_complete(tmp_path) is None
     assert last_complete(tmp_path / "absent") is None
     assert (tmp_path / "checkpoint-last").exists()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "shorter", "torn mark", "unmarked"])
+def test_a_damaged_last_one_falls_back_to_the_one_before_with_a_word(tmp_path: Path, damage: str) -> None:
+    whole = checkpoint(tmp_path, 5)
+    broken = checkpoint(tmp_path, 10, mark=damage != "unmarked")
+    model = broken / "model.safetensors"
+    if damage == "flipped":
+        model.write_bytes(b"x" * 9 + b"y")
+    elif damage == "shorter":
+        model.write_bytes(b"x" * 9)
+    elif damage == "torn mark":
+        (broken / "COMPLETE").write_bytes(b"\xff{")
+    said: list[str] = []
+    assert usable_checkpoint(tmp_path, said.append) == whole
+    assert not broken.exists()
+    if damage == "unmarked":
+        assert said == [], "a kill's leavings are nothing to speak of"
+    else:
+        (word,) = said
+        assert str(broken) in word
+        assert "the checkpoint before it" in word
+
+
+def test_with_none_left_a_unit_starts_anew(tmp_path: Path) -> None:
+    broken = checkpoint(tmp_path, 5)
+    (broken / "inner" / "rng.pth").write_bytes(b"z")
+    said: list[str] = []
+    assert usable_checkpoint(tmp_path, said.append) is None
+    assert len(said) == 1

@@ -1,7 +1,7 @@
-"""The run folder: manifests and scores come back as written, and a kill never leaves half of one."""
+"""The output folder: manifests and scores come back as written, and a kill never leaves half of one."""
 
 import json
-import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
-from cotbal.units.store import Manifest, RunFolder, SampleScore, UnitFolder
+from cotbal.units.store import Manifest, OutputFolder, SampleScore, UnitFolder
 
 text = st.text(max_size=8)
 scores = st.builds(
@@ -31,7 +31,18 @@ def manifest(**changes: object) -> Manifest:
     )
 
 
-@given(st.lists(scores, max_size=5))
+def numbered(found: list[SampleScore]) -> list[SampleScore]:
+    """Each task's samples, counted from 0."""
+    counts: dict[str, int] = {}
+    made = []
+    for score in found:
+        index = counts.get(score.task, 0)
+        counts[score.task] = index + 1
+        made.append(replace(score, index=index))
+    return made
+
+
+@given(st.lists(scores, max_size=5).map(numbered))
 def test_scores_come_back(tmp_path_factory: pytest.TempPathFactory, found: list[SampleScore]) -> None:
     folder = UnitFolder(tmp_path_factory.mktemp("unit"))
     folder.write_scores(found)
@@ -39,7 +50,7 @@ def test_scores_come_back(tmp_path_factory: pytest.TempPathFactory, found: list[
 
 
 def test_manifests_come_back_and_advance(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path).unit("mini")
+    folder = OutputFolder(tmp_path).unit("mini")
     assert folder.manifest() is None
     begun = manifest(versions={"torch": "2"})
     folder.write_manifest(begun)
@@ -83,7 +94,7 @@ def test_discarding_scores_keeps_the_model(tmp_path: Path) -> None:
 
 
 def test_problems_of_files_that_were_not_read_again_stay(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = OutputFolder(tmp_path)
     assert folder.problems() == ()
     old = [Problem(Path("a"), 0, "x"), Problem(Path("b"), 1, "y")]
     folder.write_problems(old, {Path("a"), Path("b")})
@@ -91,21 +102,48 @@ def test_problems_of_files_that_were_not_read_again_stay(tmp_path: Path) -> None
     assert folder.problems() == (old[0], Problem(Path("b"), 2, "z"))
 
 
-def _hold(path: Path, begun: "multiprocessing.synchronize.Event") -> None:
-    with RunFolder(path).locked():
-        begun.set()
-        multiprocessing.Event().wait()
+def test_only_our_own_files_are_touched(tmp_path: Path) -> None:
+    """An output folder that is someone's home: nothing in it that we did not make is deleted or changed."""
+    theirs = [
+        ".notes.tmp",
+        "docs/.draft.txt.1234-abcdef12.tmp",
+        "units/mini/model/model.safetensors",
+        "units/mini/.manifest.json.tmp",
+        "units/old/.scores.jsonl.77-0123abcd.tmp",
+        "units/.discarded-mini",
+        "checkpoints/checkpoint-3/.COMPLETE.12-0123abcd.tmp",
+    ]
+    for name in theirs:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    folder = OutputFolder(tmp_path)
+    with folder.locked():
+        pass
+    with pytest.raises(ConfigError, match=r"units/mini: not a unit's folder \(it holds"):
+        folder.unit("mini").discard()
+    assert all((tmp_path / name).read_text() == name for name in theirs)
+    assert list(folder.manifests()) == []
 
 
-def test_a_folder_is_locked_until_its_holder_is_gone(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    begun = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, begun))
-    holder.start()
-    assert begun.wait(30)
-    with pytest.raises(ConfigError, match="another cotbal process"), RunFolder(tmp_path).locked():
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    unit = folder.unit("mini")
+    unit.write_manifest(manifest())
+    ours = [
+        ".scores.csv.12-0123abcd.tmp",
+        "units/mini/.scores.jsonl.77-0123abcd.tmp",
+        "units/mini/checkpoints/checkpoint-3/.COMPLETE.12-0123abcd.tmp",
+        "units/.discarded-mini-0123abcd/manifest.json",
+    ]
+    for name in ours:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with folder.locked():
         pass
-    holder.kill()
-    holder.join()
-    with RunFolder(tmp_path).locked():
-        pass
+    assert not any((tmp_path / name).exists() for name in ours)
+    assert not (tmp_path / "units/.discarded-mini-0123abcd").exists()
+    assert unit.manifest() == manifest()
+    (tmp_path / "units/plus_a").mkdir()
+    (tmp_path / "units/plus_a/.manifest.json.77-0123abcd.tmp").write_text("{")
+    folder.unit("plus_a").discard()
+    assert not (tmp_path / "units/plus_a").exists()
