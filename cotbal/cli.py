@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from cotbal import __version__
+from cotbal.terminal import printable
 
 if TYPE_CHECKING:
     from cotbal.config.schema import Config
@@ -57,6 +58,16 @@ OutputPath = Annotated[
 Redo = Annotated[
     bool, typer.Option("--redo", help="Discard results that no longer fit the config, and redo them.")
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Let the config run code of its own (module:function, trust_remote_code)."
+    ),
+]
+AllowRemote = Annotated[
+    bool,
+    typer.Option("--allow-remote", help="Let the config send to others (push_to_hub, tokens, report_to)."),
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -79,14 +90,20 @@ def options(
 
 
 @app.command()
-def run(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -> None:
+def run(
+    config: ConfigPath,
+    output: OutputPath = None,
+    redo: Redo = False,
+    allow_code: AllowCode = False,
+    allow_remote: AllowRemote = False,
+) -> None:
     """Prepare, weigh, tune and report, in this order; does only what is missing.
 
     Example: [bold]cotbal run examples/llava-1.5-7b.yaml[/bold]
     """
     from cotbal.units import stages
 
-    settings = _load(config, output)
+    settings = _allowed(_load(config, output), allow_code, allow_remote)
     with _working(settings) as progress:
         stages.run_stages(settings, progress, redo=redo)
         values, page = stages.write_report(settings)
@@ -94,14 +111,20 @@ def run(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -> No
 
 
 @app.command()
-def prepare(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -> None:
+def prepare(
+    config: ConfigPath,
+    output: OutputPath = None,
+    redo: Redo = False,
+    allow_code: AllowCode = False,
+    allow_remote: AllowRemote = False,
+) -> None:
     """Train and validate the N + 1 units of the preparation: mini, and plus_<task> for every task.
 
     Writes scores.csv. Example: [bold]cotbal prepare my-mixture.yaml[/bold]
     """
     from cotbal.units import stages
 
-    settings = _load(config, output)
+    settings = _allowed(_load(config, output), allow_code, allow_remote)
     with _working(settings) as progress:
         table = stages.prepare(settings, progress, redo=redo)
     _say(f"{len(table.models)} models scored on {len(table.tasks)} tasks: {settings.output / 'scores.csv'}")
@@ -238,6 +261,8 @@ def tune(
         ),
     ] = None,
     redo: Redo = False,
+    allow_code: AllowCode = False,
+    allow_remote: AllowRemote = False,
 ) -> None:
     """Tune with the weights, and what `comparison` sets beside it; scores every result on the test sets.
 
@@ -246,7 +271,7 @@ def tune(
     from cotbal.method.weights import TaskWeights
     from cotbal.units import stages
 
-    settings = _load(config, output)
+    settings = _allowed(_load(config, output), allow_code, allow_remote)
     given = None if weights is None else TaskWeights.load(weights)
     with _working(settings) as progress:
         units = stages.tune(settings, progress, weights=given, redo=redo)
@@ -292,6 +317,8 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    allow_code: AllowCode = False,
+    allow_remote: AllowRemote = False,
 ) -> None:
     """Say what is installed, which loss kernels can run here, and why the others cannot.
 
@@ -304,8 +331,10 @@ def doctor(
     first = os.environ.get("RANK", "0") == "0"
     if first:
         Console(soft_wrap=True).print(examine())
-    if config is not None and not _weights_act(_load(config, None), tell=first):
-        raise typer.Exit(1)
+    if config is not None:
+        settings = _allowed(_load(config, None), allow_code, allow_remote)
+        if not _weights_act(settings, tell=first):
+            raise typer.Exit(1)
 
 
 def _weights_act(config: Config, *, tell: bool) -> bool:
@@ -344,11 +373,13 @@ def unit(
     config: ConfigPath,
     name: Annotated[str, typer.Argument(help="Name of the unit, as `status` shows it.")],
     output: OutputPath = None,
+    allow_code: AllowCode = False,
+    allow_remote: AllowRemote = False,
 ) -> None:
     """Run one unit in this process; for launchers."""
     from cotbal.units import stages
 
-    settings = _load(config, output)
+    settings = _allowed(_load(config, output), allow_code, allow_remote)
     with _working(settings, lock=False) as progress:
         stages.run_unit(settings, name, progress)
 
@@ -357,6 +388,14 @@ def _load(path: Path, output: Path | None) -> Config:
     from cotbal.config.schema import load_config
 
     return load_config(path, output=output)
+
+
+def _allowed(config: Config, allow_code: bool, allow_remote: bool) -> Config:
+    """The config, if all it asks for has its user's word."""
+    from cotbal.units.consent import require_consent
+
+    require_consent(config, allow_code=allow_code, allow_remote=allow_remote)
+    return config
 
 
 @contextmanager
@@ -398,7 +437,7 @@ def _plain_warnings() -> Iterator[None]:
     ) -> None:
         if category.__module__.split(".")[0] == "cotbal":
             console.print("[yellow]warning:[/yellow]", end=" ")
-            console.print(str(message), highlight=False, markup=False)
+            console.print(printable(str(message)), highlight=False, markup=False)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -421,7 +460,7 @@ def _show_weights(weights: TaskWeights) -> None:
 
 
 def _say(message: str) -> None:
-    Console(soft_wrap=True).print(message, highlight=False, markup=False)
+    Console(soft_wrap=True).print(printable(message), highlight=False, markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -450,7 +489,7 @@ def _explain(error: Exception) -> int:
         traceback.print_exception(error)
     if ours:
         console.print("[red]error:[/red]", end=" ")
-        console.print(str(error), highlight=False, markup=False)
+        console.print(printable(str(error)), highlight=False, markup=False)
         return 2
     console.print("[red]This is an error inside cotbal or a package it uses; the traceback is above.[/red]")
     return 1

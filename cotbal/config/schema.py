@@ -6,6 +6,7 @@ Every mistake is a `ConfigError` that gives the key's path, what was found and w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -23,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from cotbal.config.yaml_file import ConfigError, describe_errors, parse_yaml
+from cotbal.config.yaml_file import MAX_CHARACTERS, ConfigError, describe_errors, parse_yaml
 from cotbal.tasks import check_task_name
 
 __all__ = [
@@ -115,7 +116,7 @@ class TaskConfig(_Section):
     images: Path | None = Field(default=None, description="folder that image paths in the records start from")
     metric: str | None = None
     higher_is_better: bool | None = Field(default=None, description="only to override what the metric says")
-    max_new_tokens: int = Field(default=64, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1, le=2**20)
     weight: float | None = Field(default=None, ge=0.0, description="for a task that is not measured")
 
     @field_validator("name")
@@ -193,13 +194,13 @@ class WeighingConfig(_Section):
     shrink: bool = Field(default=False, description="pull uncertain terms toward 1")
     plain: bool = Field(default=False, description="the paper's formula as it is, whatever the noise")
     confidence: float = Field(default=0.9, gt=0.0, lt=1.0)
-    replicates: int = Field(default=1000, ge=100, description="of the bootstrap")
+    replicates: int = Field(default=1000, ge=100, le=10**6, description="of the bootstrap")
 
 
 class EvaluationConfig(_Section):
     """Validation and test: one answer per sample, by plain greedy generation unless `generation` asks otherwise."""
 
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=2**16)
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None, description="of the scored model, if not what its training computes in"
     )
@@ -236,10 +237,12 @@ class ComparisonConfig(_Section):
     """The tuned units: which strategies, with how many seeds, and whether single-task tuning is done beside them."""
 
     strategies: tuple[Annotated[StrategyConfig, BeforeValidator(_nest_name)], ...] = Field(
-        default=(StrategyConfig(name="cotbal", label=None),), min_length=1
+        default=(StrategyConfig(name="cotbal", label=None),), min_length=1, max_length=1000
     )
     single_task: bool = False
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] | None = Field(default=None, min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] | None = Field(
+        default=None, min_length=1, max_length=1000
+    )
 
     @field_validator("strategies")
     @classmethod
@@ -257,25 +260,34 @@ class ComparisonConfig(_Section):
 class Config(_Section):
     """A whole mixture: model, tasks, preparation, weighing, tuning."""
 
+    name: str | None = Field(
+        None, min_length=1, description="of the mixture, the report's title; by default the file's own name"
+    )
     model: Annotated[ModelConfig, BeforeValidator(_nest_name)]
     output: Path
     seed: int = Field(default=0, ge=0, lt=2**31)
     bad_records: Literal["refuse", "skip"] = "refuse"
     max_length: int | None = Field(
-        None, ge=1, description="longest sequence in tokens, image tokens included"
+        None, ge=1, lt=2**31, description="longest sequence in tokens, image tokens included"
     )
-    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+    tasks: tuple[TaskConfig, ...] = Field(min_length=1, max_length=1000)
     preparation: PreparationConfig = PreparationConfig()
     weighing: WeighingConfig = WeighingConfig()
     training: Settings = Field(default_factory=dict)
     evaluation: EvaluationConfig = EvaluationConfig()
     comparison: ComparisonConfig = ComparisonConfig()
     _text: str = PrivateAttr("")
+    _stem: str = PrivateAttr("")
 
     @property
     def text(self) -> str:
         """The file's text, for the record; empty for a config made in code."""
         return self._text
+
+    @property
+    def title(self) -> str:
+        """The mixture's name: `name`, else the file's without its ending, else (made in code) the output folder's."""
+        return self.name or self._stem or self.output.name
 
     @field_validator("output")
     @classmethod
@@ -312,12 +324,12 @@ class Config(_Section):
 
 
 def _refuse_repeated(names: list[str], what: str, remedy: str) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise PydanticCustomError(
             "repeated",
             "{what} {names} appears more than once; {remedy}",
-            {"what": what, "names": ", ".join(map(repr, repeated)), "remedy": remedy},
+            {"what": what, "names": ", ".join(map(repr, repeated[:10])), "remedy": remedy},
         )
 
 
@@ -333,7 +345,9 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
     """
     source = Path(path)
     try:
-        text = source.read_text(encoding="utf-8")
+        # Longer than any config: read no more of it than is needed to say so.
+        with source.open(encoding="utf-8") as stream:
+            text = stream.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise ConfigError(f"{source}: there is no such file; give the path of a config (YAML)") from None
     except IsADirectoryError:
@@ -347,5 +361,5 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
         config = Config.model_validate(values, context={"base": source.absolute().parent})
     except ValidationError as error:
         raise ConfigError(describe_errors(error, Config, source)) from None
-    config._text = text
+    config._text, config._stem = text, source.stem
     return config

@@ -18,8 +18,50 @@ class ConfigError(ValueError):
     """A mistake in a config file or in something it names; the message is meant for the person who wrote it."""
 
 
+MAX_CHARACTERS = 2**18
+MAX_DEPTH = 32
+MAX_VALUES = 20_000
+MAX_DIGITS = 40
+"""What no config needs more of: text, levels of nesting, values with all aliases written out, digits of a number."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: ``2e-5`` is a number, ``no`` and ``on`` are words; a repeated key is an error."""
+    """YAML 1.2 scalars: ``2e-5`` is a number, ``no`` and ``on`` are words; a repeated key is an error.
+
+    What could take unbounded time or memory is an error too: see the limits above.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth = getattr(self, "_depth", 0) + 1
+        self._count = getattr(self, "_count", 0) + 1
+        try:
+            if self._count > MAX_VALUES:
+                raise yaml.MarkedYAMLError(
+                    problem=f"more than {MAX_VALUES} values", problem_mark=self._here()
+                )
+            if self._depth > MAX_DEPTH:
+                raise yaml.MarkedYAMLError(
+                    problem=f"more than {MAX_DEPTH} levels of nesting",
+                    problem_mark=self._here(),
+                )
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def _here(self) -> Any:
+        return self.peek_event().start_mark  # type: ignore[no-untyped-call]
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        _written_out(node, {}, set())
+        return super().construct_document(node)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > MAX_DIGITS:
+            raise yaml.MarkedYAMLError(
+                problem=f"a number of {len(node.value)} digits; at most {MAX_DIGITS} are read",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_yaml_int(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -32,6 +74,36 @@ class _Loader(yaml.SafeLoader):
                     problem_mark=key_node.start_mark,
                 )
         return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _written_out(node: yaml.Node, known: dict[int, int], open_: set[int]) -> int:
+    """How many values a node holds once every alias is written out; each node is looked at once.
+
+    Raises:
+        yaml.MarkedYAMLError: it holds itself, or more than `MAX_VALUES`.
+    """
+    if id(node) in known:
+        return known[id(node)]
+    if id(node) in open_:
+        raise yaml.MarkedYAMLError(problem="an alias that holds itself", problem_mark=node.start_mark)
+    inner: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        inner = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    open_.add(id(node))
+    total = 1 + sum(_written_out(part, known, open_) for part in inner)
+    open_.discard(id(node))
+    if total > MAX_VALUES:
+        raise yaml.MarkedYAMLError(
+            problem=f"more than {MAX_VALUES} values once all aliases are written out",
+            problem_mark=node.start_mark,
+        )
+    known[id(node)] = total
+    return total
 
 
 _REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp")}
@@ -61,13 +133,15 @@ def parse_yaml(text: str, source: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the text is not YAML, repeats a key, or is no mapping; file and line are named.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"{source}: {len(text)} characters; a config has at most {MAX_CHARACTERS}")
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(source)
         raise ConfigError(f"{place}: {error.problem}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):
         found = "nothing" if value is None else f"a {type(value).__name__}"
@@ -151,5 +225,8 @@ def _model_within(annotation: Any) -> type[BaseModel] | None:
 
 
 def _shorten(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python turns into text
+        text = f"a {type(value).__name__} too long to show"
     return text if len(text) <= 80 else text[:77] + "..."

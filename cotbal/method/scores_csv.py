@@ -26,6 +26,7 @@ from cotbal.tasks import check_task_names
 
 _NEEDED = ("model", "task", "score")
 _OPTIONAL = ("sample", "group", "higher_is_better")
+_FORMULA = ("=", "+", "-", "@", "'")
 _DIRECTIONS = {"true": True, "false": False}
 
 
@@ -50,8 +51,14 @@ class _Row:
     higher_is_better: bool | None
 
 
-def write(scores: Scores, path: str | os.PathLike[str]) -> None:
-    """Write `scores` to `path`, atomically, with every column of the format."""
+def write(
+    scores: Scores, path: str | os.PathLike[str], ids: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Write `scores` to `path`, atomically, with every column of the format.
+
+    Args:
+        ids: task -> ids of its samples; None: their numbers.
+    """
     higher = dict(zip(scores.tasks, scores.higher_is_better, strict=True))
     with replacing(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -60,11 +67,27 @@ def write(scores: Scores, path: str | os.PathLike[str]) -> None:
             for task, entry in row.items():
                 direction = str(higher[task]).lower()
                 if isinstance(entry, float):
-                    writer.writerow((model, task, repr(entry), "", "", direction))
+                    writer.writerow((_cell(model), _cell(task), repr(entry), "", "", direction))
                     continue
                 labels = scores.groups[task].tolist() if task in scores.groups else [""] * entry.size
-                for sample, (score, label) in enumerate(zip(entry.tolist(), labels, strict=True)):
-                    writer.writerow((model, task, repr(score), sample, label, direction))
+                samples = [str(number) for number in range(entry.size)] if ids is None else ids[task]
+                for sample, score, label in zip(samples, entry.tolist(), labels, strict=True):
+                    cells = (_cell(model), _cell(task), repr(score), _cell(sample), _cell(label), direction)
+                    writer.writerow(cells)
+
+
+def _cell(text: str) -> str:
+    """A text as a cell that no spreadsheet takes for a formula: those that look like one get an apostrophe first.
+
+    >>> _cell("=1+1"), _text(_cell("=1+1")), _cell("vqa")
+    ("'=1+1", '=1+1', 'vqa')
+    """
+    return f"'{text}" if text.lstrip()[:1] in _FORMULA else text
+
+
+def _text(cell: str) -> str:
+    """The text of a cell that `_cell` made; cells of other tools are texts already."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].lstrip()[:1] in _FORMULA else cell
 
 
 def read(
@@ -153,11 +176,11 @@ def _rows(name: str) -> Iterator[_Row]:
             raise ValueError(f"{where}: higher_is_better is {direction!r}; 'true' or 'false' is needed")
         yield _Row(
             where,
-            cells["model"],
-            cells["task"],
+            _text(cells["model"]),
+            _text(cells["task"]),
             score,
-            cells.get("sample", ""),
-            cells.get("group", ""),
+            _text(cells.get("sample", "")),
+            _text(cells.get("group", "")),
             _DIRECTIONS.get(direction),
         )
 

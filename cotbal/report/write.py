@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from cotbal.atomic import replacing
@@ -33,9 +34,8 @@ def write_report(report: ReportInput, folder: str | Path) -> Path:
     document = build(report)
     pictures = {f"{picture.name}.svg": picture.file for picture in document.pictures}
     (target / FIGURES).mkdir(parents=True, exist_ok=True)
-    for old in (target / FIGURES).glob("*.svg"):
-        if old.name not in pictures:
-            old.unlink()
+    for old in _shown_before(target) - set(pictures):
+        (target / FIGURES / old).unlink(missing_ok=True)
     content = json.dumps(as_json(report, judgement_of(report)), indent=1, allow_nan=False, ensure_ascii=False)
     files = {f"{FIGURES}/{name}": text for name, text in pictures.items()}
     files |= {
@@ -47,3 +47,12 @@ def write_report(report: ReportInput, folder: str | Path) -> Path:
         with replacing(target / name, newline="\n") as file:
             file.write(text)
     return target / "report.html"
+
+
+def _shown_before(folder: Path) -> set[str]:
+    """The pictures of the report in a folder; others that are there are not the report's."""
+    try:
+        text = (folder / "report.md").read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return set()
+    return set(re.findall(rf"\]\({FIGURES}/([\w.-]+\.svg)\)", text))

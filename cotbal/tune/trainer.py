@@ -45,7 +45,8 @@ class TaskBalancedTrainer(ResumableTrainer):
             number per task.
         strategy: in place of `task_weights`: a `cotbal.strategies.Strategy`, or the name of one without options.
             Its state is saved with the checkpoints and resumed.
-        tasks: names, in the order of `loss_task_index`.
+        tasks: names, in the order of `loss_task_index`. May be left out where `task_weights` names them: then
+            their order is that of the weights.
         normalize: "weights", or "tokens" to divide by the number of supervised tokens.
         stop_on_divergence: whether a loss, gradient norm or parameter that is not finite stops the training; see
             `cotbal.tune.divergence.DivergenceWatch` for what looking at them costs. Either way NaN is logged as NaN:
@@ -53,7 +54,8 @@ class TaskBalancedTrainer(ResumableTrainer):
         **trainer_options: of `transformers.Trainer` (train_dataset, eval_dataset, data_collator, callbacks, ...).
 
     Raises:
-        ValueError: neither or both of task_weights and strategy, weights that do not fit `tasks`, a setting under
+        ValueError: neither or both of task_weights and strategy, weights that do not fit `tasks`, no `tasks` and no
+            names in task_weights, a collator with other tasks or another order of them, a setting under
             which weights would be wrong or ignored (label_smoothing_factor, compute_loss_func, use_liger_kernel,
             average_tokens_across_devices=False or DataParallel beyond one rank, tensor, context or sequence
             parallelism). While training: a step that did not pass the fused head exactly once.
@@ -65,20 +67,21 @@ class TaskBalancedTrainer(ResumableTrainer):
         model: nn.Module,
         args: Any = None,
         *,
-        tasks: Sequence[str],
+        tasks: Sequence[str] | None = None,
         task_weights: Any = None,
         strategy: Strategy | str | None = None,
         normalize: str = "weights",
         stop_on_divergence: bool = True,
         **trainer_options: Any,
     ) -> None:
-        self.tasks = check_task_names(tasks)
+        self.tasks = task_names(tasks, task_weights)
         chosen = choose_strategy(self.tasks, task_weights, strategy)
         check_normalization(normalize)
         if args is not None:
             check_settings(args, trainer_options.get("compute_loss_func"))
         check_not_patched(model)
-        super().__init__(model, args, **trainer_options)
+        check_collator(trainer_options.get("data_collator"), self.tasks)
+        super().__init__(model=model, args=args, **trainer_options)
         check_ranks(self.args, self.accelerator)
         self.strategy = chosen.to(self.args.device)
         self.balance_handle = self._balanced(normalize)
@@ -250,6 +253,41 @@ class _StepEnd(TrainerCallback):
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.trainer.finish_step()
+
+
+def task_names(tasks: Sequence[str] | None, task_weights: Any = None) -> tuple[str, ...]:
+    """The tasks that a trainer's two arguments name, in order.
+
+    Raises:
+        ValueError: no `tasks`, and weights without names.
+
+    >>> task_names(None, {"vqa": 1.5, "caption": 0.5})
+    ('vqa', 'caption')
+    """
+    if tasks is not None:
+        return check_task_names(tasks)
+    if isinstance(task_weights, Mapping):
+        return check_task_names(task_weights)
+    if hasattr(task_weights, "for_tasks"):
+        return check_task_names(task_weights.tasks)
+    raise ValueError(
+        "tasks is not given, and task_weights does not name them; give tasks=[...], in the order of loss_task_index, "
+        "or task_weights as a cotbal.TaskWeights or a mapping from task to weight"
+    )
+
+
+def check_collator(collator: Any, tasks: Sequence[str]) -> None:
+    """Refuse a collator whose task numbers mean other tasks than the trainer's.
+
+    Raises:
+        ValueError: `collator.tasks`, where it is a list of names, is not `tasks`.
+    """
+    theirs = getattr(collator, "tasks", None)
+    if isinstance(theirs, (list, tuple)) and list(theirs) != list(tasks):
+        raise ValueError(
+            f"the data collator numbers the tasks {list(theirs)}, but the trainer's are {list(tasks)}: weights would "
+            "go to the wrong tasks. Give both the same tasks in the same order"
+        )
 
 
 def choose_strategy(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from cotbal.terminal import printable
 from cotbal.units.progress import Clock, Phase, UnitPhase
 
 __all__ = ["LineProgress", "RichProgress", "show_time"]
@@ -58,7 +59,7 @@ class _Base:
         self._current = None
 
     def say(self, message: str) -> None:
-        self.console.print(message, highlight=False)
+        self.console.print(printable(message), highlight=False, markup=False)
 
     def __enter__(self) -> Self:
         return self

@@ -39,7 +39,7 @@ def locked(folder: Path) -> Iterator[None]:
             "another `output`"
         ) from None
     except (NotImplementedError, OSError) as error:
-        # filelock's own word for ENOSYS is NotImplementedError.
+        # Without locks at all (ENOSYS) filelock takes to a file that marks the folder, or says NotImplementedError.
         raise ConfigError(
             f"{folder / LOCK}: cannot be locked ({error}), so two processes could work in this folder at once; "
             "give an `output` on a file system with locks"

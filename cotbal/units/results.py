@@ -27,15 +27,33 @@ from cotbal.units.store import Manifest, OutputFolder
 __all__ = ["measure_scores", "report_input", "task_values"]
 
 
-def task_values(config: Config) -> tuple[Task, ...]:
-    """The tasks of a config as values, with the direction of their metrics."""
+def task_values(config: Config, directions: Mapping[str, bool] | None = None) -> tuple[Task, ...]:
+    """The tasks of a config as values, with the direction of their metrics.
+
+    Args:
+        directions: whether higher is better, of tasks with a metric of the user's own, as it was when they were
+            scored; such a metric is then not imported.
+    """
     values = []
     for task in config.tasks:
         higher = task.higher_is_better
+        if higher is None and directions is not None and ":" in (task.metric or ""):
+            higher = directions.get(task.name, True)
         if higher is None:
             higher = get_metric(task.metric).higher_is_better if task.metric is not None else True
         values.append(Task(task.name, task.metric, higher, task.weight))
     return tuple(values)
+
+
+def _directions(manifests: Mapping[str, Manifest | None]) -> dict[str, bool]:
+    """The directions of users' own metrics, from the units they have scored."""
+    return {
+        task: bool(scoring["higher_is_better"])
+        for manifest in manifests.values()
+        if manifest is not None
+        for task, scoring in manifest.scoring.items()
+        if "higher_is_better" in scoring
+    }
 
 
 def measure_scores(config: Config, scores: ScoreTable) -> Measurement:
@@ -59,8 +77,8 @@ def report_input(config: Config) -> ReportInput:
     folder.check_product(folder.weights_json)
     scores = ScoreTable.from_csv(folder.scores_csv) if folder.scores_csv.is_file() else None
     return ReportInput(
-        title=config.output.name,
-        tasks=task_values(config),
+        title=config.title,
+        tasks=task_values(config, _directions(manifests)),
         scores=scores,
         measurement=None if scores is None else measure_scores(config, scores),
         weights=TaskWeights.load(folder.weights_json) if folder.weights_json.is_file() else None,
@@ -88,7 +106,9 @@ def _comparison(
     config: Config, schedule: Schedule, folder: OutputFolder, manifests: dict[str, Manifest | None]
 ) -> Comparison | None:
     tasks = tuple(
-        task for task, settings in zip(task_values(config), config.tasks, strict=True) if settings.test
+        task
+        for task, settings in zip(task_values(config, _directions(manifests)), config.tasks, strict=True)
+        if settings.test
     )
     means: dict[tuple[str, int], dict[str, float]] = {}
     samples: dict[str, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,6 +11,8 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.tasks import MINI, plus_model, single_model
 
 __all__ = ["STAGES", "Schedule", "Stage", "Unit", "make_schedule"]
+
+MAX_UNITS = 10_000
 
 Stage = Literal["prepare", "tune"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -81,6 +84,11 @@ def make_schedule(config: Config) -> Schedule:
     measured = tuple(task.name for task in config.measured_tasks)
     everything = tuple(task.name for task in config.tasks)
     tested = tuple(task.name for task in config.tasks if task.test)
+    count = len(config.comparison_seeds) * (len(config.comparison.strategies) + len(tested))
+    if count > MAX_UNITS:
+        raise ConfigError(
+            f"comparison: seeds, strategies and tasks make {count} units; at most {MAX_UNITS} are accepted"
+        )
     units: list[Unit] = []
     if measured:
         models = [MINI, *(plus_model(name) for name in measured)]
@@ -102,8 +110,8 @@ def make_schedule(config: Config) -> Schedule:
             Unit(f"{s.model}-seed{seed}", s.model, "tune", seed, everything, tested, s)
             for s in config.comparison.strategies
         ]
-    names = [unit.name.casefold() for unit in units]
-    clash = sorted({unit.name for unit in units if names.count(unit.name.casefold()) > 1})
+    names = Counter(unit.name.casefold() for unit in units)
+    clash = sorted({unit.name for unit in units if names[unit.name.casefold()] > 1})
     if clash:
         raise ConfigError(
             f"two units would share the folder {clash[0]!r}; rename the task or `label` the strategy it comes from"

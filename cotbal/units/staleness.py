@@ -141,6 +141,9 @@ class Staleness:
             "metric": settings.metric,
             "dtype": scoring_dtype(self.config, self.settings[unit.stage]),
         }
+        if ":" in metric.name:
+            # What a report needs to know of it without importing it.
+            scoring["higher_is_better"] = metric.higher_is_better
         if metric.kind == "generation":
             scoring["max_new_tokens"] = settings.max_new_tokens
             scoring["generation"] = generation_settings(self.config.evaluation.generation)

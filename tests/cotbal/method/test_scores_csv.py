@@ -1,5 +1,6 @@
 """Score tables through CSV files."""
 
+import csv
 import re
 import traceback
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.method.measured import sampled_tables
 
+from cotbal.method import scores_csv
 from cotbal.method.scores import ScoreTable
 
 HEADER = "model,task,score,sample,group,higher_is_better\n"
@@ -227,3 +229,21 @@ def test_an_argument_must_not_contradict_the_file(tmp_path: Path) -> None:
 def test_a_task_outside_the_given_ones_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"line 2: task 'a' is not among the tasks \['b'\]"):
         _read(tmp_path, "model,task,score\nmini,a,1\n", tasks=["b"])
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=6))
+def test_no_cell_is_a_formula_and_every_text_comes_back(text: str) -> None:
+    cell = scores_csv._cell(text)
+    assert cell[0] not in "=+-@"
+    assert scores_csv._text(cell) == text
+
+
+@pytest.mark.parametrize("group", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "'quoted", "plain.png"])
+def test_groups_that_look_like_formulas_are_cells_of_text(tmp_path: Path, group: str) -> None:
+    samples = {model: {"a": [0.0, 1.0]} for model in ("mini", "plus_a")}
+    table = ScoreTable.from_samples(samples, tasks=["a"], groups={"a": [group, "other"]})
+    table.to_csv(tmp_path / "s.csv")
+    with (tmp_path / "s.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert all(row["group"][0] not in "=+-@" for row in rows)
+    assert ScoreTable.from_csv(tmp_path / "s.csv").groups["a"].tolist() == [group, "other"]

@@ -138,9 +138,9 @@ def test_summaries_are_those_of_the_method_and_the_outcome_follows_from_them(com
     judged = judge(comparison)
     for result in judged.results:
         for row, seed in enumerate(result.seeds):
-            row = next(r for r in comparison.of(result.strategy) if r.seed == seed)
+            found = next(r for r in comparison.of(result.strategy) if r.seed == seed)
             improvement, error = cotbal.improvement_and_error(
-                [row.scores[task] for task in TASKS], judged.reference_scores, comparison.higher_is_better
+                [found.scores[task] for task in TASKS], judged.reference_scores, comparison.higher_is_better
             )
             assert result.improvement[row] == improvement
             assert result.error[row] == error

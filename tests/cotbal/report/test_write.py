@@ -232,7 +232,22 @@ def test_hostile_text_is_shown_as_it_is(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["title"] == evil
 
 
-def test_unfinished_runs_and_weights_within_noise_are_told(tmp_path: Path) -> None:
+def test_the_head_of_the_page_and_the_pictures_show_no_path_of_the_machine(tmp_path: Path) -> None:
+    base = made_report(2)
+    folder = "/home/someone/models/base"
+    write_report(replace(base, provenance=replace(base.provenance, model=folder)), tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    head = page[page.index("<h1") : page.index("<section")]
+    assert "base" in head
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    pictures += [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.svg")]
+    assert pictures
+    for shown in (head, *pictures):
+        assert folder not in shown
+        assert str(tmp_path) not in shown
+
+
+def test_unfinished_units_and_weights_within_noise_are_told(tmp_path: Path) -> None:
     report = made_report(3, compared=False)
     assert report.weights is not None
     assert report.weights.intervals is not None
@@ -265,3 +280,21 @@ def test_small_test_sets_are_told(tmp_path: Path) -> None:
     assert "Small test sets" not in write_report(report, tmp_path).read_text(encoding="utf-8")
     few = replace(report, comparison=replace(report.comparison, samples={"caption": 12, "vqa": 500}))
     assert "Small test sets (caption 12 samples)" in write_report(few, tmp_path).read_text(encoding="utf-8")
+
+
+def test_the_page_may_run_and_fetch_nothing(tmp_path: Path) -> None:
+    page = write_report(made_report(2), tmp_path).read_text(encoding="utf-8")
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', page)
+    assert policy is not None
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].split(";"))
+    assert rules["default-src"] == "'none'"
+    assert "script-src" not in rules
+    assert page.index("Content-Security-Policy") < page.index("<style>")
+
+
+def test_pictures_that_are_not_the_reports_stay(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "mine.svg").write_text("mine")
+    write_report(made_report(2), tmp_path)
+    write_report(made_report(1), tmp_path)
+    assert (tmp_path / "figures" / "mine.svg").read_text() == "mine"

@@ -64,6 +64,7 @@ def test_nothing_done_is_nothing_reported(config: Config) -> None:
         (),
     )
     assert [task.name for task in found.tasks] == ["a", "b", "text"]
+    assert found.title == "mixture"
     assert {unit.state for unit in found.provenance.units} == {"planned"}
     assert "strategies" in found.provenance.config
 
