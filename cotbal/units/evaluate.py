@@ -23,7 +23,8 @@ from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import Record
 from cotbal.metrics.metric import Metric
 from cotbal.units.faults import score_with
-from cotbal.units.store import SampleScore, json_line
+from cotbal.units.score_file import SampleScore
+from cotbal.units.store import json_line
 
 __all__ = ["answer", "check_references", "group_of", "score_samples", "teacher_forced_loss"]
 

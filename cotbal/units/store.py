@@ -30,7 +30,7 @@ from cotbal.units.locking import locked
 from cotbal.units.score_file import SampleScore, read_json_lines, read_scores
 from cotbal.units.seals import bytes_damage, damage, seal_files, seal_folder
 
-__all__ = ["Manifest", "OutputFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]
+__all__ = ["Manifest", "OutputFolder", "State", "UnitFolder", "json_line", "write_text"]
 
 State = Literal["planned", "trained", "scored"]
 SCHEMA = 1
