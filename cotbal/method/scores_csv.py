@@ -108,7 +108,10 @@ def read(
         OSError: the file cannot be read.
     """
     name = os.fspath(path)
-    rows = list(_rows(name))
+    try:
+        rows = list(_rows(name))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{name}: not a CSV file in UTF-8 ({error})") from error
     if not rows:
         raise ValueError(f"{name}: no scores; at least one row below the header is needed")
     names = check_task_names(dict.fromkeys(row.task for row in rows) if tasks is None else tasks)
