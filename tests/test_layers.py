@@ -22,7 +22,7 @@ from support.imports import (
 # Of every file the longest of these names counts that it is or lies under.
 LAYERS: dict[str, list[set[str]]] = {
     "cotbal": [
-        {"cotbal.tasks", "cotbal.atomic", "cotbal.extras"},
+        {"cotbal.tasks", "cotbal.atomic", "cotbal.extras", "cotbal.terminal"},
         {"cotbal.method", "cotbal.config"},
         {"cotbal.strategies", "cotbal.data", "cotbal.metrics"},
         {"cotbal.tune", "cotbal.imports"},

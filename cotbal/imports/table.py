@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotbal.atomic import replacing
 from cotbal.imports import lmms_eval, predictions, vlmevalkit
 from cotbal.imports.files import read_rows
 from cotbal.imports.results import Result, ResultFile
 from cotbal.imports.sources import Source
+from cotbal.method import scores_csv
 from cotbal.method.scores import ScoreTable
-from cotbal.metrics import Metric
 from cotbal.metrics import get as get_metric
+from cotbal.metrics.metric import Metric
 from cotbal.tasks import MINI, plus_model
 
 
@@ -50,20 +49,8 @@ class ImportedScores:
         """Write the table as CSV, atomically, with the samples' own ids; `ScoreTable.from_csv` reads it."""
         table = self.table
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("model", "task", "score", "sample", "group", "higher_is_better"))
-            for model in table.models:
-                for task, higher in zip(table.tasks, table.higher_is_better, strict=True):
-                    if not table.has(model, task):
-                        continue
-                    groups = (
-                        table.groups[task].tolist() if task in table.groups else [""] * len(self.ids[task])
-                    )
-                    scores = table.samples(model, task)
-                    assert scores is not None, "imported scores are per sample"
-                    for sample, score, group in zip(self.ids[task], scores.tolist(), groups, strict=True):
-                        writer.writerow((model, task, repr(score), sample, group, str(higher).lower()))
+        content = scores_csv.Scores(table.tasks, table.higher_is_better, table.entries, table.groups)
+        scores_csv.write({None: content}, path, self.ids)
 
 
 def import_scores(

@@ -54,20 +54,27 @@ class _Row:
     seed: int | None
 
 
-def write(by_seed: Mapping[int | None, Scores], path: str | os.PathLike[str]) -> None:
+def write(
+    by_seed: Mapping[int | None, Scores],
+    path: str | os.PathLike[str],
+    ids: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Write the scores of every preparation to `path`, atomically, with every column of the format.
 
     One preparation has the seed None, and the file then has no column `seed`.
+
+    Args:
+        ids: task -> ids of its samples; None: their numbers.
     """
     with replacing(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((*_NEEDED, *_OPTIONAL) + ((_SEED,) if None not in by_seed else ()))
         for seed, scores in by_seed.items():
             last = () if seed is None else (seed,)
-            writer.writerows((*cells, *last) for cells in _cells(scores))
+            writer.writerows((*cells, *last) for cells in _cells(scores, ids))
 
 
-def _cells(scores: Scores) -> Iterator[tuple[object, ...]]:
+def _cells(scores: Scores, ids: Mapping[str, Sequence[str]] | None) -> Iterator[tuple[object, ...]]:
     higher = dict(zip(scores.tasks, scores.higher_is_better, strict=True))
     for model, row in scores.entries.items():
         for task, entry in row.items():
@@ -76,8 +83,9 @@ def _cells(scores: Scores) -> Iterator[tuple[object, ...]]:
                 yield _cell(model), _cell(task), repr(entry), "", "", direction
                 continue
             labels = scores.groups[task].tolist() if task in scores.groups else [""] * entry.size
-            for sample, (score, label) in enumerate(zip(entry.tolist(), labels, strict=True)):
-                yield _cell(model), _cell(task), repr(score), sample, _cell(label), direction
+            samples = [str(number) for number in range(entry.size)] if ids is None else ids[task]
+            for sample, score, label in zip(samples, entry.tolist(), labels, strict=True):
+                yield _cell(model), _cell(task), repr(score), _cell(sample), _cell(label), direction
 
 
 def _cell(text: str) -> str:
@@ -112,7 +120,10 @@ def read(
         OSError: the file cannot be read.
     """
     name = os.fspath(path)
-    rows = list(_rows(name))
+    try:
+        rows = list(_rows(name))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{name}: not a CSV file in UTF-8 ({error})") from error
     if not rows:
         raise ValueError(f"{name}: no scores; at least one row below the header is needed")
     names = check_task_names(dict.fromkeys(row.task for row in rows) if tasks is None else tasks)

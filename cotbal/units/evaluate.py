@@ -85,8 +85,7 @@ def answer(
         for batch in _prepared(left, answers_of.collate, _workers(workers, model.device, len(left))):
             found = answers_of.answers(batch)
             places = order[len(answers) : len(answers) + len(found)]
-            lines = [_answer_line(i, a, source) for i, a in zip(places, found, strict=True)]
-            stream.write("".join(lines))
+            stream.write("".join(_answer_line(i, a, source) for i, a in zip(places, found, strict=True)))
             stream.flush()
             answers += found
             advance(share * len(found))
@@ -237,7 +236,7 @@ def _finished_batches(
 ) -> list[Answer]:
     """Answers of the complete batches in the file, in the given order.
 
-    The file is cut after them, or before the first that is damaged.
+    The file is cut after them, or before the first that is damaged or of another source.
     """
     if not path.is_file():
         return []
@@ -247,9 +246,10 @@ def _finished_batches(
         for line in stream:
             try:
                 values = json.loads(line)
-                value, place = values["answer"], order[len(answers)]
+                value = values["answer"]
                 fits = type(value) is kind and (isinstance(value, str) or math.isfinite(value))
-                checked = values["index"] == place and values["check"] == _check(place, value, source)
+                index = order[len(answers)]
+                checked = values["index"] == index and values["check"] == _check(index, value, source)
                 if not (line.endswith(b"\n") and fits and checked):
                     break
                 answers.append(value)

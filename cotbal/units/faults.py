@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from cotbal.config.yaml_file import ConfigError
 from cotbal.metrics.metric import Metric
 
-__all__ = ["plain_faults", "score_with"]
+__all__ = ["metric_faults", "plain_faults", "score_with"]
 
 _OF_A_DISK = re.compile(
     r"os error (\d+)|(file write failed|PytorchStreamWriter failed|unexpected pos)", re.IGNORECASE
@@ -59,6 +59,20 @@ def _number_of_disk(folder: Path) -> int:
     return errno.ENOSPC if os.statvfs(place).f_bavail == 0 else errno.EIO
 
 
+@contextmanager
+def metric_faults(metric: Metric, task: str, where: str = "") -> Iterator[None]:
+    """Whatever a metric raises in the block, told as the metric's; see `score_with`.
+
+    Raises:
+        ConfigError: it raised, or ended the program.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
+        raise ConfigError(f"task '{task}', metric {metric.name}{where}: {kind}{error}") from error
+
+
 def score_with(
     metric: Metric,
     predictions: Sequence[str],
@@ -72,8 +86,5 @@ def score_with(
         ConfigError: it cannot read an answer or a reference, does not return one finite number for each, raises
             anything else, or ends the program.
     """
-    try:
+    with metric_faults(metric, task, where):
         return metric.score(list(predictions), [tuple(accepted) for accepted in references])
-    except (Exception, SystemExit) as error:
-        kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
-        raise ConfigError(f"task '{task}', metric {metric.name}{where}: {kind}{error}") from error

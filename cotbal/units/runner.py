@@ -30,10 +30,11 @@ from cotbal.units.locking import locked
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
 from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
+from cotbal.units.score_file import SampleScore
 from cotbal.units.scoring import check_references, score_samples
 from cotbal.units.seals import seal_bytes
 from cotbal.units.staleness import Staleness
-from cotbal.units.store import Manifest, OutputFolder, SampleScore, UnitFolder
+from cotbal.units.store import Manifest, OutputFolder, UnitFolder
 
 __all__ = ["Runner"]
 

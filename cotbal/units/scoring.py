@@ -10,8 +10,8 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import SHOWN_PROBLEMS, Problem, Record
 from cotbal.metrics.metric import Metric
 from cotbal.units.evaluate import Answer
-from cotbal.units.faults import score_with
-from cotbal.units.store import SampleScore
+from cotbal.units.faults import metric_faults, score_with
+from cotbal.units.score_file import SampleScore
 
 __all__ = ["check_references", "group_of", "score_samples"]
 
@@ -59,13 +59,9 @@ def check_references(records: Sequence[Record], metric: Metric, task: str) -> No
     Raises:
         ConfigError: references that the metric cannot read or that do not get full marks, by file and record.
     """
-    place = f"task '{task}', metric {metric.name}"
-    try:
+    files = ", ".join(sorted({str(record.source) for record in records}))
+    with metric_faults(metric, task, f", references of {files}"):
         unjudged = metric.unjudged([record.references for record in records])
-    except (Exception, SystemExit) as error:
-        files = ", ".join(sorted({str(record.source) for record in records}))
-        kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
-        raise ConfigError(f"{place}, references of {files}: {kind}{error}") from error
     if not unjudged:
         return
     problems = [Problem(records[i].source, records[i].index, reason) for i, reason in unjudged]
@@ -74,7 +70,7 @@ def check_references(records: Sequence[Record], metric: Metric, task: str) -> No
     raise ConfigError(
         "\n".join(
             [
-                f"{place}: {len(problems)} of {len(records)} references cannot be scored",
+                f"task '{task}', metric {metric.name}: {len(problems)} of {len(records)} references cannot be scored",
                 *lines,
                 *([f"  ... and {more} more"] if more else []),
                 "Mend or remove these records, or give the task another metric.",

@@ -281,8 +281,6 @@ def weigh_source(
                 f"--lower-is-better {unknown[0]}: {path} has no such task; it has {', '.join(tasks)}"
             )
         higher = {task: task not in lower_is_better for task in tasks}
-    if source.is_dir():
-        OutputFolder(source).check_product(path)
     target = output or OutputFolder(folder).weights_json
     # Before anything is computed: a mistyped path should be met at once.
     if target.is_dir():
@@ -291,6 +289,8 @@ def weigh_source(
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output {target}: its folder cannot be made ({error.strerror})") from None
+    if source.is_dir():
+        OutputFolder(source).check_product(path)
     weights = weighing.weigh(
         measure(ScoreTable.from_csv(path, higher_is_better=higher)),
         0.5 if temperature is None else temperature,

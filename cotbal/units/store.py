@@ -14,8 +14,6 @@ Layout of `OUTPUT`:
 from __future__ import annotations
 
 import json
-import re
-import secrets
 import shutil
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,22 +24,16 @@ from typing import Any, Literal, get_args
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
+from cotbal.units.litter import bury, is_litter, remove_graves, remove_litter
 from cotbal.units.locking import locked
+from cotbal.units.products import check_product, seal_product
 from cotbal.units.score_file import SampleScore, read_json_lines, read_scores
-from cotbal.units.seals import bytes_damage, damage, seal_files, seal_folder
+from cotbal.units.seals import damage, seal_files, seal_folder
 
-__all__ = ["Manifest", "OutputFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]
+__all__ = ["Manifest", "OutputFolder", "State", "UnitFolder", "json_line", "write_text"]
 
 State = Literal["planned", "trained", "scored"]
 SCHEMA = 1
-
-_NAMES = (
-    "manifest.json|scores.jsonl|log.jsonl|scores.csv|weights.json|bad_records.jsonl|COMPLETE|seals.json|.lock.holder"
-    "|report.html|report.md|report.json"
-)
-# Names that `replacing` gives to what it has not finished, of files that we write.
-_LITTER = re.compile(rf"\.({_NAMES.replace('.', chr(92) + '.')})\.\d+-[0-9a-f]{{8}}\.tmp")
-_GRAVE = re.compile(r"\.discarded-.+-[0-9a-f]{8}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -223,16 +215,13 @@ class UnitFolder:
         """
         if not self.path.is_dir():
             return
-        others = [path.name for path in self.path.iterdir() if not _LITTER.fullmatch(path.name)]
+        others = [path.name for path in self.path.iterdir() if not is_litter(path.name)]
         if others and not self._manifest.is_file():
             raise ConfigError(
                 f"{self.path}: not a unit's folder (it holds {others[0]} and no manifest.json), so cotbal does not "
                 "touch it; move it away, or give another `output`"
             )
-        # In one step: a folder that a kill left half deleted must not look like a unit.
-        grave = self.path.with_name(f".discarded-{self.path.name}-{secrets.token_hex(4)}")
-        self.path.rename(grave)
-        shutil.rmtree(grave)
+        bury(self.path)
 
 
 class OutputFolder:
@@ -261,37 +250,12 @@ class OutputFolder:
                 yield folder, manifest
 
     def seal_product(self, path: Path) -> None:
-        """Note what ``scores.csv`` or ``weights.json`` holds now, for `check_product`."""
-        seals = {**self._product_seals(), **seal_files(path.parent, [path.name])}
-        write_text(self._seals, json.dumps(seals, indent=1, sort_keys=True) + "\n")
+        """See `cotbal.units.products.seal_product`."""
+        seal_product(self._seals, path)
 
     def check_product(self, path: Path) -> None:
-        """Hold a product to what was written; one that was never noted passes, as does one that is not there.
-
-        Raises:
-            ConfigError: it is not as it was written.
-        """
-        seal = self._product_seals().get(path.name)
-        found = bytes_damage(path, path.read_bytes(), seal) if seal is not None and path.is_file() else None
-        if found is not None:
-            stage = "prepare" if path == self.scores_csv else "weigh"
-            raise ConfigError(
-                f"{found}; `cotbal {stage}` writes it anew. If you changed it on purpose, keep it elsewhere and "
-                "name it: `cotbal weigh FILE.csv`, `cotbal tune --weights FILE`"
-            )
-
-    def _product_seals(self) -> dict[str, str]:
-        try:
-            found = json.loads(self._seals.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (ValueError, RecursionError):
-            found = None
-        if not (isinstance(found, dict) and all(isinstance(seal, str) for seal in found.values())):
-            raise ConfigError(
-                f"{self._seals}: damaged; delete it, then `cotbal prepare` and `cotbal weigh` again"
-            )
-        return found
+        """See `cotbal.units.products.check_product`."""
+        check_product(self._seals, path, "prepare" if path == self.scores_csv else "weigh")
 
     def problems(self) -> tuple[Problem, ...]:
         """Return the broken records that were left out of the files read so far."""
@@ -323,17 +287,10 @@ class OutputFolder:
             yield
 
     def _remove_litter(self) -> None:
-        """Delete what killed processes of ours have left, by its name and only where we write."""
-        known = [path for path, _ in self._unit_folders()]
-        places = [self.path, self.report, *known]
-        places += [path for unit in known for path in (unit / "checkpoints").glob("checkpoint-*")]
-        for place in places:
-            for path in place.iterdir() if place.is_dir() else ():
-                if _LITTER.fullmatch(path.name) and path.is_file():
-                    path.unlink()
-        for path in self.units.glob(".discarded-*") if self.units.is_dir() else ():
-            if _GRAVE.fullmatch(path.name):
-                shutil.rmtree(path)
+        units = [path for path, _ in self._unit_folders()]
+        checkpoints = [path for unit in units for path in (unit / "checkpoints").glob("checkpoint-*")]
+        remove_litter([self.path, self.report, *units, *checkpoints])
+        remove_graves(self.units)
 
     def _unit_folders(self) -> list[tuple[Path, UnitFolder]]:
         """The folders of units, sorted by name; those without a manifest are not cotbal's."""

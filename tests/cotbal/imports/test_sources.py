@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cotbal.imports import Source, find_sources
+from cotbal.imports.sources import Source, find_sources
 
 
 @pytest.fixture

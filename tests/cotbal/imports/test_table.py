@@ -19,9 +19,9 @@ from support.imported_files import (
 )
 
 from cotbal.cli import main
-from cotbal.imports import ImportedScores, Source, import_scores
 from cotbal.imports.results import texts
-from cotbal.imports.table import read
+from cotbal.imports.sources import Source
+from cotbal.imports.table import ImportedScores, import_scores, read
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
 

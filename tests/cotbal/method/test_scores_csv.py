@@ -282,3 +282,17 @@ def test_groups_that_look_like_formulas_are_cells_of_text(tmp_path: Path, group:
         rows = list(csv.DictReader(stream))
     assert all(row["group"][0] not in "=+-@" for row in rows)
     assert ScoreTable.from_csv(tmp_path / "s.csv").groups["a"].tolist() == [group, "other"]
+
+
+@given(content=st.binary(max_size=80) | st.text('ab,"\n=1\0', max_size=40).map(str.encode))
+def test_any_bytes_are_read_or_refused_with_the_files_name(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("csv") / "scores.csv"
+    path.write_bytes(b"model,task,score\n" + content)
+    try:
+        ScoreTable.from_csv(path)
+        refused = ""
+    except ValueError as error:
+        refused = f"{type(error).__name__}: {error}"
+    assert not refused or refused.startswith(f"ValueError: {path}") or "task" in refused

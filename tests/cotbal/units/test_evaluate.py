@@ -50,6 +50,8 @@ def test_only_complete_batches_are_kept(
 def test_answers_of_another_order_are_not_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "count.jsonl"
     path.write_text("".join(_answer_line(i, "x", "") for i in range(4)))
+    assert _finished_batches(path, [0, 1, 2, 3], 1, source="another model") == []
+    path.write_text("".join(_answer_line(i, "x", "") for i in range(4)))
     assert _finished_batches(path, [0, 1, 3, 2], 1) == ["x", "x"]
 
 

@@ -12,7 +12,7 @@ from cotbal.units import stages
 from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.runner import Runner
 from cotbal.units.staleness import UnitChangedError
-from cotbal.units.store import RunFolder
+from cotbal.units.store import OutputFolder
 
 
 def test_greedy_unless_the_config_asks_otherwise() -> None:
@@ -60,7 +60,7 @@ def test_scoring_computes_as_training_does(
 
 def test_the_manifest_says_what_acts_and_a_change_is_scored_again(mixture: Path) -> None:
     config = load_config(mixture)
-    folder = RunFolder(config.output).unit("mini")
+    folder = OutputFolder(config.output).unit("mini")
     manifest, before = folder.manifest(), folder.scores()
     assert manifest is not None
     assert {scoring["dtype"] for scoring in manifest.scoring.values()} == {"float32"}

@@ -10,7 +10,8 @@ from cotbal.data.records import Problem
 from cotbal.report.inputs import SINGLE
 from cotbal.units.results import report_input, task_values
 from cotbal.units.schedule import make_schedule
-from cotbal.units.store import Manifest, OutputFolder, SampleScore
+from cotbal.units.score_file import SampleScore
+from cotbal.units.store import Manifest, OutputFolder
 
 
 @pytest.fixture
