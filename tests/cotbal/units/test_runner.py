@@ -109,7 +109,7 @@ def test_a_lost_model_is_named(mixture: Path) -> None:
     manifest = folder.manifest()
     assert manifest is not None
     folder.write_manifest(manifest.advanced("trained"))
-    with pytest.raises(ConfigError, match="marked as trained"):
+    with pytest.raises(ConfigError, match=r"mini:\s.*model is gone"):
         stages.prepare(config, Told())
 
 
