@@ -247,17 +247,35 @@ def _weights_act(config: Config, *, tell: bool) -> bool:
 @app.command()
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where data, model and results go.")
-    ] = Path("demo"),
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where data, model and results go (default: demo, or demo-NAME).",
+            show_default=False,
+        ),
+    ] = None,
+    mixture: Annotated[
+        str,
+        typer.Option(
+            "--mixture",
+            metavar="NAME",
+            help="shared: six tasks that share knowledge; conflict: three pairs that want other answers to the same "
+            "questions; uneven: eleven of unequal size and difficulty.",
+        ),
+    ] = "shared",
 ) -> None:
     """The whole method on a small mixture of real pictures, on a CPU: `cotbal run` on a shipped config.
 
     Example: [bold]cotbal demo --output /tmp/demo[/bold]
     """
     from cotbal.demo.build import prepare_demo
+    from cotbal.demo.mixtures import get_mixture
 
     _quiet()
-    config = prepare_demo(output)
+    chosen = get_mixture(mixture)
+    config = prepare_demo(output or Path("demo" if mixture == "shared" else f"demo-{mixture}"), chosen)
     run(config, None, False)
 
 
