@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from cotbal.data.records import Problem
-from cotbal.method.arrays import directions
+from cotbal.method.arrays import FloatArray, Labels, directions
 from cotbal.method.measurement import Measurement
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
@@ -25,6 +25,7 @@ class StrategyScores:
         strategy: `"ew"`, `"cotbal"`, ...; `"single"` for the models tuned on one task each, taken together.
         seed: of the tuning.
         scores: task -> mean test score, raw (as its metric gives it). Tasks not scored are absent.
+        samples: task -> score of every test sample, where known, in the same order for all strategies.
 
     Raises:
         ValueError: a score that is NaN or infinite.
@@ -33,6 +34,7 @@ class StrategyScores:
     strategy: str
     seed: int
     scores: Mapping[str, float]
+    samples: Mapping[str, FloatArray] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for task, score in self.scores.items():
@@ -53,6 +55,7 @@ class Comparison:
         higher_is_better: direction of each task's metric.
         scores: one per strategy and seed.
         samples: task -> size of its test set, where known.
+        groups: task -> a label per test sample; those that share one (questions on one picture) are drawn together.
 
     Raises:
         ValueError: a strategy given twice with one seed, or a score of an unknown task.
@@ -62,6 +65,7 @@ class Comparison:
     higher_is_better: tuple[bool, ...]
     scores: tuple[StrategyScores, ...]
     samples: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, Labels] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", check_task_names(self.tasks))
