@@ -25,7 +25,7 @@ scores = st.builds(
 
 
 def manifest(**changes: object) -> Manifest:
-    return Manifest("mini", "mini", "preparation", 0, {"seed": 0}, {"vqa": {"metric": "loss"}}).advanced(
+    return Manifest("mini", "mini", "prepare", 0, {"seed": 0}, {"vqa": {"metric": "loss"}}).advanced(
         "planned", **changes
     )
 
