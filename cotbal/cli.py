@@ -362,8 +362,24 @@ def _weights_act(config: Config, *, tell: bool) -> bool:
 @app.command()
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where data, model and results go.")
-    ] = Path("demo"),
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where data, model and results go (default: demo, or demo-NAME).",
+            show_default=False,
+        ),
+    ] = None,
+    mixture: Annotated[
+        str,
+        typer.Option(
+            "--mixture",
+            metavar="NAME",
+            help="shared: six tasks that share knowledge; conflict: three pairs that want other answers to the same "
+            "questions; uneven: eleven of unequal size and difficulty.",
+        ),
+    ] = "shared",
 ) -> None:
     """Run the whole method on a small mixture of real pictures, on a CPU.
 
@@ -371,9 +387,11 @@ def demo(
     """
     check_extras("cotbal demo", "demo", "train", "report")
     from cotbal.demo.build import prepare_demo
+    from cotbal.demo.mixtures import get_mixture
 
     _quiet()
-    config = prepare_demo(output)
+    chosen = get_mixture(mixture)
+    config = prepare_demo(output or Path("demo" if mixture == "shared" else f"demo-{mixture}"), chosen)
     run(config, None, False)
 
 

@@ -81,6 +81,7 @@ class TaskCollator:
         blank_image: give a batch without images one more row, a blank image without supervised tokens, so that
             the vision tower takes part in every step. Wanted where a mixture has records with and without
             images (`mixes_images`) and training is distributed.
+        length_exponent: p, for tokens to weigh 1 / n^p in a row of n supervised tokens (`SquareAveraging`); 0: none.
 
     Raises:
         ValueError: the processor lacks one of the above, `tasks` is empty or has duplicates, max_length < 1.
@@ -92,6 +93,7 @@ class TaskCollator:
     ignore_index: int = -100
     on_bad: OnBad = "refuse"
     blank_image: bool = False
+    length_exponent: float = 0.0
     _counts: torch.Tensor = field(init=False, repr=False)
     _logged: set[tuple[Path, int]] = field(init=False, repr=False, default_factory=set)
 
@@ -164,9 +166,20 @@ class TaskCollator:
         batch["labels"] = labels
         batch["loss_task_index"] = task_index
         batch["loss_plan"] = ck.plan(
-            labels, task_index, num_tasks=len(self.tasks), shift=True, ignore_index=self.ignore_index
+            labels,
+            task_index,
+            num_tasks=len(self.tasks),
+            token_weights=self._token_weights(labels) if self.length_exponent else None,
+            shift=True,
+            ignore_index=self.ignore_index,
         )
         return batch
+
+    def _token_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        """1 / n^p for every token of a row of n that are trained on, float32 [B, L]."""
+        # The first position of a row predicts nothing that is before it: its label is never trained on.
+        lengths = (labels[:, 1:] != self.ignore_index).sum(dim=1, keepdim=True).clamp_min(1)
+        return (lengths**-self.length_exponent).expand_as(labels).contiguous()
 
     def _samples(self, records: Sequence[Record]) -> list[_Sample]:
         samples: list[_Sample] = []

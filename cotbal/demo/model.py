@@ -43,17 +43,17 @@ _WORDS = (
 )
 
 
-def vocabulary() -> list[str]:
-    """Return the special tokens, then every word of the demo's questions and answers."""
+def vocabulary(more: Iterable[str] = ()) -> list[str]:
+    """Every word the shared mixture's questions and answers use, after the special tokens, and `more`."""
     numbers = [str(n) for n in range(10)]
     numbers += [str(n * CELL_PIXELS) for n in range(1, CELLS + 1)]
-    words: Iterable[str] = (*_WORDS, *DIGIT_WORDS, *ROW_WORDS, *COLUMN_WORDS, *COLOURS, *numbers)
+    words: Iterable[str] = (*_WORDS, *DIGIT_WORDS, *ROW_WORDS, *COLUMN_WORDS, *COLOURS, *numbers, *more)
     return [PAD, BOS, EOS, UNKNOWN, IMAGE, *dict.fromkeys(words)]
 
 
-def build_processor() -> LlavaProcessor:
-    """Build a processor that takes scenes unchanged (48 x 48 pixels) and splits texts into words."""
-    words = {word: number for number, word in enumerate(vocabulary())}
+def build_processor(more: Iterable[str] = ()) -> LlavaProcessor:
+    """A processor that takes scenes as they are (48 x 48 pixels) and splits texts into words, `more` among them."""
+    words = {word: number for number, word in enumerate(vocabulary(more))}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Strip()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from cotbal.data.records import Problem
-from cotbal.method.arrays import directions
+from cotbal.method.arrays import FloatArray, Labels, directions
 from cotbal.method.measurement import Measurement
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
@@ -23,8 +23,9 @@ class StrategyScores:
 
     Attributes:
         strategy: `"ew"`, `"cotbal"`, ...; `"single"` for the models tuned on one task each, taken together.
-        seed: the seed of the tuning.
-        scores: task -> raw mean test score, as its metric gives it. Tasks that were not scored are absent.
+        seed: of the tuning.
+        scores: task -> mean test score, raw (as its metric gives it). Tasks not scored are absent.
+        samples: task -> score of every test sample, where known, in the same order for all strategies.
 
     Raises:
         ValueError: a score is NaN or infinite.
@@ -33,6 +34,7 @@ class StrategyScores:
     strategy: str
     seed: int
     scores: Mapping[str, float]
+    samples: Mapping[str, FloatArray] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for task, score in self.scores.items():
@@ -52,7 +54,8 @@ class Comparison:
         tasks: names of the tasks with a test set.
         higher_is_better: direction of each task's metric.
         scores: one per strategy and seed.
-        samples: task -> size of its test set, if known.
+        samples: task -> size of its test set, where known.
+        groups: task -> a label per test sample; those that share one (questions on one picture) are drawn together.
 
     Raises:
         ValueError: a strategy appears twice with the same seed, or a score belongs to an unknown task.
@@ -62,6 +65,7 @@ class Comparison:
     higher_is_better: tuple[bool, ...]
     scores: tuple[StrategyScores, ...]
     samples: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, Labels] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", check_task_names(self.tasks))

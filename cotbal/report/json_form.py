@@ -136,4 +136,9 @@ def _comparison(report: ReportInput, judgement: Judgement | None) -> dict[str, A
             for result in judgement.results
         ],
     }
-    return {**plain(report.comparison), "summary": summary}
+    found = replace(
+        report.comparison,
+        scores=tuple(replace(row, samples={}) for row in report.comparison.scores),
+        groups={},
+    )
+    return {**plain(found), "summary": summary}

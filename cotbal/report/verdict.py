@@ -11,6 +11,7 @@ from cotbal.method.arrays import FloatArray
 from cotbal.method.formulas import improvement_and_error, relative_improvements
 from cotbal.report.inputs import SINGLE, Comparison
 from cotbal.report.names import percent, strategy_label
+from cotbal.report.paired import CONFIDENCE, lead_interval
 
 Outcome = Literal[
     "more than the spread", "within the spread", "unknown spread", "level", "nothing to compare"
@@ -61,6 +62,7 @@ class Verdict:
         ahead, behind: the two strategies, or None if there are not two.
         lead: difference of their mean dI, percentage points.
         spread: the larger of the two spreads of dI over seeds, percentage points; NaN with one seed.
+        interval: of the lead, paired by seed and test sample, where that is known; then the outcome goes by it.
     """
 
     outcome: Outcome
@@ -69,6 +71,7 @@ class Verdict:
     behind: str | None = None
     lead: float = float("nan")
     spread: float = float("nan")
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +104,10 @@ def judge(comparison: Comparison) -> Judgement:
     """Sum up a comparison.
 
     dI and dE of a seed are `cotbal.improvement_and_error` of its test scores against single-task tuning (mean over
-    its seeds), or against equal weights if there is no single-task tuning. Tasks without a reference score above 0
-    are left out for every strategy. The **spread between seeds** is the largest minus the smallest dI of a strategy;
-    of the two compared strategies, the larger spread counts.
+    its seeds), or against equal weights where there is no single-task tuning. Tasks without a reference score above 0
+    are left out, for every strategy alike. The **spread between seeds** is the largest minus the smallest dI of one
+    strategy, the larger of the two strategies compared; a lead is more than the spread when it exceeds it. Where
+    per-sample scores are known, the lead's interval, paired by seed and test sample, decides in its place.
 
     CoTBal is compared with equal weights if both exist; otherwise the two best strategies are compared.
     """
@@ -141,7 +145,12 @@ def judge(comparison: Comparison) -> Judgement:
         tuple(results),
         left_out,
         tuple(incomplete),
-        _verdict(results, reference if used.any() else None),
+        _verdict(
+            results,
+            reference if used.any() else None,
+            comparison,
+            tuple(task for task, ok in zip(tasks, used, strict=True) if ok),
+        ),
     )
 
 
@@ -173,7 +182,9 @@ def _usable(
     return used, left_out
 
 
-def _verdict(results: list[StrategyResult], reference: str | None) -> Verdict:
+def _verdict(
+    results: list[StrategyResult], reference: str | None, comparison: Comparison, tasks: tuple[str, ...]
+) -> Verdict:
     if not results:
         return Verdict("nothing to compare", "No strategy has been tuned and tested on every task yet.")
     if reference is None:
@@ -195,7 +206,8 @@ def _verdict(results: list[StrategyResult], reference: str | None) -> Verdict:
     by_name = {result.strategy: result for result in results}
     pair = [by_name["cotbal"], by_name["ew"]] if {"cotbal", "ew"} <= set(by_name) else ranked[:2]
     ahead, behind = sorted(pair, key=lambda result: -result.mean_improvement)
-    verdict = _between(ahead, behind, against)
+    interval = lead_interval(comparison, ahead.strategy, behind.strategy, reference, tasks)
+    verdict = _between(ahead, behind, against, interval)
     best = ranked[0]
     if best not in pair:
         more = (
@@ -209,11 +221,14 @@ def _verdict(results: list[StrategyResult], reference: str | None) -> Verdict:
             verdict.behind,
             verdict.lead,
             verdict.spread,
+            verdict.interval,
         )
     return verdict
 
 
-def _between(ahead: StrategyResult, behind: StrategyResult, against: str) -> Verdict:
+def _between(
+    ahead: StrategyResult, behind: StrategyResult, against: str, interval: tuple[float, float] | None
+) -> Verdict:
     first, second = strategy_label(ahead.strategy), strategy_label(behind.strategy)
     lead = ahead.mean_improvement - behind.mean_improvement
     values = _over(ahead, behind)
@@ -239,6 +254,17 @@ def _between(ahead: StrategyResult, behind: StrategyResult, against: str) -> Ver
         sentence += (
             ". One seed does not show the spread between seeds, so this does not show which is better."
         )
+    elif interval is not None:
+        outcome = "more than the spread" if interval[0] > 0 else "within the spread"
+        sentence += (
+            f". Paired by seed and test sample, the lead lies between {percent(interval[0])} and "
+            f"{percent(interval[1])} points ({CONFIDENCE:.0%} interval)"
+        )
+        sentence += (
+            ": more than the chance of seeds and samples explains."
+            if interval[0] > 0
+            else ", so chance alone can explain it: these units do not show which is better."
+        )
     elif lead > spread:
         outcome = "more than the spread"
         sentence += f". That is more than the spread between seeds ({_points(spread)})."
@@ -248,7 +274,7 @@ def _between(ahead: StrategyResult, behind: StrategyResult, against: str) -> Ver
             f". That is not more than the spread between seeds ({_points(spread)}), so these units do not show which "
             "is better."
         )
-    return Verdict(outcome, sentence, ahead.strategy, behind.strategy, lead, spread)
+    return Verdict(outcome, sentence, ahead.strategy, behind.strategy, lead, spread, interval)
 
 
 def _over(*results: StrategyResult) -> str:

@@ -21,6 +21,7 @@ from cotbal.strategies.famo import FastAdaptiveOptimization
 from cotbal.strategies.fixed import Fixed
 from cotbal.strategies.igb import ImprovableGapBalancing
 from cotbal.strategies.rlw import RandomLossWeighting
+from cotbal.strategies.square import SquareAveraging
 from cotbal.strategies.tla import TaskLevelAveraging
 from cotbal.strategies.uw_so import SoftOptimalUncertainty
 
@@ -34,6 +35,7 @@ __all__ = [
     "ImprovableGapBalancing",
     "RandomLossWeighting",
     "SoftOptimalUncertainty",
+    "SquareAveraging",
     "Strategy",
     "TaskLevelAveraging",
     "get",
@@ -51,6 +53,7 @@ _STRATEGIES: dict[str, type[Strategy]] = {
         SoftOptimalUncertainty,
         FastAdaptiveOptimization,
         ConvergenceBalancing,
+        SquareAveraging,
         Fixed,
         CoTBal,
     )
@@ -58,7 +61,8 @@ _STRATEGIES: dict[str, type[Strategy]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Names of all strategies: `ew`, `tla`, `rlw`, `dwa`, `igb`, `uw-so`, `famo`, `coba`, `fixed`, `cotbal`."""
+    """Names of all strategies: `ew`, `tla`, `rlw`, `dwa`, `igb`, `uw-so`, `famo`, `coba`, `square`,
+    `fixed`, `cotbal`."""
     return tuple(_STRATEGIES)
 
 
@@ -68,8 +72,8 @@ def get(
     """Make the strategy `name` for `num_tasks` tasks.
 
     Options by strategy: rlw `seed`; dwa `window`, `temperature`; igb `base_start`, `base_stop`; uw-so
-    `temperature`; famo `learning_rate`, `weight_decay`; coba `warmup`, `history`, `tau`; fixed `weights`;
-    cotbal `weights` (a TaskWeights), `tasks`.
+    `temperature`; famo `learning_rate`, `weight_decay`; coba `warmup`, `history`, `tau`; square `exponent`; fixed
+    `weights`; cotbal `weights` (a TaskWeights), `tasks`.
 
     Raises:
         ValueError: the name or an option is unknown, an option is missing, or a value is out of range.

@@ -25,12 +25,14 @@ class Strategy(nn.Module):
 
     Attributes:
         name: the strategy's name in configs and on the command line.
-        uses_losses: whether the weights depend on `end_step`; if not, you need not call it.
+        uses_losses: whether the weights depend on `end_step`; if not, it need not be called.
+        length_exponent: p, where a token of a sample of n supervised tokens weighs 1 / n^p besides; 0: all alike.
         weights: the last weights, float64 [T].
     """
 
     name: ClassVar[str]
     uses_losses: ClassVar[bool] = False
+    length_exponent: float = 0.0
     weights: Tensor
 
     def __init__(self, num_tasks: int) -> None:

@@ -51,6 +51,8 @@ def begin_step(
     Returns:
         The counts over all ranks.
     """
+    if strategy is not None and strategy.length_exponent:
+        _check_token_weights(batches, strategy)
     counts = step_counts(batches, handle.num_tasks, device=handle.device, group=group)
     if strategy is not None:
         handle.weights = strategy.begin_step(counts.tokens)
@@ -59,6 +61,17 @@ def begin_step(
     handle.reset_statistics()
     handle.normalizer = counts.normalizer(handle.weights, handle.normalize) / averaged_over
     return counts
+
+
+def _check_token_weights(batches: Sequence[Mapping[str, Any]], strategy: Strategy) -> None:
+    for batch in batches:
+        plan = batch.get("loss_plan")
+        if "loss_token_weights" not in batch and (plan is None or plan.token_weights is None):
+            raise ValueError(
+                f"the strategy {type(strategy).name!r} weights tokens by the length of their sample, and the batch "
+                f"has no such weights; give TaskCollator length_exponent={strategy.length_exponent:g}, or the batch "
+                "loss_token_weights"
+            )
 
 
 def end_step(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from cotbal.config.schema import Config
+from cotbal.method.arrays import FloatArray
 from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
@@ -22,7 +25,7 @@ from cotbal.report.inputs import (
 from cotbal.tasks import Task
 from cotbal.units.retries import retry_sentence
 from cotbal.units.schedule import Schedule, Unit, make_schedule
-from cotbal.units.store import Manifest, OutputFolder
+from cotbal.units.store import Manifest, OutputFolder, SampleScore
 
 __all__ = ["measure_scores", "report_input", "task_values"]
 
@@ -111,26 +114,33 @@ def _comparison(
         if settings.test
     )
     means: dict[tuple[str, int], dict[str, float]] = {}
-    samples: dict[str, int] = {}
+    values: dict[tuple[str, int], dict[str, FloatArray]] = {}
+    groups: dict[str, list[str]] = {}
     for unit in schedule.of("tune"):
         manifest = manifests[unit.name]
         if manifest is None or manifest.state != "scored" or not unit.scored_tasks:
             continue
         model = SINGLE if unit.strategy is None else unit.model
         row = means.setdefault((model, unit.seed), {})
-        by_task: dict[str, list[float]] = {}
+        by_task: dict[str, list[SampleScore]] = {}
         for sample in folder.unit(unit.name).scores():
-            by_task.setdefault(sample.task, []).append(sample.score)
-        for task, values in by_task.items():
-            row[task] = math.fsum(values) / len(values)
-            samples[task] = len(values)
+            by_task.setdefault(sample.task, []).append(sample)
+        for task, found in by_task.items():
+            scored = [sample.score for sample in found]
+            row[task] = math.fsum(scored) / len(scored)
+            values.setdefault((model, unit.seed), {})[task] = np.array(scored)
+            groups[task] = [sample.group for sample in found]
     if not means:
         return None
     return Comparison(
         tasks=tuple(task.name for task in tasks),
         higher_is_better=tuple(task.higher_is_better for task in tasks),
-        scores=tuple(StrategyScores(model, seed, row) for (model, seed), row in means.items()),
-        samples=samples,
+        scores=tuple(
+            StrategyScores(model, seed, row, values.get((model, seed), {}))
+            for (model, seed), row in means.items()
+        ),
+        samples={task: len(labels) for task, labels in groups.items()},
+        groups={task: np.array(labels, dtype=np.str_) for task, labels in groups.items()},
     )
 
 

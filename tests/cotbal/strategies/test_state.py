@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "uw-so": {"temperature": 0.7},
     "famo": {"learning_rate": 0.2},
     "coba": {"warmup": 3, "history": 4},
+    "square": {},
     "fixed": {"weights": [0.5, 1.0, 1.5]},
     "cotbal": {"weights": combine_terms([0.2, 0.1, 0.3], [0.1, 0.1, 0.0], [0.5, 0.1, 0.2])},
 }
@@ -247,7 +248,7 @@ def test_other_shapes_are_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "tasks", "options", "message"),
     [
-        ("uw", 2, {}, "no strategy 'uw'; known are ew, tla, rlw, dwa, igb, uw-so, famo, coba, fixed"),
+        ("uw", 2, {}, "no strategy 'uw'; known are ew, tla, rlw, dwa, igb, uw-so, famo, coba, square, fixed"),
         ("ew", 0, {}, "num_tasks is 0"),
         ("ew", True, {}, "num_tasks is True"),
         ("ew", 2, {"window": 3}, "strategy 'ew' has no option 'window'; its options are none"),
@@ -263,6 +264,8 @@ def test_other_shapes_are_named(name: str) -> None:
         ("coba", 2, {"warmup": 0}, "warmup is 0; a whole number of at least 1"),
         ("coba", 2, {"history": 1}, "history is 1; a whole number of at least 2"),
         ("coba", 2, {"tau": 0.0}, "tau is 0.0"),
+        ("square", 2, {"exponent": 0}, "exponent is 0"),
+        ("square", 2, {"exponent": 1.5}, "exponent is 1.5"),
         ("fixed", 2, {}, "strategy 'fixed' needs the option 'weights'"),
         ("fixed", 2, {"weights": [1.0]}, r"weights has shape \(1,\); \(2,\) is needed"),
         ("fixed", 2, {"weights": [1.0, -1.0]}, r"weights\[1\] is -1.0"),
