@@ -13,8 +13,6 @@ _BLOCK: Final = {"cpu": 2048}
 _DEVICE_BLOCK: Final = 16384
 
 
-# torch.compile asks once, outside of the graph.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @lru_cache(maxsize=1)
 def _cpu_multiplies_bf16() -> bool:
     """Whether this CPU has instructions for bf16 products; without, torch's are slower by two orders."""
@@ -22,6 +20,10 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(
         found.get("avx512_bf16") or found.get("amx_bf16") or found.get("arm_bf16") or found.get("bf16")
     )
+
+
+# torch.compile asks once, outside of the graph: `torch.compiler.assume_constant_result`, which imports Triton.
+_cpu_multiplies_bf16._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
