@@ -14,12 +14,16 @@ _DEVICE_BLOCK: Final = 16384
 
 
 @lru_cache(maxsize=1)
-def _cpu_multiplies_bf16() -> bool:
+def _has_bf16_instructions() -> bool:
     """Whether this CPU has instructions for bf16 products; without, torch's are slower by two orders."""
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(
         found.get("avx512_bf16") or found.get("amx_bf16") or found.get("arm_bf16") or found.get("bf16")
     )
+
+
+def _cpu_multiplies_bf16() -> bool:
+    return _has_bf16_instructions()
 
 
 # torch.compile asks once, outside of the graph: `torch.compiler.assume_constant_result`, which imports Triton.
