@@ -475,13 +475,15 @@ def _budget(given: int | None, device: torch.device) -> int:
     return _default_budget(device) if given is None else given
 
 
-# torch.compile asks once, outside of the graph.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _default_budget(device: torch.device) -> int:
     if device.type != "cuda":
         return _BUDGET
     # Of all memory, not of what is free: a step must not work otherwise than the one before it.
     return int(torch.cuda.get_device_properties(device).total_memory) // _SHARE
+
+
+# torch.compile asks once, outside of the graph: `torch.compiler.assume_constant_result`, which imports Triton.
+_default_budget._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _check_runs(impl: str, device: torch.device, dtype: torch.dtype) -> None:

@@ -13,15 +13,21 @@ _BLOCK: Final = {"cpu": 2048}
 _DEVICE_BLOCK: Final = 16384
 
 
-# torch.compile asks once, outside of the graph.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @lru_cache(maxsize=1)
-def _cpu_multiplies_bf16() -> bool:
+def _has_bf16_instructions() -> bool:
     """Whether this CPU has instructions for bf16 products; without, torch's are slower by two orders."""
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(
         found.get("avx512_bf16") or found.get("amx_bf16") or found.get("arm_bf16") or found.get("bf16")
     )
+
+
+def _cpu_multiplies_bf16() -> bool:
+    return _has_bf16_instructions()
+
+
+# torch.compile asks once, outside of the graph: `torch.compiler.assume_constant_result`, which imports Triton.
+_cpu_multiplies_bf16._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:

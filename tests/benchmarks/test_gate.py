@@ -28,9 +28,9 @@ IMPLEMENTATIONS = [
     for found in ck.implementations(CPU, torch.float32)
     if found.name != "triton"
 ]
-# Values read on the host: whether the task weights are legal; in plain torch also which rows need a closer look and
-# whether any is padding. On a GPU none of them is.
-READS = {"native": 1, "torch": 2}
+# Values read on the host: whether the labels are the plan's and the task weights legal; in plain torch also which
+# rows need a closer look and whether any is padding. On a GPU none of them is.
+READS = {"native": 2, "torch": 3}
 # per supervised row: its nll, weight, hit, target, task and so on, rounded up
 ROW_BYTES = 128
 

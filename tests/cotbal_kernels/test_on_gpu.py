@@ -47,16 +47,21 @@ def large_case(seed: int = 1, reduction: str = "mean") -> LossCase:
     )
 
 
+@pytest.mark.parametrize("on_the_host", [False, True])
 @pytest.mark.parametrize("budget", [None, 0])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_a_plan_from_cpu_labels_needs_no_synchronisation(
-    reduction: str, budget: int | None, impl: str
+    reduction: str, budget: int | None, on_the_host: bool, impl: str
 ) -> None:
     """Entry 25."""
     case = large_case(reduction=reduction)
     plan = ck.plan(case.labels, case.task_ids, case.task_weights, shift=True).to("cuda")
     hidden, weight = placed(case)
-    weights = case.task_weights.cuda()
+    # From the host, too: they are sent without waiting.
+    weights = case.task_weights if on_the_host else case.task_weights.cuda()
+    normalizer = None
+    if on_the_host and reduction == "mean":
+        normalizer = torch.full((), 99.0)
     upstream = torch.ones((4, 64) if reduction == "none" else (), device="cuda")
 
     def step() -> None:
@@ -65,6 +70,7 @@ def test_a_plan_from_cpu_labels_needs_no_synchronisation(
             weight,
             plan=plan,
             task_weights=weights,
+            normalizer=normalizer,
             reduction=reduction,
             memory_budget=budget,
             impl=impl,

@@ -195,3 +195,17 @@ def test_illegal_weights_in_a_compiled_graph_are_not_silent() -> None:
     for illegal in (-1.0, torch.nan, torch.inf):
         assert torch.isnan(loss(case.scores, case.weight, torch.tensor([illegal, illegal])))
     torch._dynamo.reset()
+
+
+def test_bfloat16_on_a_cpu_does_not_break_the_graph() -> None:
+    """What the processor can do is asked once, outside of the graph."""
+    torch._dynamo.reset()
+    case = made_case("linear", torch.bfloat16, 6)
+    plan = ck.plan(case.labels, case.task_ids, case.task_weights)
+
+    def loss(hidden: Any, head: Any) -> Any:
+        return ck.linear_cross_entropy(hidden, head, plan=plan, impl="torch").loss
+
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(case.scores, case.weight), loss(case.scores, case.weight))
+    torch._dynamo.reset()

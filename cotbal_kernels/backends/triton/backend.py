@@ -99,6 +99,7 @@ class TritonBackend(Backend):
                 warp_size=_warp_size(),
             )
         written = logits if gradient is None else gradient
+        congruent = checks.congruent(logits, written)
         options: dict[str, Any] = {"num_warps": config.warps}
         if config.max_registers is not None and torch.version.hip is None:
             options["maxnreg"] = config.max_registers
@@ -119,7 +120,8 @@ class TritonBackend(Backend):
                 1.0 if softcap is None else float(softcap),
                 0,
                 EDGES=not checks.aligned(logits),
-                CONGRUENT=checks.congruent(logits, written),
+                CONGRUENT=congruent,
+                PACKED=congruent and _warp_size() == 64,
                 SCALED=logit_scale != 1.0,
                 CAPPED=capped,
                 HELD=config.held,

@@ -131,7 +131,7 @@ def _sloped(gradient, z, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPP
 def _write(
     gradient, words, groups, readable, count, first_group, target_group, target_lane, origin, factor, unit,
     logit_scale, softcap, DTYPE: tl.constexpr, HALVES: tl.constexpr, GROUPS: tl.constexpr,
-    SCALED: tl.constexpr, CAPPED: tl.constexpr,
+    PACKED: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
     # One tile of the gradient pass: `readable` groups hold logits, `count` groups are written.
     VEC: tl.constexpr = 4 * HALVES
@@ -150,17 +150,36 @@ def _write(
         even = tl.where(here & (position == target_lane), even - unit, even)
         if HALVES == 2:
             odd = tl.where(here & (position + 1 == target_lane), odd - unit, odd)
-    tile = _sloped(even, even_z, valid, logit_scale, softcap, SCALED, CAPPED)
+    even = _sloped(even, even_z, valid, logit_scale, softcap, SCALED, CAPPED)
     if HALVES == 2:
         odd = _sloped(odd, odd_z, valid, logit_scale, softcap, SCALED, CAPPED)
-        tile = tl.reshape(tl.join(tile, odd), [GROUPS, VEC])
-    offsets = groups[:, None] * VEC + tl.arange(0, VEC)[None, :]
-    tl.store(
-        gradient + offsets,
-        tile.to(gradient.dtype.element_ty),
-        mask=(groups < count)[:, None],
-        eviction_policy="evict_first",
-    )
+    written = (groups < count)[:, None]
+    if PACKED:
+        # As the words that were loaded: on CDNA, values stored one by one are stores of 2 or 4 bytes. (On NVIDIA they
+        # are 16 bytes either way, and packing them spills registers.)
+        words_out = tl.multiple_of(gradient.to(tl.pointer_type(tl.int32), bitcast=True), 16)
+        if HALVES == 2:
+            low = even.to(gradient.dtype.element_ty).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
+            high = odd.to(gradient.dtype.element_ty).to(tl.int16, bitcast=True).to(tl.int32) << 16
+            out = low | high
+        else:
+            out = even.to(tl.int32, bitcast=True)
+        tl.store(
+            words_out + groups[:, None] * 4 + tl.arange(0, 4)[None, :],
+            out,
+            mask=written,
+            eviction_policy="evict_first",
+        )
+    else:
+        tile = even
+        if HALVES == 2:
+            tile = tl.reshape(tl.join(even, odd), [GROUPS, VEC])
+        tl.store(
+            gradient + groups[:, None] * VEC + tl.arange(0, VEC)[None, :],
+            tile.to(gradient.dtype.element_ty),
+            mask=written,
+            eviction_policy="evict_first",
+        )
 
 
 @triton.jit(
@@ -179,7 +198,7 @@ def _write(
 def row_kernel(
     logits, gradient, targets, rows, row_scale, nll, hits, label_error, columns, logits_stride,
     gradient_stride, logit_scale, softcap, zero,
-    EDGES: tl.constexpr, CONGRUENT: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
+    EDGES: tl.constexpr, CONGRUENT: tl.constexpr, PACKED: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
     HELD: tl.constexpr, STREAMED: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
     """One program: one row's nll, hit and gradient. See `backend.row_pass` for what it computes.
@@ -305,7 +324,7 @@ def row_kernel(
             _write(
                 gradient_main, held[tile] ^ zero, tile * GROUPS + lane, readable, count, tile * GROUPS, target_group,
                 target_lane, origin, factor, unit, logit_scale, softcap, DTYPE, HALVES, GROUPS,
-                SCALED, CAPPED,
+                PACKED, SCALED, CAPPED,
             )  # fmt: skip
         if STREAMED:
             for start in tl.range(HELD * GROUPS, count, GROUPS):
@@ -318,7 +337,7 @@ def row_kernel(
                 )
                 _write(
                     gradient_main, words, groups, readable, count, start, target_group, target_lane, origin,
-                    factor, unit, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
+                    factor, unit, logit_scale, softcap, DTYPE, HALVES, GROUPS, PACKED, SCALED, CAPPED,
                 )  # fmt: skip
         if EDGES:
             edge_gradient = _exp_beyond(edge_z, origin) * factor

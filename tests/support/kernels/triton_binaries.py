@@ -38,7 +38,8 @@ class Binary:
     Attributes:
         registers: vector registers of a lane.
         spilled: bytes of a lane's stack and local memory, where spilled registers go.
-        tile_accesses: every access to global memory that carries an eviction policy, as the assembler spells it.
+        tile_accesses: every access to global memory that carries an eviction policy, as the assembler spells it; on
+            CDNA every access.
         source: Triton's IR.
     """
 
@@ -118,7 +119,7 @@ def _amd(kernel: Any) -> Binary:
             raise RuntimeError(f"the assembly says nothing of {name}")
         return int(value[1])
 
-    # Policies do not show in CDNA's mnemonics; vector accesses do.
-    accesses = re.findall(r"(?:global|buffer|flat)_(?:load|store)_dwordx4", text)
+    # Policies do not show in CDNA's mnemonics, so these are all accesses; their widths do.
+    accesses = re.findall(r"(?:global|buffer|flat)_(?:load|store)_\w+", text)
     spilled = number("private_segment_fixed_size") + number("vgpr_spill_count")
     return Binary(kernel.name, number("vgpr_count"), spilled, tuple(accesses), kernel.asm["ttir"])

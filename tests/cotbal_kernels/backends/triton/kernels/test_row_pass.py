@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.kernels.row_cases import Case, cases, exact
 
+from cotbal_kernels.backends.triton import backend as triton_module
 from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 from cotbal_kernels.backends.triton.backend import raise_label_errors
 from cotbal_kernels.backends.triton.configs import RowConfig
@@ -241,3 +242,24 @@ def test_full_row_pass_writes_every_row(device: torch.device) -> None:
     assert torch.equal(hits, alone[1])
     assert torch.equal(gradient[rows], wanted[rows])
     assert torch.equal(gradient[[1, 3, 4]], torch.zeros(3, 35, device=device))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [64, 77])
+def test_packed_stores_write_the_same_bits(
+    device: torch.device, dtype: torch.dtype, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What wavefronts of 64 lanes store as whole words."""
+    logits = (
+        torch.randn(3, 96, generator=torch.Generator().manual_seed(5)).mul(4).to(device, dtype)[:, :columns]
+    )
+    targets = torch.tensor([0, columns - 1, 40], device=device)
+    config = RowConfig(1, 32, 1, True)
+    found = []
+    for lanes in (32, 64):
+        monkeypatch.setattr(triton_module, "_warp_size", lambda lanes=lanes: lanes)
+        gradient = torch.full((3, 96), POISON, dtype=dtype, device=device)
+        triton_backend.row_pass(logits, targets, gradient=gradient[:, :columns], config=config)
+        assert torch.isnan(gradient[:, columns:]).all()
+        found.append(gradient[:, :columns])
+    assert torch.equal(found[0], found[1])
