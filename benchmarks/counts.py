@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,8 +14,6 @@ from torch.profiler import ProfilerActivity, profile
 
 # operator -> position of its first matrix
 _PRODUCTS = {"aten::mm": 0, "aten::addmm": 1, "aten::addmm_": 1}
-# products that are no operator of torch's name their sizes instead
-_OWN_PRODUCT = re.compile(r"cotbal_kernels::product\[(\d+), (\d+), (\d+)\]")
 # operators whose result the host has to know before it can go on
 _READS = (
     "aten::_local_scalar_dense",
@@ -89,8 +86,6 @@ def _without_stderr() -> Iterator[None]:
 
 
 def _multiplications(event: FunctionEvent) -> int:
-    if own := _OWN_PRODUCT.fullmatch(event.name):
-        return int(own[1]) * int(own[2]) * int(own[3])
     first = _PRODUCTS.get(event.name)
     if first is None:
         return 0

@@ -23,7 +23,10 @@ _STYLES = {
     "stock": ("#D55E00", "s", "--"),
     "torch fused, one chunk": ("#009E73", "^", ":"),
 }
-_OWN_PRODUCTS = "Ours makes its products by itself here; those of the floor are torch's."
+# Of results older than the release that left all products to torch.
+_OWN_PRODUCTS = (
+    "Measured with matrix products of our own, which later versions leave to torch; the floor's are torch's."
+)
 _CURVES = {
     "curve-supervised": ("supervised", "share of supervised tokens"),
     "curve-tokens": ("tokens", "tokens"),
@@ -223,7 +226,7 @@ def readme_block(files: Iterable[dict[str, Any]]) -> str:
     if any(entry.get("own_products") for file in files for entry in file["entries"]):
         rows += [
             "",
-            "The bare GEMMs are torch's; on this CPU ours makes its products by itself, and may take less than 1 x.",
+            _OWN_PRODUCTS,
         ]
     rows += [
         "",

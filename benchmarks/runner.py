@@ -16,8 +16,6 @@ from benchmarks.cases import LossCase
 from benchmarks.contenders import CONTENDERS, Contender, Unavailable
 from benchmarks.inputs import LossInputs, Truth, disagreement, make, truths
 from benchmarks.timing import Step, interleave
-from cotbal_kernels.backends.native import backend as native_backend
-from cotbal_kernels.products import product_dtype
 
 FLOOR = "floor"
 PATIENCE = 15.0  # seconds of one call, beyond which a contender is not waited for
@@ -91,7 +89,6 @@ def run_case(
         "dtype": str(case.dtype).removeprefix("torch."),
         "seed": seed,
         "floor": _floor_text(case, emulation),
-        "own_products": _own_products(case, device),
         "contenders": {
             name: {**timing.as_dict(), "ratio_to_floor": timing.median / floor}
             for name, timing in timings.items()
@@ -130,14 +127,6 @@ def emulated_products(inputs: LossInputs, rows: int = 16) -> Emulation | None:
         taken[dtype] = time.perf_counter() - began
     slowdown = taken[inputs.case.dtype] / taken[torch.float32]
     return Emulation(inputs.case.dtype, taken[inputs.case.dtype] / rows, slowdown) if slowdown > 4 else None
-
-
-def _own_products(case: LossCase, device: torch.device) -> bool:
-    """Whether "ours" makes its matrix products by itself here, and not through torch."""
-    dtype = product_dtype(case.dtype, device)
-    if case.logits_level or native_backend.unavailable(device, dtype) is not None:
-        return False
-    return native_backend.own_product(dtype, (case.rows, case.vocab, case.hidden)) is not None
 
 
 def _floor_text(case: LossCase, emulation: Emulation | None) -> str:

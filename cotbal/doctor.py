@@ -111,7 +111,7 @@ def _kernel_table(device: torch.device, dtype: torch.dtype) -> Table:
             verdict = "runs" if chosen else "[green]runs, used by default[/green]"
             chosen = True
             if found.name == "native":
-                verdict += f" ({native_backend.described(device, dtype)})"
+                verdict += f" ({native_backend.instruction_set()})"
         else:
             verdict = f"[yellow]cannot run:[/yellow] {escape(str(found.reason))}"
         table.add_row(found.name, verdict)

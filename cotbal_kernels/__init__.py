@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cotbal_kernels.api import LossOutput, cross_entropy, linear_cross_entropy
 from cotbal_kernels.backends.registry import Implementation, implementations
 from cotbal_kernels.planning import Plan, plan
+from cotbal_kernels.warming import warm_up
 
 if TYPE_CHECKING:
     from cotbal_kernels import reference
@@ -21,6 +22,7 @@ __all__ = [
     "linear_cross_entropy",
     "plan",
     "reference",
+    "warm_up",
 ]
 
 # Hidden from type checkers, for which it would make a name of every misspelling.

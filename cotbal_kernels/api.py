@@ -9,16 +9,17 @@ from typing import Final, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from cotbal_kernels import autograd as _registered  # noqa: F401
-from cotbal_kernels import checks, products
+from cotbal_kernels import checks, linear, ops, products, statistics
 from cotbal_kernels.backends.registry import AUTO, check_name, resolve
+from cotbal_kernels.call import LinearCall, LinearResult, LogitsCall, LogitsResult
 from cotbal_kernels.planning import IGNORE_INDEX, Plan, plan
 
 Reduction = Literal["mean", "sum", "none"]
 _REDUCTIONS: Final = ("mean", "sum", "none")
 _DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_CPU_BUDGET: Final = 2**29
-_DEVICE_BUDGET: Final = 2**32
+# Bytes; on a GPU, this part of its memory.
+_BUDGET: Final = 2**29
+_SHARE: Final = 16
 
 
 class LossOutput(NamedTuple):
@@ -113,14 +114,18 @@ def linear_cross_entropy(
         logit_scale: multiplies the logits.
         softcap: limit of the logits, > 0.
         reduction: as above.
-        normalizer: what a "mean" is divided by instead of the sum of the weights; a scalar, taken as constant.
+        normalizer: what a "mean" is divided by instead of the sum of the weights; a scalar, taken as constant. One
+            that is not finite and > 0 is refused on the CPU and makes the loss NaN on an accelerator.
         plan: made beforehand from the labels, so that nothing is read back from the device here. Without one,
             labels on an accelerator cost one synchronisation, before the first product.
         impl: "auto", or one that :func:`implementations` lists.
-        memory_budget: bytes of logits to hold between forward and backward, 512 MiB on CPUs and 4 GiB on
-            accelerators where ``None``. Within it: one product forward, two backward, for any upstream
-            gradient. Beyond: chunks; for "mean" and "sum" the gradients are made in the forward pass (three
-            products), for "none" the logits are computed again in the backward pass (four).
+        memory_budget: bytes to hold at once beside inputs and results: the logits of the rows worked on, and the
+            f32 sums of a 16-bit head's gradient over several chunks. None: 512 MiB on CPUs, a sixteenth of the
+            card's memory on accelerators. With R supervised rows and b bytes per logit, R V b within the budget is
+            one product forward and two backward, for any upstream gradient. Beyond it, rows are worked on in
+            chunks: for "mean" and "sum" the gradients are made in the forward pass (three products), for "none"
+            and f16 logits the logits are computed again in the backward pass (four). The least is 512 V b + 4 V H
+            (512 V b for f32 heads), or R V b where that is less: a lower budget changes nothing.
 
     Returns:
         The loss and the statistics of every task and sample.
@@ -152,32 +157,58 @@ def linear_cross_entropy(
                 f"{name} is {value.dtype}, but hidden is {hidden.dtype}; cast one of them or use torch.autocast"
             )
     made = _planned(
-        *(plan, labels, task_ids, task_weights, num_tasks, sample_ids, token_weights, shift, ignore_index),
-        *("hidden", hidden, weight.shape[0]),
+        plan,
+        labels,
+        task_ids,
+        task_weights,
+        num_tasks,
+        sample_ids,
+        token_weights,
+        shift,
+        ignore_index,
+        "hidden",
+        hidden,
+        weight.shape[0],
     )
     row_weights = _row_weights(made, task_weights, plan is None)
+    _check_normalizer(normalizer, made, row_weights)
     flat = hidden.reshape(-1, hidden.shape[-1])
     logits_dtype = products.product_dtype(hidden.dtype, hidden.device)
     _check_runs(impl, hidden.device, logits_dtype)
     recording = torch.is_grad_enabled()
     wants = [recording and value is not None and value.requires_grad for value in (hidden, weight, bias)]
+    wants_hidden, wants_weight, wants_bias = wants
+    budget = _budget(memory_budget, hidden.device)
     mode = "value"
     if any(wants):
-        budget = _budget(memory_budget, hidden.device)
-        if made.rows.shape[0] * weight.shape[0] * logits_dtype.itemsize <= budget:
-            mode = "keep"
-        # Scaled gradients of f16 logits would vanish before a loss scale could lift them.
-        elif reduction == "none" or logits_dtype == torch.float16:
-            mode = "recompute"
-        else:
-            mode = "grads"
-    loss, _, _, *sums = torch.ops.cotbal_kernels.linear_cross_entropy(
-        *(flat, weight, bias, made.rows, made.targets, made.tasks, made.samples),
-        *(row_weights, _scalar(normalizer, hidden.device), made.num_tasks, made.num_samples, made.padded),
-        *(float(logit_scale), None if softcap is None else float(softcap), reduction, mode, *wants),
-        *(_budget(memory_budget, hidden.device), impl),
-    )[:8]
-    return LossOutput(loss.reshape(made.label_shape) if reduction == "none" else loss, *sums)
+        memory = linear.memory_of(flat, weight, made.rows.shape[0], budget, wants_weight)
+        mode = linear.choose_mode(memory, reduction, logits_dtype)
+    result = ops.linear_cross_entropy(
+        LinearCall(
+            hidden=flat,
+            weight=weight,
+            bias=bias,
+            rows=made.rows,
+            targets=made.targets,
+            tasks=made.tasks,
+            samples=made.samples,
+            row_weights=row_weights,
+            normalizer=_scalar(normalizer, hidden.device),
+            num_tasks=made.num_tasks,
+            num_samples=made.num_samples if made.sample_ids is None else made.sample_ids.shape[0],
+            padded=made.padded,
+            logit_scale=float(logit_scale),
+            softcap=None if softcap is None else float(softcap),
+            reduction=reduction,
+            mode=mode,
+            wants_hidden=wants_hidden,
+            wants_weight=wants_weight,
+            wants_bias=wants_bias,
+            memory_budget=budget,
+            impl=impl,
+        )
+    )
+    return _output(result, made, reduction)
 
 
 def cross_entropy(
@@ -200,9 +231,9 @@ def cross_entropy(
 ) -> LossOutput:
     """Task-weighted cross-entropy of logits [..., V]; otherwise as :func:`linear_cross_entropy`.
 
-    Logits of unsupervised positions are never read, and may hold anything. For "mean" and "sum" the gradient
-    is written in the forward pass; for "none" it is computed from the logits in the backward pass, which
-    must not have been changed in between.
+    Logits of unsupervised positions are never read, and may hold anything. For "mean" and "sum" the gradient of f32
+    and f64 logits is written in the forward pass; for "none", and for 16-bit logits, it is computed from the logits
+    in the backward pass, which must not have been changed in between.
 
     >>> import torch, cotbal_kernels as ck
     >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
@@ -215,24 +246,67 @@ def cross_entropy(
     if logits.dim() < 2 or logits.shape[-1] == 0:
         raise ValueError(f"logits has shape {tuple(logits.shape)}; accepted: (..., V) with V >= 1")
     made = _planned(
-        *(plan, labels, task_ids, task_weights, num_tasks, sample_ids, token_weights, shift, ignore_index),
-        *("logits", logits, logits.shape[-1]),
+        plan,
+        labels,
+        task_ids,
+        task_weights,
+        num_tasks,
+        sample_ids,
+        token_weights,
+        shift,
+        ignore_index,
+        "logits",
+        logits,
+        logits.shape[-1],
     )
     _check_runs(impl, logits.device, logits.dtype)
     row_weights = _row_weights(made, task_weights, plan is None)
+    _check_normalizer(normalizer, made, row_weights)
     flat = logits.reshape(-1, logits.shape[-1])
     if flat.stride(-1) != 1:
         flat = flat.contiguous()
     mode = "value"
     if torch.is_grad_enabled() and logits.requires_grad:
-        mode = "recompute" if reduction == "none" else "grads"
-    loss, _, _, *sums = torch.ops.cotbal_kernels.cross_entropy(
-        *(flat, made.rows, made.targets, made.tasks, made.samples, row_weights),
-        *(_scalar(normalizer, logits.device), made.num_tasks, made.num_samples),
-        *(float(logit_scale), None if softcap is None else float(softcap), reduction, mode),
-        impl,
-    )[:8]
-    return LossOutput(loss.reshape(made.label_shape) if reduction == "none" else loss, *sums)
+        # 16-bit gradients are rounded once, and f16's must not vanish before a loss scale lifts them: both need the
+        # upstream gradient.
+        mode = "recompute" if reduction == "none" or logits.dtype.itemsize == 2 else "grads"
+    result = ops.cross_entropy(
+        LogitsCall(
+            logits=flat,
+            rows=made.rows,
+            targets=made.targets,
+            tasks=made.tasks,
+            samples=made.samples,
+            row_weights=row_weights,
+            normalizer=_scalar(normalizer, logits.device),
+            num_tasks=made.num_tasks,
+            num_samples=made.num_samples if made.sample_ids is None else made.sample_ids.shape[0],
+            logit_scale=float(logit_scale),
+            softcap=None if softcap is None else float(softcap),
+            reduction=reduction,
+            mode=mode,
+            impl=impl,
+        )
+    )
+    return _output(result, made, reduction)
+
+
+def _output(result: LinearResult | LogitsResult, made: Plan, reduction: str) -> LossOutput:
+    return LossOutput(
+        result.loss.reshape(made.label_shape) if reduction == "none" else result.loss,
+        result.task_loss_sum,
+        result.task_tokens,
+        result.task_correct,
+        _by_sample(result.sample_loss_sum, made),
+        _by_sample(result.sample_tokens, made),
+    )
+
+
+def _by_sample(sums: Tensor, made: Plan) -> Tensor:
+    """Sums over the samples of a plan, where their ids say, [B]."""
+    if made.sample_ids is None:
+        return sums
+    return sums.new_zeros(made.num_samples).index_copy_(0, made.sample_ids, sums)
 
 
 def _check_options(
@@ -314,7 +388,9 @@ def _planned(
         checks.integer("labels", labels)
         _check_positions("labels", tuple(labels.shape), name, scores)
         made = plan(
-            *(labels, task_ids, task_weights),
+            labels,
+            task_ids,
+            task_weights,
             num_tasks=num_tasks,
             sample_ids=sample_ids,
             token_weights=token_weights,
@@ -335,6 +411,10 @@ def _planned(
     if labels is not None and tuple(labels.shape) != given.label_shape:
         raise ValueError(
             f"labels has shape {tuple(labels.shape)}, but the plan was made for {given.label_shape}"
+        )
+    if labels is not None and not given.made_from(labels):
+        raise ValueError(
+            "labels are not those the plan was made from; pass the batch's own plan, or make it from these labels"
         )
     if num_tasks is not None and num_tasks != given.num_tasks:
         raise ValueError(f"num_tasks is {num_tasks}, but the plan was made for {given.num_tasks}")
@@ -369,14 +449,39 @@ def _scalar(value: Tensor | float | None, device: torch.device) -> Tensor | None
     if value is None:
         return None
     if isinstance(value, Tensor):
-        return value.detach().reshape(()).to(device, torch.float64)
+        return checks.moved(value.detach().reshape(()).to(torch.float64), device)
     return torch.full((), value, dtype=torch.float64, device=device)
 
 
+def _check_normalizer(value: Tensor | float | None, made: Plan, row_weights: Tensor | None) -> None:
+    """Refuse what no sum of weights can be; on a device, where looking would wait, the loss becomes NaN instead."""
+    if value is None or torch.compiler.is_compiling():
+        return
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return
+    found = float(value)
+    if found > 0 and found < math.inf:
+        return
+    if found == 0 and made.rows.device.type != "cpu":
+        return
+    if found == 0 and float(statistics.weight_sum(made.targets, row_weights)) == 0:
+        return
+    raise ValueError(
+        f"normalizer is {found}; a finite number > 0 is needed (0 where no supervised token has a weight)"
+    )
+
+
 def _budget(given: int | None, device: torch.device) -> int:
-    if given is not None:
-        return given
-    return _CPU_BUDGET if device.type == "cpu" else _DEVICE_BUDGET
+    return _default_budget(device) if given is None else given
+
+
+# torch.compile asks once, outside of the graph.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _default_budget(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _BUDGET
+    # Of all memory, not of what is free: a step must not work otherwise than the one before it.
+    return int(torch.cuda.get_device_properties(device).total_memory) // _SHARE
 
 
 def _check_runs(impl: str, device: torch.device, dtype: torch.dtype) -> None:

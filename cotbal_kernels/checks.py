@@ -71,6 +71,13 @@ def legal_weights(name: str, values: Tensor) -> Tensor:
     return values
 
 
+def moved(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; from the CPU to an accelerator without waiting for it."""
+    if value.device.type == "cpu" and device.type == "cuda" and not value.requires_grad:
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
+
+
 def task_table(
     weights: Tensor | Sequence[float], num_tasks: int, device: torch.device | None = None
 ) -> Tensor:
@@ -82,7 +89,7 @@ def task_table(
         raise ValueError(
             f"task_weights has shape {tuple(table.shape)} for {num_tasks} tasks; accepted: ({num_tasks},)"
         )
-    return as_weights(table) if device is None else as_weights(table).to(device)
+    return as_weights(table) if device is None else moved(as_weights(table), device)
 
 
 def position(shape: Sequence[int], flat: int) -> str:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cotbal_kernels import products, statistics
-from cotbal_kernels.reduction import row_scale
+from cotbal_kernels.backends.base import Backend
+from cotbal_kernels.call import Gradients, LinearBackwardCall, LinearCall, compute_dtype
 from cotbal_kernels.statistics import RowStatistics
 
 Mode = Literal["value", "keep", "grads", "recompute"]
+Call = LinearCall | LinearBackwardCall
 # Rows of logits start on a 64-byte boundary whatever the vocabulary, so that kernels read whole vectors.
 _ROW_ALIGNMENT: Final = 32
 # Fewer rows than this make the products slow (each reads the whole head).
-_LEAST_CHUNK: Final = {"cpu": 512}
-_LEAST_DEVICE_CHUNK: Final = 4096
-
-
-class Gradients(NamedTuple):
-    """Gradients of the inputs; an empty tensor where one is not wanted."""
-
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor
+_LEAST_CHUNK: Final = 512
 
 
 class Computed(NamedTuple):
@@ -35,73 +26,64 @@ class Computed(NamedTuple):
 
     nll: Tensor
     sums: RowStatistics
-    divisor: Tensor
     logits_gradient: Tensor
     gradients: Gradients
 
 
-@dataclass(frozen=True)
-class Head:
-    """The inputs of one call that its forward and backward passes share."""
+class Memory(NamedTuple):
+    """What decides how many rows are worked on at once.
 
-    implementation: ModuleType
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    rows: Tensor
-    targets: Tensor
-    padded: bool
-    logit_scale: float
-    softcap: float | None
-    wants_hidden: bool
-    wants_weight: bool
-    wants_bias: bool
+    Attributes:
+        rows: supervised rows, R.
+        logits: bytes of one row of logits, V times the products' itemsize.
+        accumulator: bytes of a 16-bit head's gradient in f32, 4 V H: summed over chunks, and rounded when the
+            upstream gradient is there. 0 for wider heads and where it is not wanted.
+        budget: bytes of logits and accumulator to hold at once.
+    """
 
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        return torch.float64 if self.hidden.dtype == torch.float64 else torch.float32
+    rows: int
+    logits: int
+    accumulator: int
+    budget: int
 
     @property
-    def logits_dtype(self) -> torch.dtype:
-        return products.product_dtype(self.hidden.dtype, self.hidden.device)
+    def fits(self) -> bool:
+        """Whether the logits of all rows are within the budget."""
+        return self.rows * self.logits <= self.budget
 
     @property
-    def product(self) -> products.Product | None:
-        """The implementation's own product, where it has one that is faster here than torch's."""
-        found = getattr(self.implementation, "own_product", None)
-        if found is None:
-            return None
-        own: products.Product | None = found(self.logits_dtype, (self.targets.shape[0], *self.weight.shape))
-        return own
+    def chunk(self) -> int:
+        """Rows of a chunk: as many as the budget leaves room for, but no fewer than `_LEAST_CHUNK`."""
+        if self.fits:
+            return self.rows
+        return min(self.rows, max(_LEAST_CHUNK, (self.budget - self.accumulator) // self.logits))
 
-    def gathered(self, part: slice, row_scale: Tensor | None = None) -> Tensor:
-        """The hidden states of some rows, times their scale, in the dtype of the products."""
-        own: Callable[..., Tensor] = getattr(self.implementation, "gather_rows", gather_rows)
-        return own(
-            self.hidden, self.rows[part], self.targets[part], row_scale, self.logits_dtype, self.padded
-        )
+    @property
+    def chunks_save(self) -> bool:
+        """Whether working chunk by chunk holds fewer bytes than all rows' logits, or no more and not as long."""
+        spared = (self.rows - self.chunk) * self.logits - self.accumulator
+        return spared > 0 or (spared == 0 and self.accumulator == 0)
 
-    def empty_logits(self, count: int) -> Tensor:
-        return empty_rows(self.hidden, count, self.weight.shape[0], self.logits_dtype)
 
-    def row_pass(
-        self, logits: Tensor, part: slice, gradient: Tensor | None, row_scale: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = self.implementation.row_pass(
-            logits,
-            self.targets[part],
-            gradient=gradient,
-            row_scale=None if row_scale is None else row_scale[part],
-            bias=None if self.bias is None else self.bias.to(self.compute_dtype),
-            logit_scale=self.logit_scale,
-            softcap=self.softcap,
-        )
-        return result
+def memory_of(hidden: Tensor, weight: Tensor, rows: int, budget: int, wants_weight: bool) -> Memory:
+    """The memory of a call, without data."""
+    classes = weight.shape[0]
+    summed = compute_dtype(weight.dtype)
+    accumulator = weight.numel() * summed.itemsize if wants_weight and summed != weight.dtype else 0
+    logits = classes * products.product_dtype(hidden.dtype, hidden.device).itemsize
+    return Memory(rows, logits, accumulator, budget)
 
-    def scattered(self, source: Tensor, row_scale: Tensor | None) -> Tensor:
-        """Rows [R, H] times their scale, at their positions in a gradient of the hidden states."""
-        own: Callable[..., Tensor] = getattr(self.implementation, "scatter_rows", scatter_rows)
-        return own(source, self.rows, self.targets, row_scale, self.hidden)
+
+def choose_mode(memory: Memory, reduction: str, logits_dtype: torch.dtype) -> Mode:
+    """How a call that needs gradients works: see `compute`.
+
+    The bytes it holds at once, beside inputs and results, fall with the budget: R V b within it, the budget itself
+    down to `_LEAST_CHUNK` rows and the accumulator; and never more than R V b.
+    """
+    if memory.fits or not memory.chunks_save:
+        return "keep"
+    # Scaled gradients of f16 logits would vanish before a loss scale could lift them.
+    return "recompute" if reduction == "none" or logits_dtype == torch.float16 else "grads"
 
 
 def empty_rows(like: Tensor, count: int, classes: int, dtype: torch.dtype) -> Tensor:
@@ -110,155 +92,167 @@ def empty_rows(like: Tensor, count: int, classes: int, dtype: torch.dtype) -> Te
     return like.new_empty_strided((count, classes), (stride, 1), dtype=dtype)
 
 
-def gather_rows(
-    source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, dtype: torch.dtype, padded: bool
-) -> Tensor:
-    """``row_scale * source[rows]`` in ``dtype``; zeros in padding rows (target -1).
-
-    An implementation may supply a function of this name and signature instead.
-    """
-    found = source.index_select(0, rows)
-    if padded:
-        # Padding points at some unsupervised position; an infinity there must not reach the products.
-        found.masked_fill_((targets < 0).unsqueeze(1), 0)
-    found = found.to(dtype)
-    return found if row_scale is None else found.mul_(row_scale.unsqueeze(1))
-
-
-def scatter_rows(
-    source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, like: Tensor
-) -> Tensor:
-    """Zeros shaped and typed ``like`` with ``row_scale * source`` at ``rows``, rounded once.
-
-    An implementation may supply a function of this name and signature instead. Padding rows (target -1) all
-    point at one unsupervised position, and their ``source`` is 0.
-    """
-    scaled = source if row_scale is None else source * row_scale.unsqueeze(1)
-    out = torch.zeros_like(like, memory_format=torch.contiguous_format)
-    return out.index_copy_(0, rows, scaled.to(like.dtype))
-
-
-def compute(
-    head: Head,
-    tasks: Tensor,
-    samples: Tensor,
-    row_weights: Tensor | None,
-    normalizer: Tensor | None,
-    num_tasks: int,
-    num_samples: int,
-    reduction: str,
-    mode: Mode,
-    memory_budget: int,
-) -> Computed:
-    """Loss sums of every row, and by ``mode`` the gradients or what the backward pass needs for them.
+def compute(backend: Backend, call: LinearCall) -> Computed:
+    """Loss sums of every row, and by `call.mode` the gradients or what the backward pass needs for them.
 
     keep: the gradient of the logits, unscaled: any upstream gradient costs two more products.
-    grads: the gradients themselves, made chunk by chunk, since the rows' scales are known.
+    grads: the gradients for an upstream gradient of 1, made chunk by chunk, since the rows' scales are known;
+        in f32 for 16-bit inputs, so that they are rounded once, when the upstream gradient is there.
     recompute, value: nothing.
     """
-    count, dtype = head.targets.shape[0], head.compute_dtype
-    nll = torch.empty(count, dtype=dtype, device=head.hidden.device)
-    hits = torch.empty(count, dtype=torch.bool, device=head.hidden.device)
-    kept = head.empty_logits(count if mode == "keep" else 0)
-    gradients = no_gradients(head)
-    if mode == "keep":
-        products.logits_(head.gathered(slice(None)), head.weight, kept, head.product)
-        nll, hits = head.row_pass(kept, slice(None), kept, None)
-    elif mode == "grads":
-        divisor = statistics.divisor(statistics.weight_sum(head.targets, row_weights), normalizer, reduction)
-        scale = row_scale(None, head.rows, row_weights, divisor, reduction, dtype)
-        gradients = _chunked_gradients(head, scale, memory_budget, nll, hits)
+    count, dtype = call.targets.shape[0], compute_dtype(call.hidden.dtype)
+    nll = torch.empty(count, dtype=dtype, device=call.hidden.device)
+    hits = torch.empty(count, dtype=torch.bool, device=call.hidden.device)
+    kept = _empty_logits(call, count if call.mode == "keep" else 0)
+    gradients = _no_gradients(call)
+    if call.mode == "keep":
+        products.logits_(_gathered(backend, call, slice(None)), call.weight, call.bias, kept)
+        nll, hits = _row_pass(backend, call, kept, slice(None), kept, None)
+    elif call.mode == "grads":
+        normalizer = statistics.normalizer(
+            statistics.weight_sum(call.targets, call.row_weights), call.normalizer, call.reduction
+        )
+        scale = backend.row_scale(None, call.rows, call.row_weights, normalizer, call.reduction, dtype)
+        gradients = _chunked_gradients(backend, call, scale, dtype, nll, hits)
     else:
-        for part, _, logits in _chunks(head, memory_budget):
-            nll[part], hits[part] = head.row_pass(logits, part, None, None)
-    summed: Callable[..., RowStatistics] = getattr(
-        head.implementation, "row_statistics", statistics.row_statistics
+        for part, _, logits in _chunks(backend, call):
+            nll[part], hits[part] = _row_pass(backend, call, logits, part, None, None)
+    sums = backend.row_statistics(
+        nll,
+        hits,
+        call.targets,
+        call.tasks,
+        call.samples,
+        call.row_weights,
+        call.normalizer,
+        call.num_tasks,
+        call.num_samples,
+        call.reduction,
     )
-    sums = summed(nll, hits, head.targets, tasks, samples, row_weights, num_tasks, num_samples)
-    return Computed(nll, sums, statistics.divisor(sums.weight_sum, normalizer, reduction), kept, gradients)
+    return Computed(nll, sums, kept, gradients)
 
 
-def gradients_from_kept(head: Head, kept: Tensor, scale: Tensor) -> Gradients:
+def gradients_from_kept(backend: Backend, call: LinearBackwardCall, scale: Tensor) -> Gradients:
     """Gradients from the kept, unscaled gradient of the logits and each row's scale."""
-    empty = no_gradients(head)
-    hidden, weight, bias = empty
-    if head.wants_hidden:
-        hidden = head.scattered(products.hidden_gradient(kept, head.weight, head.product), scale)
-    if head.wants_weight:
-        scaled = head.gathered(slice(None), scale)
-        weight = torch.empty_like(head.weight, memory_format=torch.contiguous_format)
-        products.weight_gradient_(kept, scaled, weight, accumulate=False, own=head.product)
-    if head.wants_bias and head.bias is not None:
-        bias = torch.mv(kept.t(), scale.to(kept.dtype)).to(head.bias.dtype)
+    kept = call.logits_gradient
+    hidden, weight, bias = _no_gradients(call)
+    if call.wants_hidden:
+        made = products.hidden_gradient(kept, call.weight)
+        hidden = backend.scatter_rows(
+            made, call.rows, call.targets, scale, call.hidden.shape[0], call.hidden.dtype
+        )
+    if call.wants_weight:
+        scaled = _gathered(backend, call, slice(None), scale)
+        weight = torch.empty_like(call.weight, memory_format=torch.contiguous_format)
+        products.weight_gradient_(kept, scaled, weight, accumulate=False)
+    if call.wants_bias and call.bias is not None:
+        bias = torch.mv(kept.t(), scale.to(kept.dtype)).to(call.bias.dtype)
     return Gradients(hidden, weight, bias)
 
 
-def recomputed_gradients(head: Head, scale: Tensor, memory_budget: int) -> Gradients:
+def recomputed_gradients(backend: Backend, call: LinearBackwardCall, scale: Tensor) -> Gradients:
     """Gradients from the inputs alone, chunk by chunk: a fourth product, but no logits kept."""
-    return _chunked_gradients(head, scale, memory_budget, None, None)
+    return _chunked_gradients(backend, call, scale, call.hidden.dtype, None, None)
 
 
-def no_gradients(head: Head) -> Gradients:
-    bias = head.weight if head.bias is None else head.bias
-    return Gradients(head.hidden.new_empty(0), head.weight.new_empty(0), bias.new_empty(0))
+def _logits_dtype(call: Call) -> torch.dtype:
+    return products.product_dtype(call.hidden.dtype, call.hidden.device)
 
 
-def _chunks(head: Head, memory_budget: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def _empty_logits(call: Call, count: int) -> Tensor:
+    return empty_rows(call.hidden, count, call.weight.shape[0], _logits_dtype(call))
+
+
+def _no_gradients(call: Call) -> Gradients:
+    bias = call.weight if call.bias is None else call.bias
+    return Gradients(call.hidden.new_empty(0), call.weight.new_empty(0), bias.new_empty(0))
+
+
+def _gathered(backend: Backend, call: Call, part: slice, scale: Tensor | None = None) -> Tensor:
+    """The hidden states of some rows, times their scale, in the dtype of the products."""
+    return backend.gather_rows(
+        call.hidden, call.rows[part], call.targets[part], scale, _logits_dtype(call), call.padded
+    )
+
+
+def _row_pass(
+    backend: Backend, call: Call, logits: Tensor, part: slice, gradient: Tensor | None, scale: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return backend.row_pass(
+        logits,
+        call.targets[part],
+        gradient=gradient,
+        row_scale=None if scale is None else scale[part],
+        logit_scale=call.logit_scale,
+        softcap=call.softcap,
+    )
+
+
+def _chunks(backend: Backend, call: Call) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows chunk by chunk: which, their hidden states, their logits (one buffer, used again)."""
-    count, classes = head.targets.shape[0], head.weight.shape[0]
-    itemsize = head.logits_dtype.itemsize
-    least = _LEAST_CHUNK.get(head.hidden.device.type, _LEAST_DEVICE_CHUNK)
-    size = max(least, memory_budget // max(1, classes * itemsize))
+    count = call.targets.shape[0]
+    wants_weight = call.mode in ("grads", "recompute") and call.wants_weight
+    size = max(1, memory_of(call.hidden, call.weight, count, call.memory_budget, wants_weight).chunk)
     # Equal chunks: a short last one would be a slow product.
     number = -(-count // size)
     size = -(-count // max(1, number))
-    buffer = head.empty_logits(min(size, count))
+    buffer = _empty_logits(call, min(size, count))
     for start in range(0, count, max(1, size)):
         part = slice(start, min(start + size, count))
-        hidden = head.gathered(part)
+        hidden = _gathered(backend, call, part)
         logits = buffer[: hidden.shape[0]]
-        products.logits_(hidden, head.weight, logits, head.product)
+        products.logits_(hidden, call.weight, call.bias, logits)
         yield part, hidden, logits
+        del hidden, logits
 
 
 def _chunked_gradients(
-    head: Head, scale: Tensor, memory_budget: int, nll: Tensor | None, hits: Tensor | None
+    backend: Backend,
+    call: Call,
+    scale: Tensor,
+    dtype: torch.dtype,
+    nll: Tensor | None,
+    hits: Tensor | None,
 ) -> Gradients:
-    hidden, weight, bias = no_gradients(head)
+    """The gradients in `dtype`, chunk by chunk; fills nll and hits where they are given."""
+    hidden, weight, bias = _no_gradients(call)
+    count, wide = call.targets.shape[0], compute_dtype(call.hidden.dtype)
     rows: Tensor | None = None
     total: Tensor | None = None
     bias_total: Tensor | None = None
-    for part, chunk, logits in _chunks(head, memory_budget):
-        chunk_nll, chunk_hits = head.row_pass(logits, part, logits, scale)
+    for part, chunk, logits in _chunks(backend, call):
+        chunk_nll, chunk_hits = _row_pass(backend, call, logits, part, logits, scale)
         if nll is not None and hits is not None:
             nll[part], hits[part] = chunk_nll, chunk_hits
-        if head.wants_hidden:
-            made = products.hidden_gradient(logits, head.weight, head.product)
+        if call.wants_hidden:
+            made = products.hidden_gradient(logits, call.weight)
             if rows is None:
-                rows = made.new_empty(head.targets.shape[0], made.shape[1])
+                rows = made.new_empty(count, made.shape[1])
             rows[part] = made
-        if head.wants_weight:
+        if call.wants_weight:
             first = total is None
             if total is None:
-                whole = part.stop - part.start == head.targets.shape[0]
-                dtype = head.weight.dtype if whole else head.compute_dtype
-                total = torch.empty(head.weight.shape, dtype=dtype, device=head.weight.device)
-            products.weight_gradient_(logits, chunk, total, accumulate=not first, own=head.product)
-        if head.wants_bias:
-            added = logits.sum(0, dtype=head.compute_dtype)
+                whole = part.stop - part.start == count
+                total = torch.empty(
+                    call.weight.shape, dtype=dtype if whole else wide, device=call.weight.device
+                )
+            products.weight_gradient_(logits, chunk, total, accumulate=not first)
+        if call.wants_bias:
+            added = logits.sum(0, dtype=wide)
             bias_total = added if bias_total is None else bias_total.add_(added)
-    if head.wants_hidden:
+        # The last chunk's logits are not to be alive beside the finished gradients.
+        del chunk, logits
+    if call.wants_hidden:
+        positions = call.hidden.shape[0]
         hidden = (
-            torch.zeros_like(head.hidden, memory_format=torch.contiguous_format)
+            call.hidden.new_zeros(call.hidden.shape, dtype=dtype)
             if rows is None
-            else head.scattered(rows, None)
+            else backend.scatter_rows(rows, call.rows, call.targets, None, positions, dtype)
         )
-    if head.wants_weight:
-        weight = (
-            torch.zeros_like(head.weight, memory_format=torch.contiguous_format)
-            if total is None
-            else total.to(head.weight.dtype)
+    if call.wants_weight:
+        weight = call.weight.new_zeros(call.weight.shape, dtype=dtype) if total is None else total.to(dtype)
+    if call.wants_bias and call.bias is not None:
+        bias = (
+            call.bias.new_zeros(call.bias.shape, dtype=dtype) if bias_total is None else bias_total.to(dtype)
         )
-    if head.wants_bias and head.bias is not None:
-        bias = torch.zeros_like(head.bias) if bias_total is None else bias_total.to(head.bias.dtype)
     return Gradients(hidden, weight, bias)

@@ -2,82 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
 from cotbal_kernels import statistics
-from cotbal_kernels.linear import Mode
-from cotbal_kernels.reduction import row_scale
+from cotbal_kernels.backends.base import Backend
+from cotbal_kernels.call import LogitsBackwardCall, LogitsCall, compute_dtype
 from cotbal_kernels.statistics import RowStatistics
 
 
-def compute(
-    implementation: ModuleType,
-    logits: Tensor,
-    rows: Tensor,
-    targets: Tensor,
-    tasks: Tensor,
-    samples: Tensor,
-    row_weights: Tensor | None,
-    normalizer: Tensor | None,
-    num_tasks: int,
-    num_samples: int,
-    logit_scale: float,
-    softcap: float | None,
-    reduction: str,
-    mode: Mode,
-) -> tuple[Tensor, RowStatistics, Tensor, Tensor]:
-    """nll of every row, their sums, the divisor and, in mode grads, the gradient [M, V] (else empty)."""
-    made = logits.new_empty(0)
-    if mode == "grads":
-        divisor = statistics.divisor(statistics.weight_sum(targets, row_weights), normalizer, reduction)
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        scale = row_scale(None, rows, row_weights, divisor, reduction, dtype)
-        nll, hits, made = _full_pass(implementation, logits, rows, targets, scale, logit_scale, softcap)
-    else:
-        nll, hits = implementation.row_pass(
-            logits, targets, rows=rows, logit_scale=logit_scale, softcap=softcap
+def compute(backend: Backend, call: LogitsCall) -> tuple[Tensor, RowStatistics, Tensor]:
+    """nll of every row, their sums and, in mode grads, the gradient [M, V] (else empty)."""
+    made = call.logits.new_empty(0)
+    if call.mode == "grads":
+        normalizer = statistics.normalizer(
+            statistics.weight_sum(call.targets, call.row_weights), call.normalizer, call.reduction
         )
-    summed: Callable[..., RowStatistics] = getattr(
-        implementation, "row_statistics", statistics.row_statistics
+        dtype = compute_dtype(call.logits.dtype)
+        scale = backend.row_scale(None, call.rows, call.row_weights, normalizer, call.reduction, dtype)
+        nll, hits, made = _full_pass(backend, call, scale)
+    else:
+        nll, hits = backend.row_pass(
+            call.logits,
+            call.targets,
+            rows=call.rows,
+            logit_scale=call.logit_scale,
+            softcap=call.softcap,
+        )
+    sums = backend.row_statistics(
+        nll,
+        hits,
+        call.targets,
+        call.tasks,
+        call.samples,
+        call.row_weights,
+        call.normalizer,
+        call.num_tasks,
+        call.num_samples,
+        call.reduction,
     )
-    sums = summed(nll, hits, targets, tasks, samples, row_weights, num_tasks, num_samples)
-    return nll, sums, statistics.divisor(sums.weight_sum, normalizer, reduction), made
+    return nll, sums, made
 
 
-def gradient(
-    implementation: ModuleType,
-    logits: Tensor,
-    rows: Tensor,
-    targets: Tensor,
-    scale: Tensor,
-    logit_scale: float,
-    softcap: float | None,
-) -> Tensor:
+def gradient(backend: Backend, call: LogitsBackwardCall, scale: Tensor) -> Tensor:
     """The gradient [M, V] from the logits and each row's scale."""
-    return _full_pass(implementation, logits, rows, targets, scale, logit_scale, softcap)[2]
+    return _full_pass(backend, call, scale)[2]
 
 
 def _full_pass(
-    implementation: ModuleType,
-    logits: Tensor,
-    rows: Tensor,
-    targets: Tensor,
-    scale: Tensor,
-    logit_scale: float,
-    softcap: float | None,
+    backend: Backend, call: LogitsCall | LogitsBackwardCall, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """nll and hits of each row, and the gradient [M, V], 0 where no row is.
-
-    An implementation may supply ``full_row_pass`` to write the zeros in the same pass.
-    """
-    own: Callable[..., tuple[Tensor, Tensor]] | None = getattr(implementation, "full_row_pass", None)
-    options = {"row_scale": scale, "logit_scale": logit_scale, "softcap": softcap}
-    if own is not None:
-        made = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        return *own(logits, rows, targets, made, **options), made
-    made = torch.zeros_like(logits, memory_format=torch.contiguous_format)
-    return *implementation.row_pass(logits, targets, rows=rows, gradient=made, **options), made
+    """nll and hits of each row, and the gradient [M, V], 0 where no row is."""
+    made = torch.empty_like(call.logits, memory_format=torch.contiguous_format)
+    nll, hits = backend.full_row_pass(
+        call.logits,
+        call.rows,
+        call.targets,
+        made,
+        row_scale=scale,
+        logit_scale=call.logit_scale,
+        softcap=call.softcap,
+    )
+    return nll, hits, made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,15 +28,19 @@ class Plan:
         rows: flat position of each row in the hidden states, i64 [R].
         targets: class each row must predict, i64 [R]; -1 marks padding.
         tasks: task of each row, i64 [R].
-        samples: sample of each row, i64 [R].
+        samples: sample of each row, i64 [R]: its id, or where there are `sample_ids` its place among them.
         token_weights: factor of each row's weight, f32 or f64 [R]; ``None`` means ones.
         task_weights: weight of each task, f32 or f64 [T], used where a call brings none; ``None`` means ones.
         label_shape: shape of the labels the plan was made from.
         num_supervised: number of supervised tokens; R where the plan is not padded.
         num_tasks: T.
-        num_samples: number of samples.
+        num_samples: entries of the sample statistics: the number of samples, or the largest sample id plus 1.
         max_target: the largest target, -1 where there is none; checked against the vocabulary at each call.
         padded: whether the plan was padded to a capacity.
+        sample_ids: the ids of the samples that have supervised tokens, ascending, i64 [S], where ids were given that
+            are not 0 .. S-1 and the plan is not padded (its shapes must not depend on the ids); else `None`. Sums
+            are made over S samples, however large their ids.
+        label_digest: tells the labels the plan was made from from others.
     """
 
     rows: Tensor
@@ -51,6 +55,8 @@ class Plan:
     num_samples: int
     max_target: int
     padded: bool
+    sample_ids: Tensor | None = None
+    label_digest: int | None = None
 
     def _tensors(self) -> dict[str, Tensor]:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
@@ -67,6 +73,12 @@ class Plan:
         return self._with(
             {name: each.to(device, non_blocking=non_blocking) for name, each in tensors.items()}
         )
+
+    def made_from(self, labels: Tensor) -> bool:
+        """Whether these may be the labels the plan was made from; labels on an accelerator are not looked at."""
+        if self.label_digest is None or labels.device.type != "cpu" or torch.compiler.is_compiling():
+            return True
+        return self.label_digest == int(_digest(labels.reshape(-1).to(torch.int64)))
 
     def pin_memory(self) -> Plan:
         """The same plan in page-locked memory, so that ``.to(device, non_blocking=True)`` does not wait."""
@@ -95,17 +107,18 @@ class Plan:
             values = values * self.token_weights
         return torch.where(self.targets >= 0, values, 0) if self.padded else values
 
-    def divisor(
+    def normalizer(
         self,
         task_weights: Tensor | Sequence[float] | None = None,
         normalize: Literal["weights", "tokens"] = "weights",
     ) -> Tensor:
-        """What the summed weighted loss is divided by: the sum of the row weights, or the number of rows.
+        """What the summed weighted loss is divided by: the sum of the row weights, or the number of tokens.
 
         Sum it over the micro-batches and ranks of an optimizer step and pass it as ``normalizer=``.
 
         Returns:
-            A scalar f64 tensor on the plan's device.
+            A scalar f64 tensor on the plan's device; 0 where there is no weight, so that sums over micro-batches and
+            ranks are right. (The losses take 0 over 0 for 0.)
         """
         if normalize == "tokens":
             return (self.targets >= 0).sum().to(torch.float64)
@@ -175,14 +188,16 @@ def plan(
     length = max(labels.shape[-1], 1)
     tasks = None if task_ids is None else _tasks_of_tokens(labels, task_ids, sample_ids)
     samples = None if sample_ids is None else sample_ids.reshape(-1).to(torch.int64)
-    supervised = labels != ignore_index
+    # Wide before they are compared: in 8 bits, ignore_index would be some other number.
+    classes = labels.reshape(-1).to(torch.int64)
+    supervised = (classes != ignore_index).view(labels.shape)
     if shift:
         supervised[..., :1] = False
     flat = supervised.reshape(-1)
-    classes = labels.reshape(-1).to(torch.int64)
 
     bad_label = classes < 0 if vocab_size is None else (classes < 0) | (classes >= vocab_size)
     nothing = torch.full((), -1, dtype=torch.int64, device=labels.device)
+    ranked = None if samples is None or capacity is not None else _ranked(samples, flat)
     facts = torch.stack(
         (
             flat.sum(),
@@ -193,10 +208,23 @@ def plan(
             nothing if samples is None else _first(flat & (samples < 0)),
             nothing if token_weights is None else _first(flat & ~checks.is_weight(token_weights.reshape(-1))),
             nothing if table is None else _first(~checks.is_weight(table)),
+            nothing if ranked is None else ranked.begins.sum(),
+            _digest(classes),
         )
     )
     # The one place that waits for the device.
-    count, max_target, max_sample, label_at, task_at, sample_at, token_at, weight_at = facts.tolist()
+    (
+        count,
+        max_target,
+        max_sample,
+        label_at,
+        task_at,
+        sample_at,
+        token_at,
+        weight_at,
+        distinct,
+        digest,
+    ) = facts.tolist()
 
     if label_at >= 0:
         limits = "negative" if vocab_size is None else f"outside [0, {vocab_size})"
@@ -221,6 +249,10 @@ def plan(
     if padding:
         unsupervised = torch.ones_like(flat).index_fill_(0, rows, False).to(torch.uint8).argmax()
         rows = torch.cat((rows, unsupervised.expand(padding)))
+    known: Tensor | None = None
+    if samples is not None and ranked is not None and distinct < max_sample + 1:
+        known = ranked.ids(distinct)
+        samples = ranked.places()
     factors = None if token_weights is None else checks.as_weights(token_weights).reshape(-1)[sources]
     return Plan(
         rows=rows,
@@ -239,7 +271,39 @@ def plan(
         num_samples=math.prod(labels.shape[:-1]) if samples is None else max_sample + 1,
         max_target=max_target,
         padded=capacity is not None,
+        sample_ids=known,
+        label_digest=digest,
     )
+
+
+def _digest(classes: Tensor) -> Tensor:
+    """A number that changes with any label and with their order; it wraps around at 64 bits."""
+    odd = 2 * torch.arange(classes.shape[0], device=classes.device) + 1
+    return ((classes + 1_000_003) * (odd * 0x5851F42D4C957F2D)).sum()
+
+
+class _Ranked(NamedTuple):
+    """Sample ids in ascending order, those of unsupervised tokens last, without a synchronisation."""
+
+    ordered: Tensor
+    order: Tensor
+    begins: Tensor
+
+    def ids(self, count: int) -> Tensor:
+        """Each id once, [count]."""
+        return self.ordered[torch.nonzero_static(self.begins, size=count).reshape(-1)]
+
+    def places(self) -> Tensor:
+        """The place of each token's sample among the ids."""
+        return torch.empty_like(self.order).scatter_(0, self.order, self.begins.cumsum(0) - 1)
+
+
+def _ranked(samples: Tensor, supervised: Tensor) -> _Ranked:
+    last = torch.iinfo(torch.int64).max
+    ordered, order = torch.where(supervised, samples, last).sort(stable=True)
+    begins = ordered != last
+    begins[1:] &= ordered[1:] != ordered[:-1]
+    return _Ranked(ordered, order, begins)
 
 
 def _count_tasks(

@@ -11,7 +11,6 @@ from cotbal_kernels.statistics import RowStatistics
 def reduced_loss(
     nll: Tensor,
     sums: RowStatistics,
-    divisor: Tensor,
     rows: Tensor,
     row_weights: Tensor | None,
     reduction: str,
@@ -19,7 +18,7 @@ def reduced_loss(
 ) -> Tensor:
     """The loss in the dtype of the nll: a scalar, or for reduction none one entry per position."""
     if reduction != "none":
-        return (sums.weighted_loss / divisor).to(nll.dtype)
+        return sums.loss
     weighted = nll if row_weights is None else nll * row_weights.to(nll.dtype)
     return weighted.new_zeros(positions).index_copy_(0, rows, weighted)
 
@@ -28,15 +27,15 @@ def row_scale(
     upstream: Tensor | None,
     rows: Tensor,
     row_weights: Tensor | None,
-    divisor: Tensor,
+    normalizer: Tensor,
     reduction: str,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Upstream gradient times weight over divisor of each row [R]; upstream 1 where ``None``."""
+    """Upstream gradient times weight over normalizer of each row [R]; upstream 1 where ``None``."""
     if upstream is not None and reduction == "none":
         scale = upstream.index_select(0, rows)
         return (scale if row_weights is None else scale * row_weights).to(dtype)
-    whole = 1 / divisor if upstream is None else upstream.to(torch.float64) / divisor
+    whole = 1 / normalizer if upstream is None else upstream.to(torch.float64) / normalizer
     if row_weights is None:
         return whole.to(dtype).expand(rows.shape[0])
     return (whole * row_weights.to(torch.float64)).to(dtype)
@@ -49,7 +48,7 @@ def row_weight_gradient(
     row_weights: Tensor,
     nll: Tensor,
     loss: Tensor,
-    divisor: Tensor,
+    normalizer: Tensor,
     reduction: str,
     divided_by_weights: bool,
 ) -> Tensor:
@@ -57,10 +56,10 @@ def row_weight_gradient(
     if reduction == "none":
         made = upstream.index_select(0, rows) * nll
     else:
-        # A divisor that is the sum of the weights grows with each of them.
+        # A normalizer that is the sum of the weights grows with each of them.
         made = (
             upstream.to(torch.float64)
-            / divisor
+            / normalizer
             * (nll - loss if divided_by_weights else nll).to(torch.float64)
         )
     return torch.where(targets >= 0, made, 0).to(row_weights.dtype)

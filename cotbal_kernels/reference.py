@@ -126,11 +126,11 @@ def cross_entropy(
     )
 
     total = sum(token.weight for token in tokens)
-    divisor = 1.0
+    divided_by = 1.0
     if reduction == "mean":
-        divisor = total if normalizer is None else float(normalizer)
-        if divisor == 0 and total == 0:
-            divisor = 1.0
+        divided_by = total if normalizer is None else float(normalizer)
+        if divided_by == 0 and total == 0:
+            divided_by = 1.0
     losses = np.zeros(classes.shape)
     task_loss_sum, sample_loss_sum = np.zeros(tasks), np.zeros(samples)
     task_tokens, task_correct = np.zeros(tasks, np.int64), np.zeros(tasks, np.int64)
@@ -146,8 +146,8 @@ def cross_entropy(
         sample_loss_sum[token.sample] += nll
         sample_tokens[token.sample] += 1
         arriving = incoming[token.index] if reduction == "none" else incoming[()]
-        slopes[token.index] = arriving * token.weight / divisor * slope
-    loss = losses if reduction == "none" else np.asarray(losses.sum() / divisor)
+        slopes[token.index] = arriving * token.weight / divided_by * slope
+    loss = losses if reduction == "none" else np.asarray(losses.sum() / divided_by)
     return ReferenceLoss(
         loss, task_loss_sum, task_tokens, task_correct, sample_loss_sum, sample_tokens, slopes
     )

@@ -1,4 +1,4 @@
-"""Sums over rows: the loss, its divisor, and every task's and sample's share; the same bits on every run."""
+"""Sums over rows: the loss, its normalizer, and every task's and sample's share; the same bits on every run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ _TILE: Final = 2**24
 
 
 class RowStatistics(NamedTuple):
-    """Sums over the rows of a plan; the first two in f64, the loss sums in the dtype of the nll."""
+    """Sums over the rows of a plan, in the dtype of the nll; the normalizer in f64.
 
-    weighted_loss: Tensor
-    weight_sum: Tensor
+    Attributes:
+        loss: sum of weight times nll over the normalizer.
+        normalizer: what it was divided by, see `normalizer`.
+    """
+
+    loss: Tensor
+    normalizer: Tensor
     task_loss_sum: Tensor
     task_tokens: Tensor
     task_correct: Tensor
@@ -56,12 +61,16 @@ def weighted_sum(nll: Tensor, row_weights: Tensor | None) -> Tensor:
     return wide.sum() if row_weights is None else (wide * row_weights.to(torch.float64)).sum()
 
 
-def divisor(total_weight: Tensor, normalizer: Tensor | None, reduction: str) -> Tensor:
-    """What the weighted loss is divided by, f64 and never 0 for want of tokens."""
+def normalizer(total_weight: Tensor, given: Tensor | None, reduction: str) -> Tensor:
+    """What the weighted loss is divided by, f64: 1 where there is no weight at all, NaN where `given` is illegal."""
     if reduction != "mean":
         return torch.ones_like(total_weight)
-    chosen = total_weight if normalizer is None else normalizer.to(torch.float64)
-    return torch.where((chosen == 0) & (total_weight == 0), 1.0, chosen)
+    if given is None:
+        return torch.where(total_weight == 0, 1.0, total_weight)
+    chosen = given.to(torch.float64)
+    legal = (chosen > 0) & (chosen < torch.inf)
+    nothing = (chosen == 0) & (total_weight == 0)
+    return torch.where(legal, chosen, torch.where(nothing, 1.0, torch.nan))
 
 
 def row_statistics(
@@ -71,21 +80,25 @@ def row_statistics(
     tasks: Tensor,
     samples: Tensor,
     row_weights: Tensor | None,
+    given: Tensor | None,
     num_tasks: int,
     num_samples: int,
+    reduction: str,
 ) -> RowStatistics:
-    """All sums of one call. An implementation may supply a function of this name and signature instead.
+    """All sums of one call.
 
     Args:
         nll: [R], 0 in padding rows.
         hits: bool [R], whether the largest logit is the target's.
         targets, tasks, samples: i64 [R], as in a plan.
         row_weights: [R], 0 in padding rows; ``None`` means ones.
+        given: the normalizer of a "mean"; ``None``: the sum of the row weights.
     """
     real = targets >= 0
+    divided_by = normalizer(weight_sum(targets, row_weights), given, reduction)
     return RowStatistics(
-        weighted_sum(nll, row_weights),
-        weight_sum(targets, row_weights),
+        (weighted_sum(nll, row_weights) / divided_by).to(nll.dtype),
+        divided_by,
         segment_sum(nll, tasks, num_tasks),
         segment_count(real, tasks, num_tasks),
         segment_count(hits, tasks, num_tasks),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Final
 
 import torch
+
+from cotbal_kernels.backends.base import Backend
 
 AUTO: Final = "auto"
 # In order of preference: the first that can run is what impl="auto" uses.
@@ -34,25 +35,20 @@ class Implementation:
     reason: str | None
 
 
-def load(name: str) -> ModuleType:
-    """The module that implements ``name``; it supplies ``row_pass`` and ``unavailable``."""
-    return importlib.import_module(_MODULES[name])
+def load(name: str) -> Backend:
+    """The backend of a name."""
+    backend: Backend = importlib.import_module(_MODULES[name]).BACKEND
+    return backend
 
 
 def _unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     try:
-        module = load(name)
+        backend = load(name)
     except ModuleNotFoundError as error:
         if error.name != _MODULES[name]:
             raise
         return f"this installation has no {_MODULES[name]}"
-    reason: str | None = module.unavailable(device, dtype)
-    return reason
-
-
-def _is_automatic(name: str, device: torch.device) -> bool:
-    """Whether "auto" may choose an implementation that can run; one says so by a function ``automatic``."""
-    return bool(getattr(load(name), "automatic", lambda device: True)(device))
+    return backend.unavailable(device, dtype)
 
 
 def implementations(
@@ -81,8 +77,8 @@ def check_name(name: str) -> None:
         raise ValueError(f"impl is {name!r}; accepted are {', '.join(map(repr, NAMES))}")
 
 
-def resolve(name: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
-    """The module to run for ``impl=name``: the one named, or the first that can run for "auto".
+def resolve(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
+    """The backend to run for ``impl=name``: the one named, or the first that can run for "auto".
 
     Raises:
         ValueError: ``name`` is unknown.
@@ -91,7 +87,7 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
     check_name(name)
     if name == AUTO:
         for candidate in _MODULES:
-            if _unavailable(candidate, device, dtype) is None and _is_automatic(candidate, device):
+            if _unavailable(candidate, device, dtype) is None and load(candidate).automatic(device):
                 return load(candidate)
         raise RuntimeError(f"no implementation can run on {device} with {dtype}")
     reason = _unavailable(name, device, dtype)

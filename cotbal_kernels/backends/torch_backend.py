@@ -7,66 +7,58 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from cotbal_kernels.backends.base import Backend
+
 _DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Logits in one block: 4 MiB of f32 stays in a CPU's last-level cache; a GPU wants larger launches.
 _BLOCK: Final = {"cpu": 2**20}
 _DEVICE_BLOCK: Final = 2**26
 
 
-def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why this implementation cannot run on a device and dtype; ``None`` when it can."""
-    return None if dtype in _DTYPES else f"it takes {', '.join(map(str, _DTYPES))}"
+class TorchBackend(Backend):
+    """Plain PyTorch on any device; see `Backend` for what each method owes."""
+
+    name = "torch"
+
+    def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        return None if dtype in _DTYPES else f"it takes {', '.join(map(str, _DTYPES))}"
+
+    def row_pass(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        rows: Tensor | None = None,
+        gradient: Tensor | None = None,
+        row_scale: Tensor | None = None,
+        logit_scale: float = 1.0,
+        softcap: float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        count, classes = targets.shape[0], logits.shape[1]
+        nll = torch.empty(count, dtype=compute, device=logits.device)
+        hits = torch.empty(count, dtype=torch.bool, device=logits.device)
+        block = max(1, _BLOCK.get(logits.device.type, _DEVICE_BLOCK) // max(1, classes))
+        in_place = (
+            rows is None and logits.dtype == compute and gradient is not None and _same(gradient, logits)
+        )
+        scale = None if row_scale is None else row_scale.to(compute)
+        if logit_scale != 1.0:
+            scale = logit_scale * (torch.ones_like(nll) if scale is None else scale)
+        for start in range(0, count, block):
+            part = slice(start, min(start + block, count))
+            picked: slice | Tensor = part if rows is None else rows[part]
+            work = logits[picked] if in_place else logits[picked].to(compute, copy=rows is None)
+            slope = _transform_(work, logit_scale, softcap, gradient is not None)
+            total, nll[part], hits[part] = _exponentials_(work, targets[part])
+            if gradient is not None:
+                _gradient_(work, total, targets[part], None if scale is None else scale[part], slope)
+                if not in_place:
+                    gradient[picked] = work.to(gradient.dtype)
+        return nll, hits
 
 
-def row_pass(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    rows: Tensor | None = None,
-    gradient: Tensor | None = None,
-    row_scale: Tensor | None = None,
-    bias: Tensor | None = None,
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Loss of each row, whether its largest logit is the target's, and the gradient of the raw logits.
-
-    With z = logit_scale * (logits + bias), then z = softcap * tanh(z / softcap) where there is a softcap:
-
-        nll = logsumexp(z) - z[target]
-        gradient = row_scale * logit_scale * (1 - (z / softcap)^2) * (softmax(z) - onehot(target))
-
-    Args:
-        logits: raw logits [M, V], unit column stride.
-        targets: i64 [n]; -1 marks a padding row: nll 0, no hit, gradient 0.
-        rows: i64 [n], the rows of ``logits`` to visit; the first n where ``None``.
-        gradient: indexed like ``logits`` (and may be ``logits``); only the visited rows are written.
-        row_scale: [n]; ones where ``None``.
-        bias: [V].
-
-    Returns:
-        nll [n] in f32 (f64 for f64 logits), and hits, bool [n].
-    """
-    compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    count, classes = targets.shape[0], logits.shape[1]
-    nll = torch.empty(count, dtype=compute, device=logits.device)
-    hits = torch.empty(count, dtype=torch.bool, device=logits.device)
-    block = max(1, _BLOCK.get(logits.device.type, _DEVICE_BLOCK) // max(1, classes))
-    in_place = rows is None and logits.dtype == compute and gradient is not None and _same(gradient, logits)
-    scale = None if row_scale is None else row_scale.to(compute)
-    if logit_scale != 1.0:
-        scale = logit_scale * (torch.ones_like(nll) if scale is None else scale)
-    for start in range(0, count, block):
-        part = slice(start, min(start + block, count))
-        picked: slice | Tensor = part if rows is None else rows[part]
-        work = logits[picked] if in_place else logits[picked].to(compute, copy=rows is None)
-        slope = _transform_(work, bias, logit_scale, softcap, gradient is not None)
-        total, nll[part], hits[part] = _exponentials_(work, targets[part])
-        if gradient is not None:
-            _gradient_(work, total, targets[part], None if scale is None else scale[part], slope)
-            if not in_place:
-                gradient[picked] = work.to(gradient.dtype)
-    return nll, hits
+BACKEND: Final = TorchBackend()
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -74,11 +66,9 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _transform_(
-    logits: Tensor, bias: Tensor | None, logit_scale: float, softcap: float | None, wants_slope: bool
+    logits: Tensor, logit_scale: float, softcap: float | None, wants_slope: bool
 ) -> Tensor | None:
-    """Apply bias, scale and softcap in place; return the softcap's derivative where it is wanted."""
-    if bias is not None:
-        logits.add_(bias)
+    """Apply scale and softcap in place; return the softcap's derivative where it is wanted."""
     if logit_scale != 1.0:
         logits.mul_(logit_scale)
     if softcap is None:

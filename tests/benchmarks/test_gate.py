@@ -35,12 +35,6 @@ READS = {"native": 1, "torch": 2}
 ROW_BYTES = 128
 
 
-@pytest.fixture(autouse=True)
-def own_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever processor this is; torch's products are counted where impl is "torch"."""
-    monkeypatch.setenv("COTBAL_CPU_PRODUCTS", "own")
-
-
 def counted(case: LossCase, impl: str) -> Counts:
     inputs = make(case, CPU)
     step = ours(impl, weighted=True)(inputs)
@@ -58,33 +52,16 @@ def test_three_products_over_supervised_rows_and_no_further_reads(impl: str, dty
     assert ("aten::nonzero" in found.reads) == (impl == "torch")
 
 
-def panels() -> int:
-    """Floats of the largest workspace among the three products of CASE."""
-    from cotbal_kernels.backends.native import _native
-
-    rows, hidden, classes = CASE.rows, CASE.hidden, CASE.vocab
-    sizes = [(rows, classes, hidden), (rows, hidden, classes), (classes, hidden, rows)]
-    return max(
-        _native.product_workspace(
-            torch.empty(m, k), torch.empty(n, k), torch.empty(m, n), torch.get_num_threads(), ""
-        )
-        for m, n, k in sizes
-    )
-
-
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 def test_memory_is_that_of_the_supervised_logits_and_the_gradients(impl: str) -> None:
-    """At the worst moment: the rows' logits (their gradient in place), their hidden states, and both gradients.
-
-    Products of our own add their panels, which are gone after each.
-    """
+    """At the worst moment: the rows' logits (their gradient in place), their hidden states, and both gradients."""
     found = counted(CASE, impl)
     padded = -(-CASE.vocab // 32) * 32
     logits = CASE.rows * padded * 4
     gathered = CASE.rows * CASE.hidden * 4
     gradients = (CASE.tokens + CASE.vocab) * CASE.hidden * 4
     allowed = logits + 2 * gathered + gradients + ROW_BYTES * CASE.rows + 4096
-    assert found.peak_bytes <= allowed + (4 * panels() if impl == "native" else 0)
+    assert found.peak_bytes <= allowed
     assert gradients <= found.kept_bytes <= gradients + 4096
 
 

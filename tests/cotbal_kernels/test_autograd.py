@@ -37,7 +37,11 @@ def loss_of(
 ) -> ck.LossOutput:
     device = hidden.device
     return ck.linear_cross_entropy(
-        *(hidden, weight, case.labels.to(device), case.task_ids.to(device), case.task_weights),
+        hidden,
+        weight,
+        case.labels.to(device),
+        case.task_ids.to(device),
+        case.task_weights,
         reduction=case.reduction,
         impl=impl,
         memory_budget=budget,
@@ -170,7 +174,11 @@ def test_trained_task_weights(reduction: str, budget: int | None, impl: str, dev
         hidden, weight = leaves_of(case, device, trained)
         labels = case.labels.to(device)
         ck.linear_cross_entropy(
-            *(hidden, weight, labels, case.task_ids.to(device), weights),
+            hidden,
+            weight,
+            labels,
+            case.task_ids.to(device),
+            weights,
             reduction=reduction,
             impl=impl,
             memory_budget=budget,
@@ -205,7 +213,10 @@ def test_gradient_of_the_task_loss_is_what_doubling_a_weight_adds(impl: str, dev
     def grads(weights: list[float], normalizer: float) -> Any:
         leaves = leaves_of(case, device)
         ck.linear_cross_entropy(
-            *(*leaves, case.labels.to(device), case.task_ids.to(device), weights),
+            *leaves,
+            case.labels.to(device),
+            case.task_ids.to(device),
+            weights,
             normalizer=normalizer,
             impl=impl,
         ).loss.backward()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.kernels.loss_contract import DEVICES, IMPLEMENTATIONS, LAYOUTS, check, skip_unless_runnable
 from support.kernels.loss_strategies import FUNCTIONS, REDUCTIONS, Function, loss_cases, made_case
+from support.kernels.product_dtypes import BFLOAT16_PRODUCTS, Bfloat16Products, bfloat16_products
+
+import cotbal_kernels as ck
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -57,3 +62,31 @@ def test_every_option(
 ) -> None:
     skip_unless_runnable(impl, device, dtype, function)
     check(data.draw(loss_cases(function, dtype)), impl, device)
+
+
+@pytest.mark.parametrize("kind", BFLOAT16_PRODUCTS)
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@given(data=st.data())
+def test_bfloat16_products_real_and_emulated(impl: str, kind: Bfloat16Products, data: st.DataObject) -> None:
+    """Whatever this processor can do: the same contract for logits in bfloat16 and in float32."""
+    with bfloat16_products(kind):
+        skip_unless_runnable(impl, "cpu", torch.bfloat16)
+        check(data.draw(loss_cases("linear", torch.bfloat16)), impl)
+
+
+@pytest.mark.parametrize("kind", BFLOAT16_PRODUCTS)
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_a_large_bias_is_rounded_with_its_logit(impl: str, kind: Bfloat16Products) -> None:
+    """Added inside the product: products of 1/512 beside a bias of 1 are gone in bfloat16, and only there.
+
+    The plain computation, a linear layer in the inputs' dtype, is off just so; rounding before the bias is added
+    would leave an nll that no linear layer of that dtype has.
+    """
+    with bfloat16_products(kind):
+        skip_unless_runnable(impl, "cpu", torch.bfloat16)
+        hidden = torch.full((1, 1), 2.0**-9, dtype=torch.bfloat16)
+        weight = torch.tensor([[1.0], [-1.0]], dtype=torch.bfloat16)
+        bias = torch.ones(2, dtype=torch.bfloat16)
+        out = ck.linear_cross_entropy(hidden, weight, torch.tensor([0]), bias=bias, impl=impl)
+    difference = 0.0 if kind == "real" else 2.0**-8
+    assert out.loss.item() == pytest.approx(math.log1p(math.exp(-difference)), abs=2e-7)

@@ -109,11 +109,11 @@ def test_none_sums_to_sum_and_mean(function: Function, data: st.DataObject) -> N
     summed = run(case.with_(reduction="sum", upstream=torch.ones(())), "torch")
     mean = run(case.with_(reduction="mean", upstream=torch.ones(())), "torch")
     plan = ck.plan(case.labels, **case.plan_options)
-    divisor = plan.divisor().item() or 1.0
+    normalizer = plan.normalizer().item() or 1.0
     torch.testing.assert_close(by_token.output.loss.sum(), summed.output.loss)
     torch.testing.assert_close(by_token.grad_scores, summed.grad_scores)
-    torch.testing.assert_close(mean.output.loss * divisor, summed.output.loss)
-    torch.testing.assert_close(mean.grad_scores * divisor, summed.grad_scores)
+    torch.testing.assert_close(mean.output.loss * normalizer, summed.output.loss)
+    torch.testing.assert_close(mean.grad_scores * normalizer, summed.grad_scores)
 
 
 def test_nothing_given_is_plain_cross_entropy(function: Function) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from support.kernels.loss_contract import check, run
+from hypothesis import given
+from hypothesis import strategies as st
+from support.kernels.loss_contract import always_chunks, check, run, skip_unless_runnable
 from support.kernels.loss_strategies import LossCase, made_case
+from support.kernels.product_dtypes import BFLOAT16_PRODUCTS, Bfloat16Products, bfloat16_products
 from torch.profiler import ProfilerActivity, profile
 
 import cotbal_kernels as ck
+from benchmarks import counts
 from cotbal_kernels import linear, products
+from cotbal_kernels.backends import registry, torch_backend
+from cotbal_kernels.call import LinearCall
 
 HIDDEN, CLASSES, ROWS = 8, 16, 40
 
@@ -19,7 +26,7 @@ HIDDEN, CLASSES, ROWS = 8, 16, 40
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Chunks of 4 rows, blocks of 5 classes: what large calls do, at the size of a test."""
-    monkeypatch.setattr(linear, "_LEAST_CHUNK", {"cpu": 4})
+    monkeypatch.setattr(linear, "_LEAST_CHUNK", 4)
     monkeypatch.setattr(products, "_BLOCK", {"cpu": 5})
     return 4
 
@@ -75,7 +82,11 @@ def test_products_are_as_few_as_promised(
 
     def call() -> None:
         out = ck.linear_cross_entropy(
-            *(hidden, weight, case.labels, case.task_ids, case.task_weights),
+            hidden,
+            weight,
+            case.labels,
+            case.task_ids,
+            case.task_weights,
             reduction=reduction,
             memory_budget=budget,
             impl="torch",
@@ -83,7 +94,8 @@ def test_products_are_as_few_as_promised(
         if any(trained):
             out.loss.sum().backward()
 
-    assert products_made(call) == expected
+    with always_chunks():
+        assert products_made(call) == expected
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -93,7 +105,9 @@ def test_many_chunks_and_blocks(small_chunks: int, dtype: torch.dtype, reduction
         ({}, {"with_bias": True, "softcap": 3.0}, {"planned": True, "capacity": 33})
     ):
         case = made_case(
-            *("linear", dtype, seed),
+            "linear",
+            dtype,
+            seed,
             shape=(3, 11),
             classes=13,
             tasks=3,
@@ -109,23 +123,30 @@ def test_chunks_are_equal(small_chunks: int) -> None:
     for count in range(1, 40):
         case = made_case("linear", torch.float32, count, shape=(count,), supervised=1.0, tasks=1)
         plan = ck.plan(case.labels)
-        head = linear.Head(
-            *(
-                None,
-                case.scores,
-                case.weight,
-                None,
-                plan.rows,
-                plan.targets,
-                False,
-                1.0,
-                None,
-                True,
-                True,
-                False,
-            )
+        call = LinearCall(
+            hidden=case.scores,
+            weight=case.weight,
+            bias=None,
+            rows=plan.rows,
+            targets=plan.targets,
+            tasks=plan.tasks,
+            samples=plan.samples,
+            row_weights=None,
+            normalizer=None,
+            num_tasks=1,
+            num_samples=1,
+            padded=False,
+            logit_scale=1.0,
+            softcap=None,
+            reduction="mean",
+            mode="grads",
+            wants_hidden=True,
+            wants_weight=True,
+            wants_bias=False,
+            memory_budget=0,
+            impl="torch",
         )
-        sizes = [part.stop - part.start for part, _, _ in linear._chunks(head, 0)]
+        sizes = [part.stop - part.start for part, _, _ in linear._chunks(registry.load("torch"), call)]
         assert sum(sizes) == count
         assert max(sizes) <= small_chunks
         assert max(sizes) - min(sizes) <= len(sizes)
@@ -161,3 +182,72 @@ def test_unsupervised_rows_cost_no_memory() -> None:
             ).loss.backward()
         peaks.append(sum(max(0, event.self_cpu_memory_usage) for event in profiled.key_averages()))
     assert peaks[1] - peaks[0] < 2048 * 256 * 4 / 4
+
+
+@given(
+    rows=st.integers(1, 9000),
+    classes=st.integers(1, 3000),
+    width=st.integers(1, 512),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    budgets=st.lists(st.integers(0, 2**26), min_size=2, max_size=6),
+)
+def test_a_lower_budget_never_holds_more(
+    rows: int, classes: int, width: int, dtype: torch.dtype, budgets: list[int]
+) -> None:
+    """The documented formula, and that it falls with the budget until its least."""
+    hidden, weight = torch.empty(1, width, dtype=dtype), torch.empty(1, dtype=dtype).expand(classes, width)
+    held, b = [], products.product_dtype(dtype, hidden.device).itemsize
+    for budget in sorted(budgets, reverse=True):
+        memory = linear.memory_of(hidden, weight, rows, budget, True)
+        whole, sums = rows * classes * b, 0 if dtype.itemsize >= 4 else 4 * classes * width
+        chunked = memory.chunk * classes * b + sums
+        mode = linear.choose_mode(memory, "mean", dtype)
+        held.append(whole if mode == "keep" else chunked)
+        least = min(whole, min(rows, 512) * classes * b + sums)
+        assert held[-1] <= max(budget, least)
+        assert held[-1] <= whole
+    assert held == sorted(held, reverse=True)
+
+
+@pytest.mark.parametrize("kind", BFLOAT16_PRODUCTS)
+@pytest.mark.parametrize("impl", ["torch", "native"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "width", "classes"), [(2048, 128, 1024), (768, 512, 2048)])
+def test_measured_peaks_fall_with_the_budget(
+    rows: int,
+    width: int,
+    classes: int,
+    impl: str,
+    dtype: torch.dtype,
+    kind: Bfloat16Products,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Five budgets, and the memory that was really held: never more at a lower one, and within the formula."""
+    skip_unless_runnable(impl, "cpu", dtype)
+    monkeypatch.setattr(torch_backend, "_BLOCK", {"cpu": 2**14})  # its f32 copies of 16-bit logits
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, classes, (rows,), generator=generator)
+    peaks = []
+    with bfloat16_products(kind):
+        b = products.product_dtype(dtype, labels.device).itemsize
+        for budget in (2**30, 3 * 2**21, 3 * 2**20, 2**20, 0):
+            hidden = torch.randn(rows, width, generator=generator).to(dtype).requires_grad_()
+            weight = torch.randn(classes, width, generator=generator).to(dtype).requires_grad_()
+
+            def step(hidden: Any = hidden, weight: Any = weight, budget: int = budget) -> None:
+                ck.linear_cross_entropy(
+                    hidden, weight, labels, impl=impl, memory_budget=budget
+                ).loss.backward()
+
+            step()
+            hidden.grad = weight.grad = None
+            peaks.append(counts.count(step).peak_bytes)
+    logits, sums = classes * b, 0 if dtype == torch.float32 else 4 * classes * width
+    # Inputs of the products and their results, in f32 where products are.
+    around = 3 * rows * width * 4 + 2 * classes * width * 4 + 128 * rows + 4096
+    assert peaks[0] <= rows * logits + around
+    assert peaks[-1] <= 512 * logits + sums + around
+    slack = 0.02 * peaks[0]
+    assert all(lower <= higher + slack for higher, lower in pairwise(peaks)), peaks
+    # Where the head is large beside the rows, sums of its gradient would cost more than chunks of logits save.
+    assert rows < 4 * width or peaks[-1] < 0.75 * peaks[0], peaks

@@ -36,7 +36,9 @@ def placed(case: LossCase) -> tuple[torch.Tensor, torch.Tensor]:
 
 def large_case(seed: int = 1, reduction: str = "mean") -> LossCase:
     return made_case(
-        *("linear", torch.bfloat16, seed),
+        "linear",
+        torch.bfloat16,
+        seed,
         shape=(4, 64),
         hidden_size=64,
         classes=1000,
@@ -59,7 +61,8 @@ def test_a_plan_from_cpu_labels_needs_no_synchronisation(
 
     def step() -> None:
         out = ck.linear_cross_entropy(
-            *(hidden, weight),
+            hidden,
+            weight,
             plan=plan,
             task_weights=weights,
             reduction=reduction,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from support.kernels.loss_contract import tokens_of
 from support.kernels.loss_strategies import LossCase, loss_cases, made_case
 
 import cotbal_kernels as ck
+from cotbal_kernels import statistics
 
 
 @given(case=loss_cases("logits", torch.float32))
@@ -25,13 +28,14 @@ def test_rows_are_the_supervised_tokens(case: LossCase) -> None:
     ]
     assert plan.targets[:count].tolist() == [token.target for token in tokens]
     assert plan.tasks[:count].tolist() == [token.task for token in tokens]
-    assert plan.samples[:count].tolist() == [token.sample for token in tokens]
+    samples = plan.samples if plan.sample_ids is None else plan.sample_ids[plan.samples]
+    assert samples[:count].tolist() == [token.sample for token in tokens]
     assert plan.max_target == max((token.target for token in tokens), default=-1)
     weights = plan.row_weights()
     assert weights[:count].double().tolist() == pytest.approx([token.weight for token in tokens])
-    assert plan.divisor().item() == pytest.approx(sum(token.weight for token in tokens))
-    assert plan.divisor().dtype == torch.float64
-    assert plan.divisor(normalize="tokens").item() == count
+    assert plan.normalizer().item() == pytest.approx(sum(token.weight for token in tokens))
+    assert plan.normalizer().dtype == torch.float64
+    assert plan.normalizer(normalize="tokens").item() == count
     assert sum(plan.task_tokens.tolist()) == count
     for name in ("rows", "targets", "tasks", "samples"):
         assert getattr(plan, name).dtype == torch.int64
@@ -46,7 +50,7 @@ def test_padding_points_at_one_unsupervised_position_and_weighs_nothing(case: Lo
     assert (plan.row_weights()[padding] == 0).all()
     assert len(set(plan.rows[padding].tolist())) <= 1
     assert not set(plan.rows[padding].tolist()) & set(plan.rows[: plan.num_supervised].tolist())
-    assert plan.divisor(normalize="tokens").item() == plan.num_supervised
+    assert plan.normalizer(normalize="tokens").item() == plan.num_supervised
 
 
 def test_tasks_per_sample_of_packed_rows() -> None:
@@ -100,19 +104,56 @@ def test_task_weights_at_the_call_replace_those_of_the_plan() -> None:
     plan = ck.plan(torch.tensor([[1, 2], [3, -100]]), torch.tensor([0, 1]), [1.0, 10.0])
     assert plan.row_weights().tolist() == [1.0, 1.0, 10.0]
     assert plan.row_weights([2.0, 3.0]).tolist() == [2.0, 2.0, 3.0]
-    assert plan.divisor([2.0, 3.0]).item() == 7.0
+    assert plan.normalizer([2.0, 3.0]).item() == 7.0
     assert ck.plan(torch.tensor([1, 2])).row_weights().tolist() == [1.0, 1.0]
 
 
 @given(seed=st.integers(0, 2**31))
-def test_divisors_of_parts_add_up(seed: int) -> None:
+def test_normalizers_of_parts_add_up(seed: int) -> None:
     case = made_case("logits", torch.float32, seed, shape=(4, 5), tasks=3, weighted_tokens=True, shift=True)
-    whole = ck.plan(case.labels, **case.plan_options).divisor().item()
+    whole = ck.plan(case.labels, **case.plan_options).normalizer().item()
     parts = 0.0
     for row in range(4):
         options = case.plan_options | {
             "task_ids": case.task_ids[row : row + 1],
             "token_weights": case.token_weights[row : row + 1],
         }
-        parts += ck.plan(case.labels[row : row + 1], **options).divisor().item()
+        parts += ck.plan(case.labels[row : row + 1], **options).normalizer().item()
     assert parts == pytest.approx(whole, rel=1e-12)
+
+
+@given(seed=st.integers(0, 2**31), spread=st.sampled_from([1, 7, 100_000]))
+def test_sums_are_made_over_the_samples_there_are(seed: int, spread: int) -> None:
+    """Sample ids may be indices of a data set: the work follows their number, the results stand at their ids."""
+    case = made_case("logits", torch.float32, seed, shape=(3, 8), packed=True, tasks=2)
+    wide = case.with_(sample_ids=case.sample_ids * spread + spread - 1)
+    near, far = (ck.plan(each.labels, **each.plan_options) for each in (case, wide))
+    present = torch.unique(case.sample_ids[case.labels != -100])
+    assert far.num_samples == (int(case.sample_ids.max()) + 1) * spread
+    if far.sample_ids is not None:
+        assert far.sample_ids.tolist() == (present * spread + spread - 1).tolist()
+        assert int(far.samples.max()) < len(present)
+    one = ck.cross_entropy(case.scores, plan=near, impl="torch")
+    other = ck.cross_entropy(case.scores, plan=far, impl="torch")
+    for name in ("sample_loss_sum", "sample_tokens"):
+        dense, sparse = getattr(one, name), getattr(other, name)
+        assert sparse.shape == (far.num_samples,)
+        at = present * spread + spread - 1
+        assert torch.equal(sparse[at], dense[present])
+        assert int((sparse != 0).sum()) <= len(present)
+
+
+def test_data_set_indices_cost_as_many_bins_as_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    bins = []
+    plain = statistics.row_statistics
+
+    def counted(*arguments: Any) -> Any:
+        bins.append(arguments[-2])
+        return plain(*arguments)
+
+    monkeypatch.setattr(statistics, "row_statistics", counted)
+    labels, ids = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[7, 7, 599_999, 599_999]])
+    out = ck.cross_entropy(torch.zeros(1, 4, 5), labels, sample_ids=ids, impl="torch")
+    assert bins == [2]
+    assert out.sample_tokens.shape == (600_000,)
+    assert out.sample_tokens[[7, 599_999]].tolist() == [2, 2]

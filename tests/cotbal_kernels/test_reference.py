@@ -20,7 +20,8 @@ def test_agrees_with_torch_in_float64(function: Function, data: st.DataObject) -
     scale = 1.0 + np.abs(exact.loss).max(initial=0.0)
     np.testing.assert_allclose(torchs.loss.numpy(), exact.loss, rtol=1e-12, atol=1e-13 * scale)
     for found, expected in (
-        *((torchs.grad_scores, exact.grad_scores), (torchs.grad_weight, exact.grad_weight)),
+        (torchs.grad_scores, exact.grad_scores),
+        (torchs.grad_weight, exact.grad_weight),
         (torchs.grad_bias, exact.grad_bias),
     ):
         if found is not None:
@@ -59,7 +60,9 @@ def test_statistics_by_hand() -> None:
 
     made = reference.cross_entropy(
         logits.reshape(2, 2, 3),
-        *([[0, 1], [1, -100]], [0, 1], [2.0, 3.0]),
+        [[0, 1], [1, -100]],
+        [0, 1],
+        [2.0, 3.0],
     )
     nll = -np.log([0.5, 0.8, 0.2])
     assert made.loss == pytest.approx((2 * nll[0] + 2 * nll[1] + 3 * nll[2]) / 7)

@@ -53,11 +53,13 @@ def test_every_result_is_the_same_on_every_run(impl: str, function: Function, de
         assert first.grad_weight is None or torch.equal(first.grad_weight, again.grad_weight)
 
 
-def test_divisor_is_never_zero_for_want_of_tokens() -> None:
+def test_normalizer_is_never_zero_for_want_of_tokens() -> None:
     zero, two = torch.zeros((), dtype=torch.float64), torch.full((), 2.0, dtype=torch.float64)
-    assert statistics.divisor(zero, None, "mean").item() == 1.0
-    assert statistics.divisor(zero, zero, "mean").item() == 1.0
-    assert statistics.divisor(zero, two, "mean").item() == 2.0
-    assert statistics.divisor(two, None, "mean").item() == 2.0
-    assert statistics.divisor(two, zero, "mean").item() == 0.0  # a caller's mistake stays visible: infinite
-    assert statistics.divisor(two, None, "sum").item() == 1.0
+    assert statistics.normalizer(zero, None, "mean").item() == 1.0
+    assert statistics.normalizer(zero, zero, "mean").item() == 1.0
+    assert statistics.normalizer(zero, two, "mean").item() == 2.0
+    assert statistics.normalizer(two, None, "mean").item() == 2.0
+    for illegal in (0.0, -1.0, math.inf, math.nan):
+        given = torch.full((), illegal, dtype=torch.float64)
+        assert math.isnan(statistics.normalizer(two, given, "mean").item())
+    assert statistics.normalizer(two, None, "sum").item() == 1.0

@@ -14,8 +14,8 @@ from support.kernels.loss_contract import check
 from support.kernels.loss_strategies import loss_cases
 from torch import Tensor
 
-from cotbal_kernels import linear, logits, ops, statistics
-from cotbal_kernels.backends import torch_backend
+from cotbal_kernels import linear, logits, statistics
+from cotbal_kernels.backends.torch_backend import BACKEND as torch_backend
 
 RowPass = Callable[..., tuple[Tensor, Tensor]]
 GOOD: RowPass = torch_backend.row_pass
@@ -93,9 +93,7 @@ def slope_of_the_softcap_forgotten(raw: Tensor, targets: Tensor, **options: Any)
         return GOOD(raw, targets, **options)
     rows = options.get("rows")
     picked = torch.arange(len(targets)) if rows is None else rows
-    bias = options.get("bias")
-    shifted = raw[picked] if bias is None else raw[picked] + bias
-    bent = torch.tanh(options["logit_scale"] * shifted.double() / cap)
+    bent = torch.tanh(options["logit_scale"] * raw[picked].double() / cap)
     result = GOOD(raw, targets, **options)
     gradient[picked] = (gradient[picked].double() / (1 - bent**2)).to(gradient.dtype)
     return result
@@ -107,18 +105,17 @@ def first_upstream_element_for_all(upstream: Tensor | None, *rest: Any) -> Tenso
     return GOOD_SCALE(upstream, *rest)
 
 
-GOOD_SCALE = ops.row_scale
-GOOD_STATISTICS = statistics.row_statistics
-GOOD_GATHER = linear.gather_rows
+GOOD_SCALE = torch_backend.row_scale
+GOOD_STATISTICS = torch_backend.row_statistics
 
 
 def perfectly_predicted_dropped(
-    nll: Tensor, hits: Tensor, targets: Tensor, tasks: Tensor, samples: Tensor, weights: Any, *sizes: int
+    nll: Tensor, hits: Tensor, targets: Tensor, tasks: Tensor, samples: Tensor, weights: Any, *rest: Any
 ) -> Any:
     """The mask of supervised tokens is nll != 0."""
     kept = torch.where(nll != 0, targets, -1)
     ones = torch.ones_like(nll) if weights is None else weights
-    return GOOD_STATISTICS(nll, hits & (nll != 0), kept, tasks, samples, ones * (nll != 0), *sizes)
+    return GOOD_STATISTICS(nll, hits & (nll != 0), kept, tasks, samples, ones * (nll != 0), *rest)
 
 
 def ignored_rows_multiplied_by_zero(
@@ -129,9 +126,9 @@ def ignored_rows_multiplied_by_zero(
     return found if scale is None else found * scale.unsqueeze(1)
 
 
-def sums_of_bf16(gradient: Tensor, hidden: Tensor, out: Tensor, accumulate: bool, own: Any = None) -> None:
+def sums_of_bf16(gradient: Tensor, hidden: Tensor, out: Tensor, accumulate: bool) -> None:
     """The weight gradient is rounded to bf16 after every chunk."""
-    GOOD_PRODUCT(gradient, hidden, out, accumulate, own)
+    GOOD_PRODUCT(gradient, hidden, out, accumulate)
     out.copy_(out.bfloat16())
 
 
@@ -159,44 +156,64 @@ def property_over_all_options(impl: str, device: str) -> None:
 # The place in the product, the bug, and the check of the suite that must catch it.
 BUGS: dict[str, tuple[Any, str, Any, loss_checks.Check]] = {
     "true class rounded early": (
-        *(torch_backend, "row_pass", true_class_rounded_early),
+        torch_backend,
+        "row_pass",
+        true_class_rounded_early,
         loss_checks.check_02_true_class_gradient_keeps_its_digits,
     ),
     "unwritten loss slot": (
-        *(torch_backend, "row_pass", unwritten_slot),
+        torch_backend,
+        "row_pass",
+        unwritten_slot,
         loss_checks.check_03_every_slot_is_written,
     ),
     "unwritten gradient slot": (
-        *(torch_backend, "row_pass", unwritten_gradient),
+        torch_backend,
+        "row_pass",
+        unwritten_gradient,
         loss_checks.check_03_every_slot_is_written,
     ),
     "int32 offsets": (
-        *(torch_backend, "row_pass", offsets_of_32_bits),
+        torch_backend,
+        "row_pass",
+        offsets_of_32_bits,
         loss_checks.check_10_offsets_beyond_int32,
     ),
     "first upstream element broadcast": (
-        *(ops, "row_scale", first_upstream_element_for_all),
+        torch_backend,
+        "row_scale",
+        first_upstream_element_for_all,
         loss_checks.check_01_every_upstream_element_counts,
     ),
     "perfectly predicted token dropped": (
-        *(statistics, "row_statistics", perfectly_predicted_dropped),
+        torch_backend,
+        "row_statistics",
+        perfectly_predicted_dropped,
         loss_checks.check_27_perfectly_predicted_tokens_count,
     ),
     "infinity in a padding row": (
-        *(linear, "gather_rows", ignored_rows_multiplied_by_zero),
+        torch_backend,
+        "gather_rows",
+        ignored_rows_multiplied_by_zero,
         loss_checks.check_26_infinities_in_ignored_rows_stay_there,
     ),
-    "last of tied classes": (*(torch_backend, "row_pass", last_class_wins_ties), property_over_all_options),
+    "last of tied classes": (torch_backend, "row_pass", last_class_wins_ties, property_over_all_options),
     "no slope of the softcap": (
-        *(torch_backend, "row_pass", slope_of_the_softcap_forgotten),
+        torch_backend,
+        "row_pass",
+        slope_of_the_softcap_forgotten,
         property_over_all_options,
     ),
     "first upstream element broadcast, found by chance": (
-        *(ops, "row_scale", first_upstream_element_for_all),
+        torch_backend,
+        "row_scale",
+        first_upstream_element_for_all,
         property_over_all_options,
     ),
     "sums rounded to bf16": (
-        *(linear.products, "weight_gradient_", sums_of_bf16),
+        linear.products,
+        "weight_gradient_",
+        sums_of_bf16,
         loss_checks.check_06_chunks_add_up_in_f32,
     ),
 }

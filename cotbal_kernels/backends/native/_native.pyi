@@ -9,7 +9,6 @@ def row_pass(
     rows: Tensor | None,
     gradient: Tensor | None,
     row_scale: Tensor | None,
-    bias: Tensor | None,
     logit_scale: float,
     softcap: float,
     nll: Tensor,
@@ -18,8 +17,3 @@ def row_pass(
     isa: str,
 ) -> None: ...
 def elementwise(function: str, input: Tensor, output: Tensor, isa: str) -> None: ...
-def is_intel() -> bool: ...
-def product_workspace(left: Tensor, right: Tensor, out: Tensor, threads: int, isa: str) -> int: ...
-def product(
-    left: Tensor, right: Tensor, out: Tensor, accumulate: bool, workspace: Tensor, threads: int, isa: str
-) -> None: ...

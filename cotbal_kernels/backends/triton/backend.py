@@ -22,6 +22,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from cotbal_kernels.backends.base import Backend
 from cotbal_kernels.backends.triton import checks, configs
 from cotbal_kernels.backends.triton.configs import RowConfig
 from cotbal_kernels.statistics import RowStatistics
@@ -29,240 +30,256 @@ from cotbal_kernels.statistics import RowStatistics
 _LEAST_CAPABILITY: Final = (8, 0)
 
 
-def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the Triton kernels cannot run on `device` with `dtype` logits; None when they can."""
-    if dtype not in checks.DTYPES:
-        return f"the Triton kernels take bfloat16, float16 and float32, not {dtype}"
-    try:
-        import triton
-    except ImportError as error:
-        return f"Triton is not installed ({error}); install cotbal[gpu]"
-    if device.type == "cpu":
-        interpreted = bool(triton.knobs.runtime.interpret)
-        return None if interpreted else "the Triton kernels run on GPUs, not on cpu"
-    if device.type != "cuda":
-        return f"the Triton kernels run on cuda devices, not on {device.type}"
-    if not torch.cuda.is_available():
-        return "torch finds no GPU here"
-    if torch.version.hip is None and torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
-        major, minor = torch.cuda.get_device_capability(device)
-        return f"the Triton kernels need compute capability 8.0, {device} has {major}.{minor}"
-    return None
+class TritonBackend(Backend):
+    """The Triton kernels on GPUs (and interpreted on CPU tensors, where asked for by name)."""
 
+    name = "triton"
 
-def automatic(device: torch.device) -> bool:
-    """Whether ``impl="auto"`` should consider these kernels: never for the interpreter on a CPU."""
-    return device.type == "cuda"
+    def unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        if dtype not in checks.DTYPES:
+            return f"the Triton kernels take bfloat16, float16 and float32, not {dtype}"
+        try:
+            import triton
+        except ImportError as error:
+            return f"Triton is not installed ({error}); install cotbal[gpu]"
+        if device.type == "cpu":
+            interpreted = bool(triton.knobs.runtime.interpret)
+            return None if interpreted else "the Triton kernels run on GPUs, not on cpu"
+        if device.type != "cuda":
+            return f"the Triton kernels run on cuda devices, not on {device.type}"
+        if not torch.cuda.is_available():
+            return "torch finds no GPU here"
+        if torch.version.hip is None and torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
+            major, minor = torch.cuda.get_device_capability(device)
+            return f"the Triton kernels need compute capability 8.0, {device} has {major}.{minor}"
+        return None
 
+    def automatic(self, device: torch.device) -> bool:
+        """Never for the interpreter on a CPU."""
+        return device.type == "cuda"
 
-def row_pass(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    rows: Tensor | None = None,
-    gradient: Tensor | None = None,
-    row_scale: Tensor | None = None,
-    bias: Tensor | None = None,
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-    config: RowConfig | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Loss, hit and gradient of each row of logits, in one launch.
+    def row_pass(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        rows: Tensor | None = None,
+        gradient: Tensor | None = None,
+        row_scale: Tensor | None = None,
+        logit_scale: float = 1.0,
+        softcap: float | None = None,
+        config: RowConfig | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backend.row_pass`; one launch.
 
-    With ``a = logit_scale * (logits + bias)`` and ``z = softcap * tanh(a / softcap)`` (``z = a`` without a softcap),
-    row i gives ``nll = logsumexp(z) - z[target]`` and ``hit = (argmax(z) == target)``, the first of equal maxima
-    counting. The gradient with respect to the raw logits is
-    ``row_scale * logit_scale * (1 - (z / softcap)^2) * (softmax(z) - onehot(target))``.
+        Args:
+            config: how to launch; None: what `configs.row_config` says.
 
-    Everything is computed in float32 and rounded once when it is stored.
-
-    Args:
-        logits: [M, V] bfloat16, float16 or float32, any row stride, unit column stride. -inf masks a class.
-        targets: [n] int64, the true class; -1 is a padding row: not read, nll 0, hit False, gradient 0.
-        rows: [n] int64, the row of `logits` each target belongs to; None: the first n. Padding rows may share one.
-        gradient: [M, V] of the same dtype, unit column stride, written at the rows named; may be `logits` itself.
-        row_scale: [n]; None: 1.
-        bias: [V].
-        logit_scale: factor of the logits.
-        softcap: bound of the logits; None: none.
-        config: how to launch; None: what `configs.row_config` says.
-
-    Returns:
-        nll [n] float32 and hits [n] bool.
-
-    Raises:
-        ValueError: a shape, stride, dtype or device that is none of these; or an **earlier** call on this device met
-            a target of V or more (or below -1). Such a row gets nll NaN and gradient 0 and nothing is written out of
-            bounds; the kernel notes it in host memory, and the next row pass raises, or `raise_label_errors`.
-    """
-    checks.row_pass(logits, targets, rows, gradient, row_scale, bias)
-    device = logits.device
-    raise_label_errors(device)
-    count, columns = targets.shape[0], logits.shape[1]
-    nll = torch.empty(count, dtype=torch.float32, device=device)
-    hits = torch.empty(count, dtype=torch.bool, device=device)
-    if count == 0:
-        return nll, hits
-    capped = softcap is not None
-    if config is None:
-        config = configs.row_config(
-            columns,
-            logits.element_size(),
-            gradient=gradient is not None,
-            transformed=capped or bias is not None,
-            warp_size=_warp_size(),
-        )
-    written = logits if gradient is None else gradient
-    options: dict[str, Any] = {"num_warps": config.warps}
-    if config.max_registers is not None and torch.version.hip is None:
-        options["maxnreg"] = config.max_registers
-    with _on(device):
-        _row_kernel()[(count,)](
-            logits,
-            gradient,
-            targets.contiguous(),
-            None if rows is None else rows.contiguous(),
-            None if row_scale is None else row_scale.to(torch.float32).contiguous(),
-            None if bias is None else bias.contiguous(),
-            nll,
-            hits,
-            _label_error(device),
-            columns,
-            logits.stride(0),
-            written.stride(0),
-            float(logit_scale),
-            1.0 if softcap is None else float(softcap),
-            0,
-            EDGES=not checks.aligned(logits),
-            CONGRUENT=checks.congruent(logits, written),
-            SCALED=logit_scale != 1.0,
-            CAPPED=capped,
-            HELD=config.held,
-            STREAMED=config.streamed,
-            GROUPS=config.groups,
-            **options,
-        )
-    return nll, hits
-
-
-def full_row_pass(
-    logits: Tensor,
-    rows: Tensor,
-    targets: Tensor,
-    gradient: Tensor,
-    *,
-    row_scale: Tensor | None = None,
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """A row pass that writes **every** row of the gradient [M, V], 0 where no target is, in the same launch.
-
-    Args:
-        rows: [R] int64, ascending; padding rows point at rows without a target.
-        targets: [R] int64.
-
-    Returns:
-        nll [R] float32 and hits [R] bool, as `row_pass`.
-    """
-    positions = logits.shape[0]
-    everywhere = targets.new_full((positions,), -1).index_copy_(0, rows, targets)
-    scale = None if row_scale is None else row_scale.new_zeros(positions).index_copy_(0, rows, row_scale)
-    nll, hits = row_pass(
-        logits, everywhere, gradient=gradient, row_scale=scale, logit_scale=logit_scale, softcap=softcap
-    )
-    return nll.index_select(0, rows), hits.index_select(0, rows)
-
-
-def row_statistics(
-    nll: Tensor,
-    hits: Tensor,
-    targets: Tensor,
-    tasks: Tensor,
-    samples: Tensor,
-    row_weights: Tensor | None,
-    num_tasks: int,
-    num_samples: int,
-) -> RowStatistics:
-    """All sums of one call in one launch, in float64 and the same bits on every run.
-
-    Shapes and meaning are those of `cotbal_kernels.statistics.row_statistics`.
-    """
-    device = nll.device
-    bins = num_tasks + num_samples
-    sums = torch.empty(2, dtype=torch.float64, device=device)
-    loss_sum = torch.empty(bins, dtype=torch.float32, device=device)
-    tokens, correct = torch.empty((2, bins), dtype=torch.int64, device=device).unbind(0)
-    with _on(device):
-        _kernels().statistics_kernel[(bins + 1,)](
-            nll,
-            hits,
-            targets,
-            tasks,
-            samples,
-            None if row_weights is None else row_weights.contiguous(),
-            sums,
-            loss_sum,
-            tokens,
-            correct,
-            nll.shape[0],
-            num_tasks,
-            num_samples,
-            BLOCK=configs.STATISTICS_BLOCK,
-            num_warps=configs.STATISTICS_WARPS,
-        )
-    return RowStatistics(
-        sums[0],
-        sums[1],
-        loss_sum[:num_tasks],
-        tokens[:num_tasks],
-        correct[:num_tasks],
-        loss_sum[num_tasks:],
-        tokens[num_tasks:],
-    )
-
-
-def gather_rows(
-    source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, dtype: torch.dtype, padded: bool
-) -> Tensor:
-    """``row_scale * source[rows]`` [R, H] in `dtype`, rounded once; padding rows (target -1) are 0."""
-    del padded  # the kernel asks the targets
-    out = torch.empty((rows.shape[0], source.shape[1]), dtype=dtype, device=source.device)
-    _scale_rows(_rows_contiguous(source), rows, out, None, row_scale, targets)
-    return out
-
-
-def scatter_rows(
-    source: Tensor, rows: Tensor, targets: Tensor, row_scale: Tensor | None, like: Tensor
-) -> Tensor:
-    """Zeros shaped and typed `like` with ``row_scale * source`` at `rows`, rounded once; padding rows are 0."""
-    out = torch.zeros_like(like, memory_format=torch.contiguous_format)
-    _scale_rows(_rows_contiguous(source), None, out, rows, row_scale, targets)
-    return out
-
-
-def rescale_(values: Tensor, factor: Tensor) -> Tensor:
-    """``values *= factor`` in place, rounded once; a factor of 1, wherever it is, costs a launch and no pass.
-
-    Args:
-        values: contiguous, any shape.
-        factor: one number, on the same device.
-    """
-    if not values.is_contiguous():
-        raise ValueError(
-            f"values has strides {values.stride()} for shape {tuple(values.shape)}; it must be contiguous"
-        )
-    size = values.numel()
-    if size:
-        with _on(values.device):
-            _kernels().rescale_kernel[(-(-size // configs.RESCALE_BLOCK),)](
-                values,
-                factor,
-                size,
-                BLOCK=configs.RESCALE_BLOCK,
-                TILE=configs.RESCALE_TILE,
-                num_warps=configs.RESCALE_WARPS,
+        Raises:
+            ValueError: a shape, stride, dtype or device that the kernel would misread; or an **earlier** call on
+                this device met a target of V or more (or below -1). Such a row gets nll NaN and gradient 0 and
+                nothing is written out of bounds; the kernel notes it in host memory, and the next row pass
+                raises, or `raise_label_errors`.
+        """
+        checks.row_pass(logits, targets, rows, gradient, row_scale)
+        device = logits.device
+        raise_label_errors(device)
+        count, columns = targets.shape[0], logits.shape[1]
+        nll = torch.empty(count, dtype=torch.float32, device=device)
+        hits = torch.empty(count, dtype=torch.bool, device=device)
+        if count == 0:
+            return nll, hits
+        capped = softcap is not None
+        if config is None:
+            config = configs.row_config(
+                columns,
+                logits.element_size(),
+                gradient=gradient is not None,
+                capped=capped,
+                warp_size=_warp_size(),
             )
-    return values
+        written = logits if gradient is None else gradient
+        options: dict[str, Any] = {"num_warps": config.warps}
+        if config.max_registers is not None and torch.version.hip is None:
+            options["maxnreg"] = config.max_registers
+        with _on(device):
+            _row_kernel()[(count,)](
+                logits,
+                gradient,
+                targets.contiguous(),
+                None if rows is None else rows.contiguous(),
+                None if row_scale is None else row_scale.to(torch.float32).contiguous(),
+                nll,
+                hits,
+                _label_error(device),
+                columns,
+                logits.stride(0),
+                written.stride(0),
+                float(logit_scale),
+                1.0 if softcap is None else float(softcap),
+                0,
+                EDGES=not checks.aligned(logits),
+                CONGRUENT=checks.congruent(logits, written),
+                SCALED=logit_scale != 1.0,
+                CAPPED=capped,
+                HELD=config.held,
+                STREAMED=config.streamed,
+                GROUPS=config.groups,
+                **options,
+            )
+        return nll, hits
+
+    def full_row_pass(
+        self,
+        logits: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        gradient: Tensor,
+        *,
+        row_scale: Tensor | None = None,
+        logit_scale: float = 1.0,
+        softcap: float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backend.full_row_pass`; the zeros are written in the same launch."""
+        positions = logits.shape[0]
+        everywhere = targets.new_full((positions,), -1).index_copy_(0, rows, targets)
+        scale = None if row_scale is None else row_scale.new_zeros(positions).index_copy_(0, rows, row_scale)
+        nll, hits = self.row_pass(
+            logits, everywhere, gradient=gradient, row_scale=scale, logit_scale=logit_scale, softcap=softcap
+        )
+        return nll.index_select(0, rows), hits.index_select(0, rows)
+
+    def row_statistics(
+        self,
+        nll: Tensor,
+        hits: Tensor,
+        targets: Tensor,
+        tasks: Tensor,
+        samples: Tensor,
+        row_weights: Tensor | None,
+        given: Tensor | None,
+        num_tasks: int,
+        num_samples: int,
+        reduction: str,
+    ) -> RowStatistics:
+        """See `Backend.row_statistics`; one launch, in float64 and the same bits on every run."""
+        device = nll.device
+        bins = num_tasks + num_samples
+        loss = torch.empty((), dtype=torch.float32, device=device)
+        normalizer = torch.empty((), dtype=torch.float64, device=device)
+        loss_sum = torch.empty(bins, dtype=torch.float32, device=device)
+        tokens, correct = torch.empty((2, bins), dtype=torch.int64, device=device).unbind(0)
+        with _on(device):
+            _kernels().statistics_kernel[(bins + 1,)](
+                nll,
+                hits,
+                targets,
+                tasks,
+                samples,
+                None if row_weights is None else row_weights.contiguous(),
+                given,
+                loss,
+                normalizer,
+                loss_sum,
+                tokens,
+                correct,
+                nll.shape[0],
+                num_tasks,
+                num_samples,
+                MEAN=reduction == "mean",
+                BLOCK=configs.STATISTICS_BLOCK,
+                num_warps=configs.STATISTICS_WARPS,
+            )
+        return RowStatistics(
+            loss,
+            normalizer,
+            loss_sum[:num_tasks],
+            tokens[:num_tasks],
+            correct[:num_tasks],
+            loss_sum[num_tasks:],
+            tokens[num_tasks:],
+        )
+
+    def row_scale(
+        self,
+        upstream: Tensor | None,
+        rows: Tensor,
+        row_weights: Tensor | None,
+        normalizer: Tensor,
+        reduction: str,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """See `Backend.row_scale`; one launch, but for an upstream gradient per token."""
+        count = rows.shape[0]
+        if reduction == "none" or count == 0:
+            return super().row_scale(upstream, rows, row_weights, normalizer, reduction, dtype)
+        scale = torch.empty(count, dtype=torch.float32, device=rows.device)
+        with _on(rows.device):
+            _kernels().row_scale_kernel[(-(-count // configs.STATISTICS_BLOCK),)](
+                upstream,
+                normalizer,
+                None if row_weights is None else row_weights.contiguous(),
+                scale,
+                count,
+                BLOCK=configs.STATISTICS_BLOCK,
+                num_warps=configs.STATISTICS_WARPS,
+            )
+        return scale
+
+    def gather_rows(
+        self,
+        source: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        row_scale: Tensor | None,
+        dtype: torch.dtype,
+        padded: bool,
+    ) -> Tensor:
+        """See `Backend.gather_rows`; rounded once."""
+        del padded  # the kernel asks the targets
+        out = torch.empty((rows.shape[0], source.shape[1]), dtype=dtype, device=source.device)
+        _scale_rows(_rows_contiguous(source), rows, out, None, row_scale, targets)
+        return out
+
+    def scatter_rows(
+        self,
+        source: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        row_scale: Tensor | None,
+        positions: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """See `Backend.scatter_rows`."""
+        out = source.new_zeros((positions, source.shape[1]), dtype=dtype)
+        _scale_rows(_rows_contiguous(source), None, out, rows, row_scale, targets)
+        return out
+
+    def rescale_(self, values: Tensor, factor: Tensor) -> Tensor:
+        """See `Backend.rescale_`; rounded once. A factor of 1, wherever it is, costs a launch and no pass.
+
+        Args:
+            values: contiguous, any shape.
+        """
+        if not values.is_contiguous():
+            raise ValueError(
+                f"values has strides {values.stride()} for shape {tuple(values.shape)}; it must be contiguous"
+            )
+        size = values.numel()
+        if size:
+            with _on(values.device):
+                _kernels().rescale_kernel[(-(-size // configs.RESCALE_BLOCK),)](
+                    values,
+                    factor,
+                    size,
+                    BLOCK=configs.RESCALE_BLOCK,
+                    TILE=configs.RESCALE_TILE,
+                    num_warps=configs.RESCALE_WARPS,
+                )
+        return values
+
+
+BACKEND: Final = TritonBackend()
 
 
 def raise_label_errors(device: torch.device) -> None:

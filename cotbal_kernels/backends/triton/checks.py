@@ -18,7 +18,6 @@ def row_pass(
     rows: Tensor | None,
     gradient: Tensor | None,
     row_scale: Tensor | None,
-    bias: Tensor | None,
 ) -> None:
     """Refuse what the kernel would misread; values are checked where plans are made."""
     if logits.dtype not in DTYPES:
@@ -47,9 +46,7 @@ def row_pass(
         )
     if row_scale is not None and row_scale.shape != targets.shape:
         raise ValueError(f"row_scale has shape {tuple(row_scale.shape)}; {tuple(targets.shape)} is needed")
-    if bias is not None and bias.shape != logits.shape[1:]:
-        raise ValueError(f"bias has shape {tuple(bias.shape)}; {tuple(logits.shape[1:])} is needed")
-    for name, other in (("targets", targets), ("rows", rows), ("gradient", gradient), ("bias", bias)):
+    for name, other in (("targets", targets), ("rows", rows), ("gradient", gradient)):
         if other is not None and other.device != logits.device:
             raise ValueError(
                 f"{name} is on {other.device}, but logits is on {logits.device}; move one of them"

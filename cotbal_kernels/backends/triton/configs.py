@@ -11,7 +11,7 @@ What the row kernel's tables rest on, in groups of 16 bytes (8 columns of 16-bit
   multiprocessor, so what is wanted again is at most (columns - 65536) x 2 bytes x multiprocessors: 16.6 MB for 128256
   columns and 22.8 MB for 152064 on an H200 (50 MB of L2), 50 MB for 256000. The first read asks L2 to keep it, the
   second read and the stores ask to be evicted first.
-- A bias or a softcap needs registers of its own: four tiles then (two where a warp is 64 lanes).
+- A softcap needs registers of its own: four tiles then (two where a warp is 64 lanes).
 - Without a gradient nothing is wanted again: small blocks, nothing held, many of them to a multiprocessor.
 
 The registers, spills and access widths these numbers stand for are asserted by its tests; the
@@ -47,7 +47,7 @@ _HELD: Final = (
     (6144, 1024, 6, False, None),
     (None, 1024, 8, True, None),
 )
-_TRANSFORMED: Final = (
+_CAPPED: Final = (
     (128, 128, 1, False, None),
     (256, 128, 2, False, None),
     (512, 128, 4, False, None),
@@ -56,7 +56,7 @@ _TRANSFORMED: Final = (
     (4096, 1024, 4, False, None),
     (None, 1024, 4, True, None),
 )
-_TRANSFORMED_WIDE_WARPS: Final = (
+_CAPPED_WIDE_WARPS: Final = (
     (128, 128, 1, False, None),
     (256, 128, 2, False, None),
     (512, 256, 2, False, None),
@@ -87,7 +87,7 @@ class RowConfig:
 
 
 def row_config(
-    columns: int, itemsize: int, *, gradient: bool, transformed: bool = False, warp_size: int = 32
+    columns: int, itemsize: int, *, gradient: bool, capped: bool = False, warp_size: int = 32
 ) -> RowConfig:
     """The row kernel's configuration for one vocabulary.
 
@@ -95,7 +95,7 @@ def row_config(
         columns: V.
         itemsize: bytes of a logit, 2 or 4.
         gradient: whether a gradient is wanted.
-        transformed: whether a bias or softcap needs registers of its own.
+        capped: whether a softcap needs registers of its own.
         warp_size: lanes of a warp, 32 (CUDA) or 64 (CDNA).
 
     >>> row_config(32000, 2, gradient=True)
@@ -106,8 +106,8 @@ def row_config(
     table: Table = _HELD
     if not gradient:
         table = _VALUE
-    elif transformed:
-        table = _TRANSFORMED if warp_size == 32 else _TRANSFORMED_WIDE_WARPS
+    elif capped:
+        table = _CAPPED if warp_size == 32 else _CAPPED_WIDE_WARPS
     needed = -(-columns * itemsize // ACCESS_BYTES)
     _, lanes, held, streamed, cap = next(row for row in table if row[0] is None or needed <= row[0])
     groups = lanes if gradient else 2 * lanes

@@ -12,19 +12,37 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+# A number that is 1, or a multiple of 16, and a pointer that is aligned, would each make a kernel of its own: a stall
+# of seconds at some step. Nothing that changes from step to step is specialised on.
+@triton.jit(
+    do_not_specialize=["count", "num_tasks", "num_samples"],
+    do_not_specialize_on_alignment=[
+        "nll",
+        "hits",
+        "targets",
+        "tasks",
+        "samples",
+        "row_weights",
+        "given",
+        "loss",
+        "normalizer",
+        "loss_sum",
+        "tokens",
+        "correct",
+    ],
+)
 def statistics_kernel(
-    nll, hits, targets, tasks, samples, row_weights, sums, loss_sum, tokens, correct, count, num_tasks, num_samples,
-    BLOCK: tl.constexpr,
+    nll, hits, targets, tasks, samples, row_weights, given, loss, normalizer, loss_sum, tokens, correct, count,
+    num_tasks, num_samples, MEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program: one task's, one sample's or (the last one) the whole batch's sums over the rows.
+    """One program: one task's, one sample's or (the last one) the whole batch's sums over the rows, and its loss.
 
     Every sum is made by one program, in f64 and in a fixed order, so its bits are the same in every run. That costs
     bins x rows reads of cached numbers: a few microseconds where the products take milliseconds.
     """
     bin = tl.program_id(0)
     lane = tl.arange(0, BLOCK)
-    loss = tl.zeros([BLOCK], tl.float64)
+    summed = tl.zeros([BLOCK], tl.float64)
     weight = tl.zeros([BLOCK], tl.float64)
     seen = tl.zeros([BLOCK], tl.int64)
     right = tl.zeros([BLOCK], tl.int64)
@@ -46,19 +64,45 @@ def statistics_kernel(
                 factor = tl.load(row_weights + slots, mask=mine, other=0.0).to(tl.float64)
             weight += factor
             value *= factor
-        loss += value
+        summed += value
         seen += mine.to(tl.int64)
         right += (tl.load(hits + slots, mask=mine, other=0) != 0).to(tl.int64)
     if whole:
-        tl.store(sums, tl.sum(loss, axis=0))
-        tl.store(sums + 1, tl.sum(weight, axis=0))
+        total = tl.sum(weight, axis=0)
+        divided_by = tl.full([], 1.0, tl.float64)
+        if MEAN:
+            divided_by = total
+            if given is not None:
+                divided_by = tl.load(given).to(tl.float64)
+            legal = (divided_by > 0) & (divided_by < float("inf"))
+            nothing = (divided_by == 0) & (total == 0)
+            divided_by = tl.where(legal, divided_by, tl.where(nothing, 1.0, float("nan")))
+        tl.store(normalizer, divided_by)
+        tl.store(loss, (tl.sum(summed, axis=0) / divided_by).to(tl.float32))
     else:
-        tl.store(loss_sum + bin, tl.sum(loss, axis=0).to(tl.float32))
+        tl.store(loss_sum + bin, tl.sum(summed, axis=0).to(tl.float32))
         tl.store(tokens + bin, tl.sum(seen, axis=0))
         tl.store(correct + bin, tl.sum(right, axis=0))
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["count"],
+    do_not_specialize_on_alignment=["upstream", "normalizer", "row_weights", "scale"],
+)
+def row_scale_kernel(upstream, normalizer, row_weights, scale, count, BLOCK: tl.constexpr):
+    """scale[r] = upstream / normalizer * row_weights[r], in f64 and rounded once; what is left out is 1."""
+    slots = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = slots < count
+    factor = 1.0 / tl.load(normalizer)
+    if upstream is not None:
+        factor = tl.load(upstream).to(tl.float64) / tl.load(normalizer)
+    factors = tl.zeros([BLOCK], tl.float64) + factor
+    if row_weights is not None:
+        factors *= tl.load(row_weights + slots, mask=inside, other=0.0).to(tl.float64)
+    tl.store(scale + slots, factors.to(tl.float32), mask=inside)
+
+
+@triton.jit(do_not_specialize_on_alignment=["source_rows", "target_rows", "row_scale", "targets"])
 def scale_rows_kernel(
     source, source_rows, target, target_rows, row_scale, targets, width, source_stride, target_stride,
     BLOCK: tl.constexpr,
@@ -84,7 +128,7 @@ def scale_rows_kernel(
     tl.store(target + to_row * target_stride + column, values.to(target.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"], do_not_specialize_on_alignment=["factor"])
 def rescale_kernel(values, factor, size, BLOCK: tl.constexpr, TILE: tl.constexpr):
     """values *= factor, a scalar on the device; where it is 1, as it is for a loss, nothing is read."""
     scale = tl.load(factor).to(tl.float32)

@@ -57,7 +57,7 @@ def _unpack(words, HALF: tl.constexpr, DTYPE: tl.constexpr):
 
 @triton.jit
 def _transform(x, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
-    # z of the raw logits (bias added); -inf outside `valid`, whatever the scale or the cap make of a masked -inf.
+    # z of the raw logits; -inf outside `valid`, whatever the scale or the cap make of a masked -inf.
     z = x
     if SCALED:
         z *= logit_scale
@@ -69,17 +69,15 @@ def _transform(x, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPPED: tl.
 
 
 @triton.jit
-def _points_z(row, bias, columns, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
+def _points_z(row, columns, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
     # z of a few single columns.
     x = tl.load(row + columns, mask=valid, other=float("-inf")).to(tl.float32)
-    if bias is not None:
-        x += tl.load(bias + columns, mask=valid, other=0.0).to(tl.float32)
     return _transform(x, valid, logit_scale, softcap, SCALED, CAPPED)
 
 
 @triton.jit
 def _tile_z(
-    words, bias, groups, count, head, logit_scale, softcap, DTYPE: tl.constexpr, HALVES: tl.constexpr,
+    words, groups, count, logit_scale, softcap, DTYPE: tl.constexpr, HALVES: tl.constexpr,
     GROUPS: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
     # z of a tile's even and odd columns, each [GROUPS, 4]; f32 tiles have no odd ones (the even ones again).
@@ -88,15 +86,6 @@ def _tile_z(
     odd = even
     if HALVES == 2:
         odd = _unpack(words, 1, DTYPE)
-    if bias is not None:
-        columns = head + groups[:, None] * (4 * HALVES) + tl.arange(0, 4 * HALVES)[None, :]
-        added = tl.load(bias + columns, mask=valid, other=0.0).to(tl.float32)
-        if HALVES == 2:
-            even_added, odd_added = tl.split(tl.reshape(added, [GROUPS, 4, 2]))
-            even += even_added
-            odd += odd_added
-        else:
-            even += added
     even = _transform(even, valid, logit_scale, softcap, SCALED, CAPPED)
     if HALVES == 2:
         odd = _transform(odd, valid, logit_scale, softcap, SCALED, CAPPED)
@@ -105,14 +94,12 @@ def _tile_z(
 
 @triton.jit
 def _accumulate(
-    peak, total, early, words, groups, count, target_group, head, bias, logit_scale, softcap,
+    peak, total, early, words, groups, count, target_group, logit_scale, softcap,
     DTYPE: tl.constexpr, HALVES: tl.constexpr, GROUPS: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
     # One tile of the online pass. A lane owns a group of adjacent columns (16 bytes): the maximum and the sum inside
     # a group stay in one thread, so a group costs one rescaling exponential, not one a column, and no barrier.
-    even, odd = _tile_z(
-        words, bias, groups, count, head, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED
-    )
+    even, odd = _tile_z(words, groups, count, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED)
     top = tl.max(even, axis=1)
     if HALVES == 2:
         top = tl.maximum(top, tl.max(odd, axis=1))
@@ -142,15 +129,15 @@ def _sloped(gradient, z, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPP
 
 @triton.jit
 def _write(
-    gradient, words, groups, readable, count, first_group, target_group, target_lane, head, origin, factor, unit,
-    bias, logit_scale, softcap, DTYPE: tl.constexpr, HALVES: tl.constexpr, GROUPS: tl.constexpr,
+    gradient, words, groups, readable, count, first_group, target_group, target_lane, origin, factor, unit,
+    logit_scale, softcap, DTYPE: tl.constexpr, HALVES: tl.constexpr, GROUPS: tl.constexpr,
     SCALED: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
     # One tile of the gradient pass: `readable` groups hold logits, `count` groups are written.
     VEC: tl.constexpr = 4 * HALVES
     valid = (groups < readable)[:, None]
     even_z, odd_z = _tile_z(
-        words, bias, groups, readable, head, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED
+        words, groups, readable, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED
     )
     even = _exp_beyond(even_z, origin) * factor
     odd = even
@@ -190,7 +177,7 @@ def _write(
     ],
 )
 def row_kernel(
-    logits, gradient, targets, rows, row_scale, bias, nll, hits, label_error, columns, logits_stride,
+    logits, gradient, targets, rows, row_scale, nll, hits, label_error, columns, logits_stride,
     gradient_stride, logit_scale, softcap, zero,
     EDGES: tl.constexpr, CONGRUENT: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
     HELD: tl.constexpr, STREAMED: tl.constexpr, GROUPS: tl.constexpr,
@@ -245,14 +232,14 @@ def row_kernel(
                 eviction_policy="evict_first",
             ),
         )
-    target_z = _points_z(row_start, bias, target, supervised, logit_scale, softcap, SCALED, CAPPED)
+    target_z = _points_z(row_start, target, supervised, logit_scale, softcap, SCALED, CAPPED)
 
     peak = tl.full([GROUPS], float("-inf"), tl.float32)
     early = tl.full([GROUPS], float("-inf"), tl.float32)
     total = tl.zeros([GROUPS], tl.float32)
     for tile in tl.static_range(HELD):
         peak, total, early = _accumulate(
-            peak, total, early, held[tile], tile * GROUPS + lane, readable, target_group, head, bias, logit_scale,
+            peak, total, early, held[tile], tile * GROUPS + lane, readable, target_group, logit_scale,
             softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
         )  # fmt: skip
     if STREAMED:
@@ -266,7 +253,7 @@ def row_kernel(
                 eviction_policy="evict_last",
             )
             peak, total, early = _accumulate(
-                peak, total, early, words, groups, readable, target_group, head, bias, logit_scale,
+                peak, total, early, words, groups, readable, target_group, logit_scale,
                 softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
             )  # fmt: skip
 
@@ -275,7 +262,7 @@ def row_kernel(
     # Columns of the target's own group that stand before it.
     own = head + target_group * VEC + tl.arange(0, VEC)
     own_before = (own >= 0) & (own < target) & supervised
-    own_z = _points_z(row_start, bias, own, own_before, logit_scale, softcap, SCALED, CAPPED)
+    own_z = _points_z(row_start, own, own_before, logit_scale, softcap, SCALED, CAPPED)
     row_early = tl.maximum(row_early, tl.max(own_z, axis=0))
     if EDGES:
         # Lanes 0..7 stand for the columns before the first group, lanes 8..15 for those after the last one.
@@ -283,7 +270,7 @@ def row_kernel(
         edge = tl.where(edge_lane < 8, edge_lane, head + count * VEC + edge_lane - 8)
         edge_valid = tl.where(edge_lane < 8, edge_lane < head, edge < columns)
         edge_read = edge_valid & supervised
-        edge_z = _points_z(row_start, bias, edge, edge_read, logit_scale, softcap, SCALED, CAPPED)
+        edge_z = _points_z(row_start, edge, edge_read, logit_scale, softcap, SCALED, CAPPED)
         row_peak = tl.maximum(row_peak, tl.max(edge_z, axis=0))
         row_early = tl.maximum(row_early, tl.max(tl.where(edge < target, edge_z, float("-inf")), axis=0))
     origin = tl.where(row_peak == float("-inf"), 0.0, row_peak)
@@ -317,7 +304,7 @@ def row_kernel(
         for tile in tl.static_range(HELD):
             _write(
                 gradient_main, held[tile] ^ zero, tile * GROUPS + lane, readable, count, tile * GROUPS, target_group,
-                target_lane, head, origin, factor, unit, bias, logit_scale, softcap, DTYPE, HALVES, GROUPS,
+                target_lane, origin, factor, unit, logit_scale, softcap, DTYPE, HALVES, GROUPS,
                 SCALED, CAPPED,
             )  # fmt: skip
         if STREAMED:
@@ -330,8 +317,8 @@ def row_kernel(
                     eviction_policy="evict_first",
                 )
                 _write(
-                    gradient_main, words, groups, readable, count, start, target_group, target_lane, head, origin,
-                    factor, unit, bias, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
+                    gradient_main, words, groups, readable, count, start, target_group, target_lane, origin,
+                    factor, unit, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
                 )  # fmt: skip
         if EDGES:
             edge_gradient = _exp_beyond(edge_z, origin) * factor

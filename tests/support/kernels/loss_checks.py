@@ -6,7 +6,6 @@ Each takes an implementation and a device, and fails with an AssertionError. ``t
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,7 @@ LOW = (torch.bfloat16, torch.float16)
 
 
 def row_pass_of(impl: str) -> Any:
-    module: ModuleType = load(impl)
-    return module.row_pass
+    return load(impl).row_pass
 
 
 def runnable(impl: str, device: str, dtype: torch.dtype) -> bool:
@@ -103,7 +101,7 @@ def check_05_nothing_supervised_is_a_connected_zero(impl: str, device: str) -> N
                     assert bool((made.output.loss == 0).all())
                     assert bool((made.grad_scores == 0).all())
                     assert made.grad_weight is None or bool((made.grad_weight == 0).all())
-    # Supervised tokens of a task whose weight is 0 leave no divisor either.
+    # Supervised tokens of a task whose weight is 0 leave no normalizer either.
     case = made_case("linear", torch.float32, 6, tasks=1).with_(task_weights=torch.zeros(1))
     made = check(case, impl, device)
     assert made.output.loss.item() == 0.0
@@ -120,7 +118,7 @@ def check_06_chunks_add_up_in_f32(impl: str, device: str) -> None:
     labels = torch.full((2**16,), 3)
     leaf = weight.clone().to(device).requires_grad_()
     ck.linear_cross_entropy(
-        *(hidden.to(device), leaf, labels.to(device)), reduction="sum", memory_budget=0, impl=impl
+        hidden.to(device), leaf, labels.to(device), reduction="sum", memory_budget=0, impl=impl
     ).loss.backward()
     true = weight.double().requires_grad_()
     F.cross_entropy(hidden.double() @ true.T, labels, reduction="sum").backward()
@@ -145,7 +143,9 @@ def check_08_forward_and_backward_see_the_same_logits(impl: str, device: str) ->
         for budget in (None, 0):
             for reduction in ("mean", "none"):
                 case = made_case(
-                    *("linear", dtype, 8),
+                    "linear",
+                    dtype,
+                    8,
                     spread=300.0,
                     classes=33,
                     reduction=reduction,
@@ -265,14 +265,14 @@ def check_21_parts_of_a_step_add_up(impl: str, device: str) -> None:
     case = case.with_(upstream=torch.ones(()))
     whole = run(case, impl, device)
     assert case.task_ids is not None
-    divisor = ck.plan(case.labels, case.task_ids, case.task_weights).divisor().item()
+    normalizer = ck.plan(case.labels, case.task_ids, case.task_weights).normalizer().item()
     loss, grad_weight, grad_scores = 0.0, 0.0, []
     for row in range(4):
         part = case.with_(
             scores=case.scores[row : row + 1],
             labels=case.labels[row : row + 1],
             task_ids=case.task_ids[row : row + 1],
-            normalizer=divisor,
+            normalizer=normalizer,
         )
         made = run(part, impl, device)
         loss += made.output.loss.item()
@@ -330,13 +330,17 @@ def check_26_infinities_in_ignored_rows_stay_there(impl: str, device: str) -> No
 
 
 def check_27_perfectly_predicted_tokens_count(impl: str, device: str) -> None:
-    """A token whose nll is exactly 0 is in the divisor, the counts and the hits like any other."""
+    """A token whose nll is exactly 0 is in the normalizer, the counts and the hits like any other."""
     raw = torch.zeros(4, 8)
     raw[0, 3] = raw[1, 4] = 300.0
     labels = torch.tensor([3, 4, 5, -100])
     weights = torch.tensor([1.0, 3.0])
     case = LossCase(
-        *("logits", raw, None, None, labels),
+        "logits",
+        raw,
+        None,
+        None,
+        labels,
         task_ids=torch.tensor([0, 1, 0, 0]),
         task_weights=weights,
     )
@@ -348,7 +352,11 @@ def check_27_perfectly_predicted_tokens_count(impl: str, device: str) -> None:
     assert made.output.task_loss.tolist()[1] == 0.0
     head = raw.T.contiguous()  # identity states pick the same logits
     linear = LossCase(
-        *("linear", torch.eye(4), head, None, labels),
+        "linear",
+        torch.eye(4),
+        head,
+        None,
+        labels,
         task_ids=torch.tensor([0, 1, 0, 0]),
         task_weights=weights,
     )

@@ -33,7 +33,6 @@ class Case:
     targets: torch.Tensor
     rows: torch.Tensor | None = None
     row_scale: torch.Tensor | None = None
-    bias: torch.Tensor | None = None
     logit_scale: float = 1.0
     softcap: float | None = None
     offset: int = 0
@@ -54,7 +53,6 @@ class Case:
         return {
             "rows": self.rows,
             "row_scale": self.row_scale,
-            "bias": self.bias,
             "logit_scale": self.logit_scale,
             "softcap": self.softcap,
         }
@@ -80,20 +78,17 @@ def _exact(case: Case) -> Exact:
     raw = case.logits.to(torch.float64).numpy()[case.visited]
     targets = case.targets.numpy()
     scale = np.ones(len(targets)) if case.row_scale is None else case.row_scale.to(torch.float64).numpy()
-    bias = 0.0 if case.bias is None else case.bias.to(torch.float64).numpy()
-    affine = case.logit_scale * (raw + bias)
-    # Two roundings make the affine logit; a softcap adds a division, a tanh (2 ulp) and a product.
-    finite = np.where(np.isfinite(affine), np.abs(affine), 0.0)
-    plain = case.bias is None and case.logit_scale == 1.0
-    z_error = (
-        0.0 * finite if plain else 3 * _U * finite + 2 * _U * np.abs(case.logit_scale * np.asarray(bias))
-    )
-    z, slope = affine, np.ones_like(affine)
+    scaled = case.logit_scale * raw
+    # One rounding makes the scaled logit; a softcap adds a division, a tanh (2 ulp) and a product.
+    finite = np.where(np.isfinite(scaled), np.abs(scaled), 0.0)
+    plain = case.logit_scale == 1.0
+    z_error = 0.0 * finite if plain else 2 * _U * finite
+    z, slope = scaled, np.ones_like(scaled)
     if case.softcap is not None:
-        z = case.softcap * np.tanh(affine / case.softcap)
-        slope = 1 / np.cosh(affine / case.softcap) ** 2
+        z = case.softcap * np.tanh(scaled / case.softcap)
+        slope = 1 / np.cosh(scaled / case.softcap) ** 2
         z_error = np.minimum(z_error, case.softcap) + 8 * _U * np.minimum(finite, case.softcap)
-        z_error = np.where(np.isfinite(affine), z_error, 8 * _U * case.softcap)
+        z_error = np.where(np.isfinite(scaled), z_error, 8 * _U * case.softcap)
     # In f16, unlike the others, ordinary probabilities are subnormal: then the spacing is absolute.
     dtype = case.storage.dtype
     tiny = max(_TINY, torch.finfo(dtype).tiny * HALF_ULP[dtype])
@@ -182,16 +177,12 @@ def cases(draw: st.DrawFn, dtypes: Sequence[torch.dtype] = (torch.float32, torch
         best = picked.float().argmax(1)
         targets = torch.where(targets < 0, targets, best)
 
-    bias = None
-    if draw(st.booleans()):
-        bias = torch.from_numpy(random.standard_normal(columns)).to(torch.float32)
     return Case(
         storage=storage,
         columns=columns,
         targets=targets,
         rows=rows,
         row_scale=torch.from_numpy(random.exponential(size=count)).float() if draw(st.booleans()) else None,
-        bias=bias,
         logit_scale=draw(st.sampled_from([1.0, 1.0, 0.25, -1.5, 3.0])) if masked == 0.0 else 1.0,
         softcap=draw(st.sampled_from([None, None, 0.5, 30.0])),
         offset=offset,

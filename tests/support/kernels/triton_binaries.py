@@ -68,6 +68,12 @@ class _NoDriver:
 
 def compiled(target: str, call: Callable[[], object]) -> list[Binary]:
     """The kernels that ``call`` would launch on ``target``, in order."""
+    inspect = _amd if TARGETS[target].backend == "hip" else _nvidia
+    return [inspect(kernel) for kernel in launched(target, call)]
+
+
+def launched(target: str, call: Callable[[], object]) -> list[Any]:
+    """The same as Triton has them: one object for each kernel that it had to compile, however often launched."""
     found: list[Any] = []
     run = JITFunction.run
 
@@ -84,7 +90,7 @@ def compiled(target: str, call: Callable[[], object]) -> list[Binary]:
             call()
     finally:
         driver._active = before
-    return [_amd(kernel) if TARGETS[target].backend == "hip" else _nvidia(kernel) for kernel in found]
+    return found
 
 
 def _nvidia(kernel: Any) -> Binary:

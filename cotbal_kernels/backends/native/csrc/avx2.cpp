@@ -1,7 +1,6 @@
 // The kernels for x86-64 processors with AVX2 and FMA (Haswell, Zen, and later).
 #include <immintrin.h>
 
-#include "product_kernel.hpp"
 #include "row_kernel.hpp"
 
 namespace {
@@ -9,7 +8,6 @@ namespace {
 struct Avx2 {
     using Float = __m256;
     static constexpr int width = 8;
-    static constexpr int tile_rows = 6;  // 12 sums, 2 right vectors and 1 left value: 15 of 16 registers
 
     static Float set(float x) { return _mm256_set1_ps(x); }
     static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
@@ -63,27 +61,6 @@ struct Avx2 {
         return _mm_cvtsd_f64(y);
     }
 
-    static void transpose(Float (&x)[8]) {
-        Float pairs[8];
-        Float fours[8];  // in half h of fours[4 i + j]: column 4 h + j of rows 4 i .. 4 i + 3
-        for (int i = 0; i < 4; ++i) {
-            pairs[2 * i] = _mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]);
-            pairs[2 * i + 1] = _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]);
-        }
-        for (int i = 0; i < 2; ++i) {
-            for (int j = 0; j < 2; ++j) {
-                const __m256d a = _mm256_castps_pd(pairs[4 * i + j]);
-                const __m256d b = _mm256_castps_pd(pairs[4 * i + j + 2]);
-                fours[4 * i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
-                fours[4 * i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
-            }
-        }
-        for (int j = 0; j < 4; ++j) {
-            x[j] = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x20);
-            x[4 + j] = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x31);
-        }
-    }
-
    private:
     static __m256i mask(int count) {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -113,18 +90,4 @@ void cotbal::row_pass_avx2(const RowPass& pass, std::int64_t begin, std::int64_t
 void cotbal::elementwise_avx2(Elementwise function, const float* input, float* output,
                               std::int64_t count) noexcept {
     elementwise<Avx2>(function, input, output, count);
-}
-
-cotbal::ProductPlan cotbal::plan_product_avx2(const Product& product, int threads) noexcept {
-    return plan_product<Avx2>(product, threads);
-}
-
-void cotbal::pack_shared_avx2(const Product& product, const ProductPlan& plan, std::int64_t first,
-                              std::int64_t begin, std::int64_t end) noexcept {
-    pack_shared<Avx2>(product, plan, first, begin, end);
-}
-
-void cotbal::multiply_avx2(const Product& product, const ProductPlan& plan, std::int64_t first,
-                           std::int64_t begin, std::int64_t end, float* local) noexcept {
-    multiply<Avx2>(product, plan, first, begin, end, local);
 }

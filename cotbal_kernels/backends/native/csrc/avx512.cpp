@@ -1,7 +1,6 @@
 // The kernels for x86-64 processors with AVX-512 F, BW, DQ and VL (Skylake-X, Zen 4, and later).
 #include <immintrin.h>
 
-#include "product_kernel.hpp"
 #include "row_kernel.hpp"
 
 namespace {
@@ -9,7 +8,6 @@ namespace {
 struct Avx512 {
     using Float = __m512;
     static constexpr int width = 16;
-    static constexpr int tile_rows = 14;  // 28 sums, 2 right vectors and 1 left value: 31 of 32 registers
 
     static Float set(float x) { return _mm512_set1_ps(x); }
     static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
@@ -53,33 +51,6 @@ struct Avx512 {
         return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
     }
 
-    static void transpose(Float (&x)[16]) {
-        Float pairs[16];
-        Float fours[16];  // in quarter q of fours[4 i + j]: column 4 q + j of rows 4 i .. 4 i + 3
-        for (int i = 0; i < 8; ++i) {
-            pairs[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
-            pairs[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
-        }
-        for (int i = 0; i < 4; ++i) {
-            for (int j = 0; j < 2; ++j) {
-                const __m512d a = _mm512_castps_pd(pairs[4 * i + j]);
-                const __m512d b = _mm512_castps_pd(pairs[4 * i + j + 2]);
-                fours[4 * i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-                fours[4 * i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-            }
-        }
-        for (int j = 0; j < 4; ++j) {
-            const Float even_low = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0x88);
-            const Float even_high = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0x88);
-            const Float odd_low = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0xdd);
-            const Float odd_high = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0xdd);
-            x[j] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
-            x[4 + j] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
-            x[8 + j] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
-            x[12 + j] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
-        }
-    }
-
    private:
     static __mmask16 mask(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
     static Float widen(__m256i bits) {
@@ -106,18 +77,4 @@ void cotbal::row_pass_avx512(const RowPass& pass, std::int64_t begin, std::int64
 void cotbal::elementwise_avx512(Elementwise function, const float* input, float* output,
                                 std::int64_t count) noexcept {
     elementwise<Avx512>(function, input, output, count);
-}
-
-cotbal::ProductPlan cotbal::plan_product_avx512(const Product& product, int threads) noexcept {
-    return plan_product<Avx512>(product, threads);
-}
-
-void cotbal::pack_shared_avx512(const Product& product, const ProductPlan& plan, std::int64_t first,
-                                std::int64_t begin, std::int64_t end) noexcept {
-    pack_shared<Avx512>(product, plan, first, begin, end);
-}
-
-void cotbal::multiply_avx512(const Product& product, const ProductPlan& plan, std::int64_t first,
-                             std::int64_t begin, std::int64_t end, float* local) noexcept {
-    multiply<Avx512>(product, plan, first, begin, end, local);
 }

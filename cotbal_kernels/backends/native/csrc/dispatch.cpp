@@ -18,13 +18,10 @@ auto detect() noexcept {
 #endif
 #endif
     return std::array{
-        InstructionSet{"portable", true, row_pass_portable, elementwise_portable, plan_product_portable,
-                       pack_shared_portable, multiply_portable},
+        InstructionSet{"portable", true, row_pass_portable, elementwise_portable},
 #ifdef COTBAL_X86_KERNELS
-        InstructionSet{"avx2", avx2, row_pass_avx2, elementwise_avx2, plan_product_avx2, pack_shared_avx2,
-                       multiply_avx2},
-        InstructionSet{"avx512", avx512, row_pass_avx512, elementwise_avx512, plan_product_avx512,
-                       pack_shared_avx512, multiply_avx512},
+        InstructionSet{"avx2", avx2, row_pass_avx2, elementwise_avx2},
+        InstructionSet{"avx512", avx512, row_pass_avx512, elementwise_avx512},
 #endif
     };
 }
@@ -44,15 +41,6 @@ const InstructionSet* find_instruction_set(std::string_view name) noexcept {
         }
     }
     return found;
-}
-
-bool is_intel() noexcept {
-#ifdef COTBAL_X86_KERNELS
-    __builtin_cpu_init();
-    return __builtin_cpu_is("intel");
-#else
-    return false;
-#endif
 }
 
 }  // namespace cotbal

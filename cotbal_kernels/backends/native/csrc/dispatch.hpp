@@ -3,7 +3,6 @@
 
 #include <string_view>
 
-#include "product.hpp"
 #include "row_pass.hpp"
 
 namespace cotbal {
@@ -13,9 +12,6 @@ struct InstructionSet {
     bool supported;  // by this processor and its operating system
     RowPassFunction* row_pass;
     ElementwiseFunction* elementwise;
-    PlanProductFunction* plan_product;
-    PackSharedFunction* pack_shared;
-    MultiplyFunction* multiply;
 };
 
 struct InstructionSets {
@@ -30,8 +26,5 @@ InstructionSets instruction_sets() noexcept;
 
 // The named one, or the best supported for an empty name; null when there is none of that name.
 const InstructionSet* find_instruction_set(std::string_view name) noexcept;
-
-// Whether this is a processor of Intel's, for which MKL's products were made.
-bool is_intel() noexcept;
 
 }  // namespace cotbal

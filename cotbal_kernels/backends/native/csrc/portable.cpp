@@ -1,6 +1,5 @@
 // The kernels for any processor: four floats in the compiler's own vectors, which are SSE2 or NEON
 // registers where those are part of the base instruction set, and plain scalars elsewhere.
-#include "product_kernel.hpp"
 #include "row_kernel.hpp"
 
 namespace {
@@ -10,7 +9,6 @@ struct Portable {
     typedef uint32_t Bits __attribute__((vector_size(16)));
     typedef int32_t Mask __attribute__((vector_size(16)));
     static constexpr int width = 4;
-    static constexpr int tile_rows = 6;  // 12 sums, 2 right vectors and 1 left value: 15 of 16 registers
 
     static Float set(float x) { return Float{x, x, x, x}; }
     static Float add(Float a, Float b) { return a + b; }
@@ -71,16 +69,6 @@ struct Portable {
                (static_cast<double>(x[2]) + static_cast<double>(x[3]));
     }
 
-    static void transpose(Float (&x)[4]) {
-        for (int i = 0; i < 4; ++i) {
-            for (int j = 0; j < i; ++j) {
-                const float value = x[i][j];
-                x[i][j] = x[j][i];
-                x[j][i] = value;
-            }
-        }
-    }
-
    private:
     static Bits as_bits(Float x) {
         Bits bits;
@@ -103,18 +91,4 @@ void cotbal::row_pass_portable(const RowPass& pass, std::int64_t begin, std::int
 void cotbal::elementwise_portable(Elementwise function, const float* input, float* output,
                                   std::int64_t count) noexcept {
     elementwise<Portable>(function, input, output, count);
-}
-
-cotbal::ProductPlan cotbal::plan_product_portable(const Product& product, int threads) noexcept {
-    return plan_product<Portable>(product, threads);
-}
-
-void cotbal::pack_shared_portable(const Product& product, const ProductPlan& plan, std::int64_t first,
-                                  std::int64_t begin, std::int64_t end) noexcept {
-    pack_shared<Portable>(product, plan, first, begin, end);
-}
-
-void cotbal::multiply_portable(const Product& product, const ProductPlan& plan, std::int64_t first,
-                               std::int64_t begin, std::int64_t end, float* local) noexcept {
-    multiply<Portable>(product, plan, first, begin, end, local);
 }

@@ -23,8 +23,8 @@ using cotbal::RowPass;
 constexpr int block_columns = 1024;
 
 struct Plain {};   // z = logit
-struct Affine {};  // z = logit_scale * (logit + bias)
-struct Capped {};  // z = softcap * tanh(affine / softcap)
+struct Scaled {};  // z = logit_scale * logit
+struct Capped {};  // z = softcap * tanh(scaled / softcap)
 
 template <class A, class B>
 struct Same {
@@ -37,7 +37,7 @@ struct Same<A, A> {
 
 struct alignas(64) Block {
     float logits[block_columns];
-    float slopes[block_columns];  // d z / d affine, kept for capped logits only
+    float slopes[block_columns];  // d z / d scaled, kept for capped logits only
 };
 
 template <class S, class Transform>
@@ -47,12 +47,12 @@ struct Transformed {
 };
 
 template <class S, class Transform>
-inline Transformed<S, Transform> transform(const RowPass& pass, typename S::Float x, typename S::Float bias) {
+inline Transformed<S, Transform> transform(const RowPass& pass, typename S::Float x) {
     if constexpr (Same<Transform, Plain>::value) {
         return {x, x};
     } else {
-        const typename S::Float z = S::mul(S::set(static_cast<float>(pass.logit_scale)), S::add(x, bias));
-        if constexpr (Same<Transform, Affine>::value) {
+        const typename S::Float z = S::mul(S::set(static_cast<float>(pass.logit_scale)), x);
+        if constexpr (Same<Transform, Scaled>::value) {
             return {z, z};
         } else {
             const typename S::Float cap = S::set(static_cast<float>(pass.softcap));
@@ -73,10 +73,8 @@ inline const float* load_block(const RowPass& pass, const T* row, int64_t first,
     }
     const int whole = count - count % S::width;
     const T* x = row + first;
-    const float* bias = pass.bias == nullptr ? nullptr : pass.bias + first;
     for (int j = 0; j < whole; j += S::width) {
-        const typename S::Float b = bias == nullptr ? S::set(0.0f) : S::load(bias + j);
-        const Transformed<S, Transform> t = transform<S, Transform>(pass, S::load(x + j), b);
+        const Transformed<S, Transform> t = transform<S, Transform>(pass, S::load(x + j));
         S::store(block.logits + j, t.z);
         if constexpr (Same<Transform, Capped>::value) {
             S::store(block.slopes + j, t.slope);
@@ -84,9 +82,7 @@ inline const float* load_block(const RowPass& pass, const T* row, int64_t first,
     }
     if (whole < count) {
         const int rest = count - whole;
-        const typename S::Float b = bias == nullptr ? S::set(0.0f) : S::load_partial(bias + whole, rest);
-        const Transformed<S, Transform> t =
-            transform<S, Transform>(pass, S::load_partial(x + whole, rest), b);
+        const Transformed<S, Transform> t = transform<S, Transform>(pass, S::load_partial(x + whole, rest));
         S::store(block.logits + whole, t.z);
         if constexpr (Same<Transform, Capped>::value) {
             S::store(block.slopes + whole, t.slope);
@@ -250,9 +246,8 @@ inline void one_row(const RowPass& pass, int64_t i, Block& block) {
         }
         return;
     }
-    const typename S::Float bias = S::set(pass.bias == nullptr ? 0.0f : pass.bias[target]);
     const Transformed<S, Transform> true_class =
-        transform<S, Transform>(pass, S::load_partial(row + target, 1), bias);
+        transform<S, Transform>(pass, S::load_partial(row + target, 1));
     const float z_target = S::first(true_class.z);
     const Softmax softmax = reduce_row<S, T, Transform>(pass, row, block);
 
@@ -287,8 +282,8 @@ template <class S, class T>
 inline void rows_of_type(const RowPass& pass, int64_t begin, int64_t end) {
     if (pass.softcap != 0.0) {
         rows_of<S, T, Capped>(pass, begin, end);
-    } else if (pass.bias != nullptr || pass.logit_scale != 1.0) {
-        rows_of<S, T, Affine>(pass, begin, end);
+    } else if (pass.logit_scale != 1.0) {
+        rows_of<S, T, Scaled>(pass, begin, end);
     } else {
         rows_of<S, T, Plain>(pass, begin, end);
     }

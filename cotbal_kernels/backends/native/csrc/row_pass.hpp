@@ -21,7 +21,6 @@ struct RowPass {
     const std::int64_t* rows;     // [n] row of logits of each output; null: 0 .. n-1
     const std::int64_t* targets;  // [n] true class, -1: padding
     const float* row_scale;       // [n], null: 1
-    const float* bias;            // [columns], null: 0
     double logit_scale;
     double softcap;  // 0: none
     float* nll;      // [n]

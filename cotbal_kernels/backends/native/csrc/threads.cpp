@@ -12,14 +12,13 @@
 namespace cotbal {
 namespace {
 
-using Body = void (*)(void*, std::int64_t, std::int64_t, int) noexcept;
+using Body = void (*)(void*, std::int64_t, std::int64_t) noexcept;
 // The entry the compiler itself calls for `#pragma omp parallel`; libgomp has it, and libomp and libiomp5
 // have it for programs built against libgomp.
 using GompParallel = void (*)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
 
 struct Team {
     std::atomic<std::int64_t> next;
-    std::atomic<int> members;
     std::int64_t count;
     std::int64_t grain;
     void* context;
@@ -29,13 +28,12 @@ struct Team {
 // However many members a team gets, they drain one counter: no member's presence is counted on.
 void work(void* data) {
     Team& team = *static_cast<Team*>(data);
-    const int member = team.members.fetch_add(1, std::memory_order_relaxed);
     for (;;) {
         const std::int64_t begin = team.next.fetch_add(team.grain, std::memory_order_relaxed);
         if (begin >= team.count) {
             return;
         }
-        team.body(team.context, begin, std::min(team.count, begin + team.grain), member);
+        team.body(team.context, begin, std::min(team.count, begin + team.grain));
     }
 }
 
@@ -74,11 +72,11 @@ void parallel_for(std::int64_t count, std::int64_t grain, int threads, void* con
     const int members = static_cast<int>(std::min<std::int64_t>(pieces, threads));
     if (members <= 1) {
         if (count > 0) {
-            body(context, 0, count, 0);
+            body(context, 0, count);
         }
         return;
     }
-    Team team{{0}, {0}, count, grain, context, body};
+    Team team{{0}, count, grain, context, body};
     if (const GompParallel parallel = openmp()) {
         parallel(work, &team, static_cast<unsigned>(members), 0);
     } else {

@@ -1,4 +1,4 @@
-"""Row passes and products through an extension built with sanitizers, in a process of its own.
+"""Row passes through an extension built with sanitizers, in a process of its own.
 
 Run by test_sanitizers.py:
 
@@ -10,7 +10,6 @@ import sys
 
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
-from support.kernels.product_cases import ProductCase, exact_product, product_cases
 from support.kernels.row_cases import Case, cases, forced
 
 
@@ -44,22 +43,6 @@ def main(extension: str, calls: int) -> None:
             suppress_health_check=list(HealthCheck),
         )
 
-    # A tenth as many: in plain loops and watched, a product takes a hundred times as long as a row pass.
-    @examples(-(-calls // len(sets) // 10))
-    @given(case=product_cases())
-    def multiply(case: ProductCase) -> None:
-        # Checked here, too: this build alone has AVX-512 on every processor.
-        value, allowed = exact_product(case)
-        for name in sets:
-            with forced(name):
-                storage = case.storage()
-                native_backend.product_(
-                    case.left, case.right, case.window(storage), accumulate=case.accumulate
-                )
-            found = case.window(storage).to(torch.float64).numpy()
-            assert (abs(found - value) <= allowed).all(), name
-            made[name] += 1
-
     @examples(-(-calls // len(sets)))
     @given(case=cases())
     def call(case: Case) -> None:
@@ -68,18 +51,17 @@ def main(extension: str, calls: int) -> None:
         gradient = torch.empty_like(storage)
         for name in sets:
             with forced(name):
-                native_backend.row_pass(
+                native_backend.BACKEND.row_pass(
                     case.window(storage), case.targets, gradient=case.window(gradient), **case.options
                 )
             made[name] += 1
-        native_backend.row_pass(
+        native_backend.BACKEND.row_pass(
             case.window(storage), case.targets, gradient=case.window(storage), **case.options
         )
 
     for threads in (1, 3):
         torch.set_num_threads(threads)
         call()
-        multiply()
     print(made)
 
 

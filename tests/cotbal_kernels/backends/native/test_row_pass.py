@@ -33,7 +33,7 @@ def check(case: Case) -> None:
     storage = torch.full_like(case.storage, POISON)
     gradient = case.window(storage)
 
-    nll, hits = native.row_pass(case.logits, case.targets, gradient=gradient, **case.options)
+    nll, hits = native.BACKEND.row_pass(case.logits, case.targets, gradient=gradient, **case.options)
 
     assert_within(nll, expected.nll, expected.nll_error)
     assert all(want is None or want == got for want, got in zip(expected.hits, hits.tolist(), strict=True))
@@ -46,8 +46,8 @@ def check(case: Case) -> None:
 
     # In place, and without a gradient: the same bits.
     rewritten = Case(**{**case.__dict__, "storage": before.clone()})
-    again = native.row_pass(rewritten.logits, case.targets, gradient=rewritten.logits, **case.options)
-    alone = native.row_pass(case.logits, case.targets, **case.options)
+    again = native.BACKEND.row_pass(rewritten.logits, case.targets, gradient=rewritten.logits, **case.options)
+    alone = native.BACKEND.row_pass(case.logits, case.targets, **case.options)
     assert torch.equal(rewritten.logits[case.visited], gradient[case.visited])
     assert torch.equal(rewritten.storage[untouched], before[untouched])
     for result in (again, alone):
@@ -79,7 +79,7 @@ def test_first_of_equal_maxima_hits(instruction_set: str, columns: int, seed: in
     logits = torch.from_numpy(random.integers(0, 3, (8, columns))).float()
     targets = torch.from_numpy(random.integers(0, columns, 8))
     with forced(instruction_set):
-        _, hits = native.row_pass(logits, targets)
+        _, hits = native.BACKEND.row_pass(logits, targets)
     assert hits.tolist() == (logits.numpy().argmax(1) == targets.numpy()).tolist()
 
 
@@ -88,7 +88,7 @@ def test_first_maximum_in_an_earlier_block(instruction_set: str) -> None:
     logits = torch.zeros(2, 5000)
     logits[:, [1500, 4500]] = 7.0
     with forced(instruction_set):
-        _, hits = native.row_pass(logits, torch.tensor([1500, 4500]))
+        _, hits = native.BACKEND.row_pass(logits, torch.tensor([1500, 4500]))
     assert hits.tolist() == [True, False]
 
 
@@ -123,8 +123,8 @@ def test_undefined_rows_are_nan_alone(instruction_set: str) -> None:
     logits[3, :1028] = float("nan")
     targets = torch.tensor([5, 5, 5, 0, 5])
     with forced(instruction_set):
-        nll, hits = native.row_pass(logits, targets, gradient=logits)
-        want, _ = native.row_pass(clean, targets, gradient=clean)
+        nll, hits = native.BACKEND.row_pass(logits, targets, gradient=logits)
+        want, _ = native.BACKEND.row_pass(clean, targets, gradient=clean)
     assert torch.isnan(nll[:4]).all()
     assert hits.tolist()[:4] == [False, False, False, True]
     assert nll[4] == want[4]
@@ -137,7 +137,7 @@ def test_masked_classes(instruction_set: str) -> None:
     """A class of logit -inf has gradient 0; as the target, nll is inf and its gradient -1."""
     logits = torch.tensor([[0.0, float("-inf"), 0.0], [0.0, float("-inf"), 0.0]])
     with forced(instruction_set):
-        nll, _ = native.row_pass(logits, torch.tensor([0, 1]), gradient=logits)
+        nll, _ = native.BACKEND.row_pass(logits, torch.tensor([0, 1]), gradient=logits)
     np.testing.assert_allclose(nll[0].item(), np.log(2), rtol=1e-7)
     assert nll[1] == float("inf")
     assert logits.tolist() == [[-0.5, 0.0, 0.5], [0.5, -1.0, 0.5]]
@@ -156,7 +156,7 @@ def test_bfloat16_rounds_to_nearest_even_and_keeps_nan(instruction_set: str, col
     gradient = torch.zeros(len(scale), columns, dtype=torch.bfloat16)
     targets = torch.full((len(scale),), columns - 1)
     with forced(instruction_set):
-        native.row_pass(gradient, targets, gradient=gradient, row_scale=scale)
+        native.BACKEND.row_pass(gradient, targets, gradient=gradient, row_scale=scale)
     # Subnormal products may be flushed.
     kept = (wide == 0) | (wide.abs() >= 2.0**-120) | wide.isnan()
     want = wide.to(torch.bfloat16)[kept]
@@ -176,8 +176,8 @@ def test_offsets_beyond_32_bits(instruction_set: str) -> None:
     small = rows.clone()
     targets = torch.tensor([3, 4])
     with forced(instruction_set):
-        nll, _ = native.row_pass(rows, targets, gradient=rows)
-        want, _ = native.row_pass(small, targets, gradient=small)
+        nll, _ = native.BACKEND.row_pass(rows, targets, gradient=rows)
+        want, _ = native.BACKEND.row_pass(small, targets, gradient=small)
     assert torch.equal(nll, want)
     assert torch.equal(rows, small)
 
@@ -190,7 +190,7 @@ def test_instruction_sets_agree() -> None:
     for name in SETS:
         gradient = torch.empty_like(logits)
         with forced(name):
-            nll, hits = native.row_pass(logits, targets, gradient=gradient)
+            nll, hits = native.BACKEND.row_pass(logits, targets, gradient=gradient)
         results.append((nll, hits, gradient))
     for nll, hits, gradient in results[1:]:
         torch.testing.assert_close(nll, results[0][0], rtol=2e-7, atol=2e-6)
@@ -213,7 +213,6 @@ def test_instruction_sets_agree() -> None:
         ({"gradient": torch.empty(3, 10, dtype=torch.bfloat16)}, "gradient must have the shape and dtype"),
         ({"gradient": torch.empty(10).expand(3, 10)}, "rows that do not overlap"),
         ({"row_scale": torch.ones(3)}, r"row_scale must have the shape \[2\]"),
-        ({"bias": torch.ones(3)}, r"bias must have the shape \[10\]"),
         ({"softcap": -1.0}, "softcap must be positive"),
         ({"logits": torch.zeros(10, 3).t()}, "unit stride"),
         ({"logits": torch.zeros(3, 10, dtype=torch.float16)}, "float32 or bfloat16"),
@@ -224,25 +223,24 @@ def test_instruction_sets_agree() -> None:
 def test_refuses_what_it_cannot_index(change: dict[str, object], message: str) -> None:
     arguments = {"logits": torch.zeros(3, 10), "targets": torch.tensor([0, 1])} | change
     with pytest.raises(ValueError, match=message):
-        native.row_pass(**arguments)
+        native.BACKEND.row_pass(**arguments)
 
 
 def test_nothing_to_do() -> None:
     for logits in (torch.zeros(0, 5), torch.zeros(3, 5)):
-        nll, hits = native.row_pass(logits, torch.zeros(0, dtype=torch.int64), gradient=logits)
+        nll, hits = native.BACKEND.row_pass(logits, torch.zeros(0, dtype=torch.int64), gradient=logits)
         assert nll.shape == hits.shape == (0,)
     assert not logits.any()
 
 
 def test_takes_tensors_that_require_gradients() -> None:
     logits = torch.zeros(2, 3, requires_grad=True)
-    bias = torch.zeros(3, requires_grad=True)
-    nll, _ = native.row_pass(logits, torch.tensor([0, 1]), bias=bias)
+    nll, _ = native.BACKEND.row_pass(logits, torch.tensor([0, 1]))
     assert not nll.requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_other_dtypes_are_unavailable(dtype: torch.dtype) -> None:
-    assert str(dtype) in native.unavailable(torch.device("cpu"), dtype)
-    assert "cuda" in native.unavailable(torch.device("cuda"), torch.float32)
-    assert native.unavailable(torch.device("cpu"), torch.bfloat16) is None
+    assert str(dtype) in native.BACKEND.unavailable(torch.device("cpu"), dtype)
+    assert "cuda" in native.BACKEND.unavailable(torch.device("cuda"), torch.float32)
+    assert native.BACKEND.unavailable(torch.device("cpu"), torch.bfloat16) is None

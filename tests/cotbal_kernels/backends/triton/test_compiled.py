@@ -8,8 +8,8 @@ import torch
 import triton
 from support.kernels.triton_binaries import TARGETS, Binary, compiled
 
-from cotbal_kernels.backends.triton import backend as triton_backend
 from cotbal_kernels.backends.triton import configs as triton_configs
+from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
 if triton.knobs.runtime.interpret:
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
@@ -25,7 +25,6 @@ class Launch:
     columns: int
     dtype: torch.dtype = BFLOAT16
     gradient: str = "in place"
-    bias: torch.dtype | None = None
     logit_scale: float = 1.0
     softcap: float | None = None
     rows: bool = False
@@ -47,13 +46,12 @@ class Launch:
             gradient=gradient,
             rows=torch.tensor([1]) if self.rows else None,
             row_scale=torch.ones(1) if self.row_scale else None,
-            bias=None if self.bias is None else torch.zeros(self.columns, dtype=self.bias),
             logit_scale=self.logit_scale,
             softcap=self.softcap,
         )
 
     def __str__(self) -> str:
-        flags = [self.gradient, f"bias {self.bias}", f"cap {self.softcap}", f"scale {self.logit_scale}"]
+        flags = [self.gradient, f"cap {self.softcap}", f"scale {self.logit_scale}"]
         flags += [name for name in ("rows", "row_scale", "packed") if getattr(self, name)]
         return "-".join([str(self.columns), str(self.dtype), *flags]).replace("torch.", "").replace(" ", "_")
 
@@ -65,7 +63,7 @@ def limits(table: triton_configs.Table) -> list[int]:
 
 ONE_BY_ONE = [
     *(Launch(columns) for columns in limits(triton_configs._HELD)),
-    *(Launch(columns, softcap=30.0) for columns in limits(triton_configs._TRANSFORMED)),
+    *(Launch(columns, softcap=30.0) for columns in limits(triton_configs._CAPPED)),
     *(Launch(columns, gradient="none") for columns in limits(triton_configs._VALUE)),
 ]
 # The vocabularies people have, and each option at least twice, in the configurations they meet most.
@@ -85,13 +83,12 @@ REAL = [
     Launch(32000, gradient="none", rows=True),
 ]
 ODD = [
-    Launch(32000, bias=BFLOAT16),
-    Launch(32001, torch.float16, bias=torch.float32, packed=True, row_scale=True),
+    Launch(32001, torch.float16, packed=True, row_scale=True),
     Launch(256000, softcap=30.0, packed=True, rows=True),
     Launch(152064, logit_scale=0.0625, row_scale=True),
     Launch(49155, logit_scale=0.125, packed=True),
-    Launch(256000, torch.float32, logit_scale=0.5, softcap=30.0, bias=torch.float32),
-    Launch(256000, gradient="none", logit_scale=0.5, softcap=30.0, bias=BFLOAT16),
+    Launch(256000, torch.float32, logit_scale=0.5, softcap=30.0),
+    Launch(256000, gradient="none", logit_scale=0.5, softcap=30.0),
     Launch(32000, gradient="apart"),
     Launch(152064, torch.float32, gradient="apart", logit_scale=0.5),
 ]
@@ -107,7 +104,7 @@ def tiles_held(launch: Launch) -> int:
         launch.columns,
         launch.dtype.itemsize,
         gradient=launch.gradient != "none",
-        transformed=launch.softcap is not None or launch.bias is not None,
+        capped=launch.softcap is not None,
     ).held
 
 
@@ -155,8 +152,8 @@ def test_moving_rows(target: str, dtype: torch.dtype) -> None:
     calls: list[Callable[[], object]] = [
         lambda: triton_backend.gather_rows(hidden, rows, targets, None, dtype, True),
         lambda: triton_backend.gather_rows(hidden, rows, targets, scale, dtype, False),
-        lambda: triton_backend.scatter_rows(source, rows, targets, scale, hidden),
-        lambda: triton_backend.scatter_rows(source[:, :3583], rows, targets, None, hidden[:, :3583]),
+        lambda: triton_backend.scatter_rows(source, rows, targets, scale, 6, dtype),
+        lambda: triton_backend.scatter_rows(source[:, :3583], rows, targets, None, 6, dtype),
         lambda: triton_backend.rescale_(hidden, torch.ones(())),
     ]
     for call in calls:
@@ -171,7 +168,7 @@ def test_statistics(target: str, weights: torch.dtype | None) -> None:
     binary = compile_one(
         target,
         lambda: triton_backend.row_statistics(
-            torch.zeros(9), torch.zeros(9, dtype=torch.bool), ids, ids, ids, row_weights, 2, 3
+            torch.zeros(9), torch.zeros(9, dtype=torch.bool), ids, ids, ids, row_weights, None, 2, 3, "mean"
         ),
     )
     assert binary.spilled == 0

@@ -11,9 +11,9 @@ shapes = st.tuples(st.integers(1, 2**20), st.sampled_from([2, 4]), st.sampled_fr
 
 
 @given(shapes, st.booleans())
-def test_a_row_is_held_or_streamed(shape: tuple[int, int, int], transformed: bool) -> None:
+def test_a_row_is_held_or_streamed(shape: tuple[int, int, int], capped: bool) -> None:
     columns, itemsize, warp_size = shape
-    config = row_config(columns, itemsize, gradient=True, transformed=transformed, warp_size=warp_size)
+    config = row_config(columns, itemsize, gradient=True, capped=capped, warp_size=warp_size)
     held = config.held * config.groups * ACCESS_BYTES // itemsize
     assert held >= columns or config.streamed
     # Masked tiles cost time: never more of them than of real ones.
@@ -36,10 +36,10 @@ def test_nothing_is_held_without_a_gradient(shape: tuple[int, int, int]) -> None
 @given(st.integers(1, 100_000))
 def test_few_kernels(columns: int) -> None:
     # What the first call of a vocabulary compiles is one of these, whatever the vocabulary.
-    tables = (triton_configs._HELD, triton_configs._TRANSFORMED)
+    tables = (triton_configs._HELD, triton_configs._CAPPED)
     kinds = {row[1:] for table in tables for row in table}
-    for transformed in (False, True):
-        config = row_config(columns, 2, gradient=True, transformed=transformed)
+    for capped in (False, True):
+        config = row_config(columns, 2, gradient=True, capped=capped)
         assert (config.groups, config.held, config.streamed, config.max_registers) in kinds
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cotbal_kernels as ck
-from cotbal_kernels.backends.triton import backend as triton_backend
+from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
 pytestmark = pytest.mark.gpu
 BFLOAT16 = torch.bfloat16
@@ -184,7 +184,7 @@ def test_many_rows_of_one_statistic() -> None:
     targets = torch.zeros(count, dtype=torch.int64, device="cuda")
     nll = torch.rand(count, device="cuda")
     hits = torch.rand(count, device="cuda") < 0.5
-    sums = triton_backend.row_statistics(nll, hits, targets, targets, targets, None, 1, 1)
+    sums = triton_backend.row_statistics(nll, hits, targets, targets, targets, None, None, 1, 1, "mean")
     assert sums.task_tokens.tolist() == [count]
     assert sums.task_correct.tolist() == [int(hits.sum())]
     assert sums.task_loss_sum.item() == pytest.approx(nll.double().sum().item(), rel=2.0**-23)

@@ -62,60 +62,6 @@ __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) {
 __m512 _mm512_max_ps(__m512 a, __m512 b) {
     return a > b ? a : b;
 }
-__m512d _mm512_castps_pd(__m512 a) {
-    return (__m512d)a;
-}
-__m512 _mm512_castpd_ps(__m512d a) {
-    return (__m512)a;
-}
-// In each quarter: the low (high) half of both, interleaved.
-__m512 _mm512_unpacklo_ps(__m512 a, __m512 b) {
-    __m512 result;
-    for (int i = 0; i < 16; i += 4) {
-        result[i] = a[i];
-        result[i + 1] = b[i];
-        result[i + 2] = a[i + 1];
-        result[i + 3] = b[i + 1];
-    }
-    return result;
-}
-__m512 _mm512_unpackhi_ps(__m512 a, __m512 b) {
-    __m512 result;
-    for (int i = 0; i < 16; i += 4) {
-        result[i] = a[i + 2];
-        result[i + 1] = b[i + 2];
-        result[i + 2] = a[i + 3];
-        result[i + 3] = b[i + 3];
-    }
-    return result;
-}
-__m512d _mm512_unpacklo_pd(__m512d a, __m512d b) {
-    __m512d result;
-    for (int i = 0; i < 8; i += 2) {
-        result[i] = a[i];
-        result[i + 1] = b[i];
-    }
-    return result;
-}
-__m512d _mm512_unpackhi_pd(__m512d a, __m512d b) {
-    __m512d result;
-    for (int i = 0; i < 8; i += 2) {
-        result[i] = a[i + 1];
-        result[i + 1] = b[i + 1];
-    }
-    return result;
-}
-// Two quarters of each, picked by two bits for each quarter of the result.
-__m512 _mm512_shuffle_f32x4(__m512 a, __m512 b, int picks) {
-    __m512 result;
-    for (int quarter = 0; quarter < 4; ++quarter) {
-        const int from = 4 * ((picks >> (2 * quarter)) & 3);
-        for (int i = 0; i < 4; ++i) {
-            result[4 * quarter + i] = quarter < 2 ? a[from + i] : b[from + i];
-        }
-    }
-    return result;
-}
 __m512d _mm512_add_pd(__m512d a, __m512d b) {
     return a + b;
 }

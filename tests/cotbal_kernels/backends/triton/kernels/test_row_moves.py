@@ -7,8 +7,8 @@ import triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotbal_kernels import statistics
-from cotbal_kernels.backends.triton import backend as triton_backend
+from cotbal_kernels import reduction, statistics
+from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 interpretable = settings(max_examples=25) if triton.knobs.runtime.interpret else settings()
@@ -64,7 +64,7 @@ def test_gather_and_scatter(
 
     like = torch.empty(positions, width, dtype=dtype, device=device)
     source = torch.where(real, torch.ones(len(rows), width, device=device), torch.nan).to(source_dtype)
-    scattered = triton_backend.scatter_rows(source, rows, targets, scale, like)
+    scattered = triton_backend.scatter_rows(source, rows, targets, scale, positions, dtype)
     expected = torch.zeros_like(like).index_copy_(
         0, rows[targets >= 0], (source.float() * factor).to(dtype)[targets >= 0]
     )
@@ -114,18 +114,44 @@ def test_statistics(
         row_weights = torch.where(targets >= 0, torch.from_numpy(random.exponential(size=count)), 0).to(
             weights
         )
-    arguments = (nll, hits, targets, tasks, samples, row_weights)
-    wanted = statistics.row_statistics(*arguments, num_tasks, num_samples)
+    given = None if seed % 2 else torch.tensor(random.choice([7.5, 0.0, -1.0, np.inf]), dtype=torch.float64)
+    arguments = (nll, hits, targets, tasks, samples, row_weights, given)
+    options = (num_tasks, num_samples, "sum" if seed % 5 == 0 else "mean")
+    wanted = statistics.row_statistics(*arguments, *options)
     here = tuple(None if each is None else each.to(device) for each in arguments)
-    found = triton_backend.row_statistics(*here, num_tasks, num_samples)
-    again = triton_backend.row_statistics(*here, num_tasks, num_samples)
+    found = triton_backend.row_statistics(*here, *options)
+    again = triton_backend.row_statistics(*here, *options)
     for name in wanted._fields:
         want, got = getattr(wanted, name), getattr(found, name)
         assert got.dtype == want.dtype, name
-        assert torch.equal(got, getattr(again, name)), name
+        torch.testing.assert_close(got, getattr(again, name), rtol=0, atol=0, equal_nan=True)
         if want.is_floating_point():
             # Sums in f64 in another order, then one rounding.
             allowed = count * 2.0**-52 + torch.finfo(want.dtype).eps
-            assert torch.allclose(got.cpu(), want, rtol=allowed, atol=0), name
+            assert torch.allclose(got.cpu(), want, rtol=allowed, atol=0, equal_nan=True), name
         else:
             assert torch.equal(got.cpu(), want), name
+
+
+@interpretable
+@given(
+    st.sampled_from([1, 5, 1024, 1500]),
+    st.sampled_from([None, torch.float32, torch.float64]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_row_scale(
+    device: torch.device, count: int, weights: torch.dtype | None, scaled: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    rows = torch.arange(count, device=device)
+    row_weights = None
+    if weights is not None:
+        row_weights = torch.from_numpy(random.exponential(size=count)).to(device, weights)
+    upstream = torch.tensor(random.standard_normal(), dtype=torch.float32, device=device) if scaled else None
+    normalizer = torch.tensor(random.exponential() + 0.1, dtype=torch.float64, device=device)
+    arguments = (upstream, rows, row_weights, normalizer, "mean", torch.float32)
+    # f64 inside, one rounding.
+    torch.testing.assert_close(
+        triton_backend.row_scale(*arguments), reduction.row_scale(*arguments), rtol=2.0**-23, atol=0
+    )

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.kernels.row_cases import Case, cases, exact
 
-from cotbal_kernels.backends.triton import backend as triton_backend
+from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
+from cotbal_kernels.backends.triton.backend import raise_label_errors
 from cotbal_kernels.backends.triton.configs import RowConfig
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -214,7 +215,7 @@ def test_a_target_outside_is_noted_and_harms_nothing(device: torch.device, colum
     if device.type == "cuda":
         torch.cuda.synchronize()
     with pytest.raises(ValueError, match=rf"targets\[1\] was {label} in an earlier loss on {device.type}"):
-        triton_backend.raise_label_errors(logits.device)
+        raise_label_errors(logits.device)
     # Said once.
     triton_backend.row_pass(logits, torch.tensor([1, 2, 3], device=device))
 

@@ -27,9 +27,26 @@ def linear_arguments(
     ]
     hidden, head, bias, weights = leaves
     return (
-        *(hidden, head, bias, plan.rows, plan.targets, plan.tasks, plan.samples, weights),
-        *(None, plan.num_tasks, plan.num_samples, plan.padded, 0.5, 5.0, case.reduction, mode),
-        *(*trained[:2], trained[2] and bias is not None, 2**20, impl),
+        hidden,
+        head,
+        bias,
+        plan.rows,
+        plan.targets,
+        plan.tasks,
+        plan.samples,
+        weights,
+        None,
+        plan.num_tasks,
+        plan.num_samples,
+        plan.padded,
+        0.5,
+        5.0,
+        case.reduction,
+        mode,
+        *trained[:2],
+        trained[2] and bias is not None,
+        2**20,
+        impl,
     )
 
 
@@ -54,8 +71,20 @@ def test_logits_operator_is_well_formed(mode: str) -> None:
         opcheck(
             torch.ops.cotbal_kernels.cross_entropy.default,
             (
-                *(flat, plan.rows, plan.targets, plan.tasks, plan.samples, plan.row_weights().float(), None),
-                *(plan.num_tasks, plan.num_samples, 0.5, None, reduction, mode, "torch"),
+                flat,
+                plan.rows,
+                plan.targets,
+                plan.tasks,
+                plan.samples,
+                plan.row_weights().float(),
+                None,
+                plan.num_tasks,
+                plan.num_samples,
+                0.5,
+                None,
+                reduction,
+                mode,
+                "torch",
             ),
         )
 
@@ -74,7 +103,9 @@ def test_gradients_in_float64(function: Function, reduction: str, budget: int | 
     def loss(scores: Any, head: Any, bias: Any, task_weights: Any, token_weights: Any) -> Any:
         shared: dict[str, Any] = {"reduction": reduction, "softcap": 4.0, "logit_scale": 0.7, "impl": "torch"}
         plan = ck.plan(
-            *(case.labels, case.task_ids, task_weights),
+            case.labels,
+            case.task_ids,
+            task_weights,
             token_weights=token_weights,
             shift=True,
             capacity=7 if padded else None,

@@ -1,0 +1,171 @@
+"""What each operator takes and gives, one record each: schema, implementation, fake and gradient derive from it."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple, get_type_hints
+
+import torch
+from torch import Tensor
+
+
+class LinearCall(NamedTuple):
+    """Of `linear_cross_entropy`: hidden states [M, H], a head [V, H], and the rows of a plan [R].
+
+    Attributes:
+        normalizer: what a "mean" is divided by; None: the sum of the row weights.
+        padded: whether there are rows of target -1.
+        mode: what the forward pass makes for the backward pass, see `cotbal_kernels.linear.compute`.
+        wants_hidden, wants_weight, wants_bias: which gradients will be asked for.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    rows: Tensor
+    targets: Tensor
+    tasks: Tensor
+    samples: Tensor
+    row_weights: Tensor | None
+    normalizer: Tensor | None
+    num_tasks: int
+    num_samples: int
+    padded: bool
+    logit_scale: float
+    softcap: float | None
+    reduction: str
+    mode: str
+    wants_hidden: bool
+    wants_weight: bool
+    wants_bias: bool
+    memory_budget: int
+    impl: str
+
+
+class LinearResult(NamedTuple):
+    """Of `linear_cross_entropy`; what the backward pass may need comes last, empty where it does not.
+
+    Attributes:
+        normalizer: what the loss was divided by, f64.
+        logits_gradient: the gradient of the rows' logits, unscaled, [R, V].
+        hidden_gradient, weight_gradient, bias_gradient: for an upstream gradient of 1.
+    """
+
+    loss: Tensor
+    normalizer: Tensor
+    nll: Tensor
+    task_loss_sum: Tensor
+    task_tokens: Tensor
+    task_correct: Tensor
+    sample_loss_sum: Tensor
+    sample_tokens: Tensor
+    logits_gradient: Tensor
+    hidden_gradient: Tensor
+    weight_gradient: Tensor
+    bias_gradient: Tensor
+
+
+class LinearBackwardCall(NamedTuple):
+    """Of `linear_cross_entropy_backward`: the forward pass's, what it made, and the upstream gradient."""
+
+    upstream: Tensor
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    rows: Tensor
+    targets: Tensor
+    row_weights: Tensor | None
+    normalizer: Tensor
+    logits_gradient: Tensor
+    padded: bool
+    logit_scale: float
+    softcap: float | None
+    reduction: str
+    mode: str
+    wants_hidden: bool
+    wants_weight: bool
+    wants_bias: bool
+    memory_budget: int
+    impl: str
+
+
+class Gradients(NamedTuple):
+    """Of `linear_cross_entropy_backward`; an empty tensor where one is not wanted."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+class LogitsCall(NamedTuple):
+    """Of `cross_entropy`: logits [M, V] and the rows of a plan [R]; the rest as in `LinearCall`."""
+
+    logits: Tensor
+    rows: Tensor
+    targets: Tensor
+    tasks: Tensor
+    samples: Tensor
+    row_weights: Tensor | None
+    normalizer: Tensor | None
+    num_tasks: int
+    num_samples: int
+    logit_scale: float
+    softcap: float | None
+    reduction: str
+    mode: str
+    impl: str
+
+
+class LogitsResult(NamedTuple):
+    """Of `cross_entropy`; last the gradient of the logits for an upstream gradient of 1, or nothing."""
+
+    loss: Tensor
+    normalizer: Tensor
+    nll: Tensor
+    task_loss_sum: Tensor
+    task_tokens: Tensor
+    task_correct: Tensor
+    sample_loss_sum: Tensor
+    sample_tokens: Tensor
+    gradient: Tensor
+
+
+class LogitsBackwardCall(NamedTuple):
+    """Of `cross_entropy_backward`."""
+
+    upstream: Tensor
+    logits: Tensor
+    rows: Tensor
+    targets: Tensor
+    row_weights: Tensor | None
+    normalizer: Tensor
+    logit_scale: float
+    softcap: float | None
+    reduction: str
+    impl: str
+
+
+_TYPES: Final[dict[Any, str]] = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    int: "SymInt",
+    float: "float",
+    float | None: "float?",
+    bool: "bool",
+    str: "str",
+}
+
+
+def schema(call: type[tuple[Any, ...]], result: type[Any]) -> str:
+    """An operator's schema, in torch's language, from the records of what it takes and gives (or a lone tensor).
+
+    >>> schema(LogitsBackwardCall, Gradients).partition(" -> ")[2]
+    '(Tensor, Tensor, Tensor)'
+    """
+    taken = ", ".join(f"{_TYPES[kind]} {name}" for name, kind in get_type_hints(call).items())
+    given = "Tensor" if result is Tensor else f"({', '.join(['Tensor'] * len(get_type_hints(result)))})"
+    return f"({taken}) -> {given}"
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What everything but the products is computed in, for inputs of a dtype."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
