@@ -25,7 +25,8 @@ from cotbal.report.inputs import (
 from cotbal.tasks import Task
 from cotbal.units.retries import retry_sentence
 from cotbal.units.schedule import Schedule, Unit, make_schedule
-from cotbal.units.store import Manifest, OutputFolder, SampleScore
+from cotbal.units.score_file import SampleScore
+from cotbal.units.store import Manifest, OutputFolder
 
 __all__ = ["measure_scores", "report_input", "task_values"]
 
