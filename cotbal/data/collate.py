@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -15,6 +15,8 @@ from torch.utils.data import get_worker_info
 import cotbal_kernels as ck
 from cotbal.data.chat import supervised_tokens
 from cotbal.data.encode import Encoder
+from cotbal.data.fields import record_task
+from cotbal.data.formats import record_of
 from cotbal.data.records import BadRecordsError, OnBad, Problem, Record, RecordError, Turn, check_on_bad
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,9 @@ logger = logging.getLogger(__name__)
 # Workers count in slots of their own, so that no two processes write to one.
 _COUNTER_SLOTS = 256
 _SKIPPED, _SHORTENED = 0, 1
+
+# What stands for a file in messages about dictionaries, which come from none.
+_GIVEN = Path("batch")
 
 Batch = dict[str, Any]
 
@@ -35,7 +40,7 @@ class _Sample:
     text: str
     tokens: tuple[int, ...]
     owners: tuple[int, ...]
-    answers: int
+    weights: tuple[float, ...]
     images: tuple[Image.Image, ...]
     trained: bool = True
 
@@ -46,6 +51,7 @@ class _Row:
 
     positions: list[int]
     targets: list[int]
+    weights: list[float]
     problem: str | None = None
     fatal: bool = False
 
@@ -61,10 +67,12 @@ class TaskCollator:
       `ignore_index` elsewhere;
     - `loss_task_index` int64 [B]: each row's position in `tasks`;
     - `loss_plan`: the plan of the labels (`cotbal_kernels.planning`, shift=True), made on the CPU so that the
-      loss needs no synchronisation.
+      loss needs no synchronisation; it carries the loss weights of turns that have others than 0 and 1 (an
+      answer of weight 0 has no labels).
 
     Records are plain values, not dictionaries of columns, so the Trainer's `remove_unused_columns` leaves them as
-    they are.
+    they are. A dictionary in one of the formats of `read_records`, such as a row of a `datasets.Dataset`, is taken
+    too (relative image paths start from the working folder); `TaskBalancedTrainer` leaves it its columns.
 
     An answer is trained on whole or not at all. A record whose image cannot be decoded, whose template refuses it,
     or of which `max_length` leaves no whole answer, is refused or skipped as `on_bad` says; with "skip", a
@@ -92,6 +100,7 @@ class TaskCollator:
     ignore_index: int = -100
     on_bad: OnBad = "refuse"
     blank_image: bool = False
+    takes_whole_records: ClassVar[bool] = True
     _counts: torch.Tensor = field(init=False, repr=False)
     _logged: set[tuple[Path, int]] = field(init=False, repr=False, default_factory=set)
 
@@ -118,19 +127,24 @@ class TaskCollator:
         """Records of which only the first answers were kept so far."""
         return int(self._counts[_SHORTENED].sum())
 
-    def __call__(self, records: Sequence[Record]) -> Batch:
+    def __call__(self, records: Sequence[Record | Mapping[str, Any]]) -> Batch:
         """One batch of the records.
 
         Raises:
             BadRecordsError: `on_bad` is "refuse" and a record cannot be used.
             ValueError: a record's task is not among `tasks`.
+            TypeError: something is neither a record nor a dictionary.
         """
-        samples = self._samples(records)
+        if not records:
+            raise ValueError("an empty list of records cannot be collated")
+        read = self._read(records)
+        task = self._numbers[read[0].task] if read and read[0].task in self._numbers else 0
+        samples = self._samples(read)
         while True:
             if not samples:
-                samples = [self._blank(record) for record in records[:1]]
+                samples = [self._blank(task)]
             elif self.blank_image and not any(sample.images for sample in samples):
-                samples = [*samples, self._blank(samples[0].record)]
+                samples = [*samples, self._blank(samples[0].task)]
             batch = self._encoder.encode(
                 [sample.text for sample in samples], [sample.images for sample in samples], side="right"
             )
@@ -155,19 +169,46 @@ class TaskCollator:
                 if isinstance(value, torch.Tensor) and value.shape == shape:
                     batch[name] = value[:, :limit].contiguous()
         labels = torch.full_like(batch["input_ids"], self.ignore_index)
+        weights = torch.ones(labels.shape, dtype=torch.float32)
         for number, row in enumerate(rows):
             labels[number, row.positions] = torch.tensor(row.targets, dtype=labels.dtype)
+            weights[number, row.positions] = torch.tensor(row.weights)
         task_index = torch.tensor([sample.task for sample in samples], dtype=torch.int64)
         batch["labels"] = labels
         batch["loss_task_index"] = task_index
         batch["loss_plan"] = ck.plan(
-            labels, task_index, num_tasks=len(self.tasks), shift=True, ignore_index=self.ignore_index
+            labels,
+            task_index,
+            num_tasks=len(self.tasks),
+            token_weights=None if bool((weights == 1).all()) else weights,
+            shift=True,
+            ignore_index=self.ignore_index,
         )
         return batch
 
+    def _read(self, items: Sequence[Record | Mapping[str, Any]]) -> list[Record]:
+        """The items as records; dictionaries are in one of the formats of `read_records`."""
+        read: list[Record] = []
+        problems: list[tuple[Record, str | None, bool]] = []
+        for position, item in enumerate(items):
+            if isinstance(item, Record):
+                read.append(item)
+                continue
+            if not isinstance(item, Mapping):
+                raise TypeError(
+                    f"TaskCollator takes records, as read_records reads them, or dictionaries in one of its formats; "
+                    f"found {type(item).__name__}"
+                )
+            task = self.tasks[0] if len(self.tasks) == 1 and record_task(item) is None else None
+            try:
+                read.append(record_of(item, _GIVEN, position, root=Path(), task=task))
+            except RecordError as error:
+                stand_in = Record(str(position), self.tasks[0], (), (), (), _GIVEN, position)
+                problems.append((stand_in, str(error), True))
+        self._report(problems)
+        return read
+
     def _samples(self, records: Sequence[Record]) -> list[_Sample]:
-        if not records:
-            raise ValueError("an empty list of records cannot be collated")
         samples: list[_Sample] = []
         problems: list[tuple[Record, str | None, bool]] = []
         for record in records:
@@ -191,38 +232,47 @@ class TaskCollator:
             text=chat.text,
             tokens=tokens,
             owners=tuple(supervised_tokens(offsets, chat.answers)),
-            answers=len(chat.answers),
+            weights=chat.weights,
             images=self._encoder.images(record),
         )
 
-    def _blank(self, record: Record) -> _Sample:
+    def _blank(self, task: int) -> _Sample:
         """A row without supervised tokens: a blank image if the processor takes images, and two full stops."""
         text = "<image>\n." if self._encoder.sees else "."
         turns = (Turn("user", text), Turn("assistant", "."))
-        stand_in = Record(record.id, record.task, (), turns, (".",), record.source, record.index)
+        stand_in = Record("", self.tasks[task], (), turns, (".",), _GIVEN, 0)
         images = (Image.new("RGB", (64, 64)),) if self._encoder.sees else ()
         rendered = self._encoder.renderer.render(stand_in).text
-        return _Sample(stand_in, self._numbers[record.task], rendered, (), (), 0, images, trained=False)
+        return _Sample(stand_in, task, rendered, (), (), (), images, trained=False)
 
     def _row(self, sample: _Sample, batch: Batch, number: int) -> _Row:
         if not sample.trained:
-            return _Row([], [])
+            return _Row([], [], [])
         length = int(batch["attention_mask"][number].sum())
         expanded = batch["input_ids"][number, :length].tolist()
         places = self._encoder.locate(sample.tokens, expanded)
-        wanted = [position for position, owner in enumerate(sample.owners) if owner >= 0]
+        wanted = [
+            position
+            for position, owner in enumerate(sample.owners)
+            if owner >= 0 and sample.weights[owner] > 0
+        ]
         limit = self.max_length if self.max_length is not None else length
         lost = {sample.owners[position] for position in wanted if places[position] >= limit}
         kept = [position for position in wanted if sample.owners[position] not in lost]
-        row = ([places[position] for position in kept], [sample.tokens[position] for position in kept])
+        row = _Row(
+            [places[position] for position in kept],
+            [sample.tokens[position] for position in kept],
+            [sample.weights[sample.owners[position]] for position in kept],
+        )
         if not lost:
-            return _Row(*row)
-        fatal = len(lost) == sample.answers or _images_end(places, length) > limit
+            return row
+        answers = sum(weight > 0 for weight in sample.weights)
+        fatal = len(lost) == answers or _images_end(places, length) > limit
         reason = (
-            f"truncation to max_length={limit} cuts away {len(lost)} of {sample.answers} answer(s): "
+            f"truncation to max_length={limit} cuts away {len(lost)} of {answers} answer(s): "
             f"the conversation has {length} tokens"
         )
-        return _Row(*row, problem=reason, fatal=fatal)
+        return replace(row, problem=reason, fatal=fatal)
 
     def _report(self, outcomes: Iterable[tuple[Record, str | None, bool]]) -> None:
         """Refuse, or count and log, the records that have a problem: (record, reason, whether it is lost)."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from cotbal.data import completion, llava, messages
+from cotbal.data import alpaca, completion, llava, messages
+from cotbal.data.fields import record_id, record_references, record_system, record_task
 from cotbal.data.json_stream import Broken, Element, iter_json
+from cotbal.data.loss_weights import refuse_without_loss, weighted
+from cotbal.data.objects import fill_objects
+from cotbal.data.pictures import picture_size
 from cotbal.data.records import (
     IMAGE_PLACEHOLDER,
     BadRecordsError,
+    ImageSource,
     OnBad,
     Problem,
     RawSample,
@@ -21,6 +28,7 @@ from cotbal.data.records import (
     Turn,
     check_on_bad,
 )
+from cotbal.data.unsupported import refuse_marks, refuse_unsupported
 
 __all__ = [
     "IMAGE_PLACEHOLDER",
@@ -35,7 +43,16 @@ __all__ = [
     "read_records",
 ]
 
-_FORMATS = (llava, messages, completion)
+Parse = Callable[[Mapping[str, Any]], RawSample]
+# A record is of the first format whose field it has.
+_FORMATS: dict[str, Parse] = {
+    llava.FIELD: llava.parse,
+    messages.FIELD: messages.parse,
+    completion.FIELD: completion.parse,
+    "instruction": alpaca.parse_instruction,
+    "query": alpaca.parse_query,
+    "conversation": alpaca.parse_conversation,
+}
 
 
 def read_records(
@@ -74,7 +91,7 @@ def read_records(
     ... ]))
     >>> found = read_records(folder / "a.json", task="sums", on_bad="skip")
     >>> found.records[0].turns[1], found.records[0].references
-    (Turn(role='assistant', text='4'), ('4',))
+    (Turn(role='assistant', text='4', weight=1.0), ('4',))
     >>> [(problem.index, problem.reason) for problem in found.problems]
     [(1, "no answer: the last turn is not the assistant's")]
     """
@@ -127,46 +144,93 @@ def iter_records(
 
 
 def _record(element: Element, file: Path, root: Path, task: str | None, check_images: bool) -> Record:
-    raw = element.value
-    if not isinstance(raw, Mapping):
-        raise RecordError(f"line {element.line}: a record is {type(raw).__name__}; expected an object")
-    for form in _FORMATS:
-        if form.matches(raw):
-            sample = form.parse(raw)
-            break
-    else:
+    if not isinstance(element.value, Mapping):
         raise RecordError(
-            f"no 'conversations', 'messages' or 'prompt' among its fields ({', '.join(list(raw)[:8]) or 'none'})"
+            f"line {element.line}: a record is {type(element.value).__name__}; expected an object"
         )
-    name = task if task is not None else sample.task
+    return record_of(element.value, file, element.index, root=root, task=task, check_images=check_images)
+
+
+def record_of(
+    raw: Mapping[str, Any],
+    source: Path,
+    index: int,
+    *,
+    root: Path,
+    task: str | None = None,
+    check_images: bool = True,
+) -> Record:
+    """The record that a dictionary describes, in any of the formats.
+
+    Args:
+        source, index: where it comes from, for messages.
+        root: folder that relative image paths start from.
+        task, check_images: as for `read_records`.
+
+    Raises:
+        RecordError: why it cannot be used.
+    """
+    refuse_unsupported(raw)
+    sample = _parsed(raw)
+    name = task if task is not None else record_task(raw)
     if name is None:
         raise RecordError(
             "no task: neither the config nor a 'task', 'channel', 'dataset' or 'source' field names one"
         )
-    turns = _checked_turns(sample)
-    images = tuple(root / image for image in sample.images)
+    images = tuple(image if isinstance(image, bytes) else root / image for image in sample.images)
+    turns = weighted(sample.turns, raw)
+    turns = fill_objects(turns, raw, lambda which: _size(images, which))
+    turns = _checked_turns(_with_system(turns, record_system(raw)), len(images))
     if check_images:
         for image in images:
-            if not image.is_file():
+            # Not Path.is_file: it raises where a name is too long for the file system.
+            if not isinstance(image, bytes) and not os.path.isfile(image):
                 raise RecordError(f"missing image {image}")
+    own, references = record_id(raw), record_references(raw)
     return Record(
-        id=sample.id if sample.id is not None else str(element.index),
+        id=own if own is not None else str(index),
         task=name,
         images=images,
         turns=turns,
-        references=sample.references if sample.references is not None else (turns[-1].text,),
-        source=file,
-        index=element.index,
+        references=references if references is not None else (turns[-1].text,),
+        source=source,
+        index=index,
     )
 
 
-def _checked_turns(sample: RawSample) -> tuple[Turn, ...]:
+def _parsed(raw: Mapping[str, Any]) -> RawSample:
+    fields = [field for field in _FORMATS if raw.get(field) is not None]
+    if not fields:
+        there = ", ".join(map(str, list(raw)[:8])) or "none"
+        raise RecordError(f"no 'conversations', 'messages' or 'prompt' among its fields ({there})")
+    if {llava.FIELD, messages.FIELD} <= set(fields):
+        raise RecordError(
+            "both 'conversations' and 'messages' are there; keep the one that is to be trained on"
+        )
+    return _FORMATS[fields[0]](raw)
+
+
+def _with_system(turns: tuple[Turn, ...], system: str | None) -> tuple[Turn, ...]:
+    """The turns with the system prompt that stands beside them, unless it is the first of them already."""
+    if system is None or (turns and turns[0] == Turn("system", system)):
+        return turns
+    if turns and turns[0].role == "system":
+        raise RecordError("two system prompts that differ: one beside the turns, one as the first of them")
+    return (Turn("system", system), *turns)
+
+
+def _size(images: tuple[ImageSource, ...], which: int) -> tuple[int, int]:
+    if not 0 <= which < len(images):
+        raise RecordError(f"a box lies on image {which}, but the record has {len(images)} image(s)")
+    return picture_size(images[which])
+
+
+def _checked_turns(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
     """The turns, in an order chat templates accept, with as many placeholders as images.
 
     Raises:
         RecordError: an answer is missing or empty, turns do not alternate, or placeholders do not fit.
     """
-    turns = sample.turns
     if not any(turn.role == "assistant" for turn in turns):
         raise RecordError(
             "no answer: " + ("there is no turn" if not turns else "the last turn is not the assistant's")
@@ -186,7 +250,9 @@ def _checked_turns(sample: RawSample) -> tuple[Turn, ...]:
         expected = "assistant" if turn.role == "user" else "user"
     if turns[-1].role != "assistant":
         raise RecordError("no answer: the last turn is not the assistant's")
-    return _placed_images(turns, len(sample.images))
+    refuse_without_loss(turns)
+    refuse_marks(turns)
+    return _placed_images(turns, images)
 
 
 def _placed_images(turns: tuple[Turn, ...], count: int) -> tuple[Turn, ...]:

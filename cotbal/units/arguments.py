@@ -49,10 +49,11 @@ _OURS = {
     "eval_on_start": "cotbal scores each run when it has ended",
 }
 
+_GROUPED = ("group_by_length", "batch_rebalance")
+
 _RENAMED = {
     "warmup_ratio": "`warmup_steps`, where a number below 1 is a share of all steps",
     "evaluation_strategy": "nothing: cotbal scores each run when it has ended",
-    "group_by_length": "`train_sampling_strategy: group_by_length`",
 }
 
 # These change how a run is watched or how fast it goes, not what it computes (beyond rounding).
@@ -95,6 +96,11 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
         path = f"{section}.{name}"
         if name in _OURS:
             raise ConfigError(f"{path}: not to be set here; {_OURS[name]}")
+        if name == "train_sampling_strategy" and value in _GROUPED:
+            raise ConfigError(
+                f"{path}: {value!r} needs the length of every record in tokens, which is known only after the "
+                "processor has seen its images; leave it out, or use 'random' or 'sequential'"
+            )
         if name not in known:
             renamed = f"it is now {_RENAMED[name]}" if name in _RENAMED else suggest(name, sorted(known))
             raise ConfigError(f"{path}: TrainingArguments of transformers has no such setting; {renamed}")
