@@ -284,7 +284,7 @@ def _load(path: Path, output: Path | None) -> Config:
 @contextmanager
 def _working(config: Config, *, lock: bool = True) -> Iterator[PlanProgress]:
     """Progress on the terminal, the run folder locked, and other packages' chatter off."""
-    from cotbal.units.progress import LineProgress, RichProgress
+    from cotbal.units.display import LineProgress, RichProgress
     from cotbal.units.store import RunFolder
 
     _quiet()

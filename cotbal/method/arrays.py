@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.str_]
 
 
 def float_array(name: str, values: Any, *, ndim: int, allow_nan: bool = False) -> FloatArray:

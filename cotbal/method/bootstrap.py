@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cotbal.method.arrays import BoolArray, FloatArray
-from cotbal.method.scores import Labels, ScoreTable
+from cotbal.method.arrays import BoolArray, FloatArray, Labels
+from cotbal.method.scores import ScoreTable
 from cotbal.tasks import MINI, plus_model
 
 # Entries of the matrix of draw counts held at once (8 bytes each, and twice more while it is made).

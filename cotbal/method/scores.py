@@ -14,10 +14,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from cotbal.method.arrays import FloatArray, directions, float_array, same_length
+from cotbal.method import scores_csv
+from cotbal.method.arrays import FloatArray, Labels, directions, float_array, same_length
 from cotbal.tasks import MINI, check_task_names, plus_model
-
-Labels = npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,15 +118,13 @@ class ScoreTable:
         higher_is_better: bool | Sequence[bool] | Mapping[str, bool] | None = None,
     ) -> Self:
         """Read a CSV file: see `cotbal.method.scores_csv.read` for its columns and errors."""
-        from cotbal.method import scores_csv
-
-        return scores_csv.read(cls, path, tasks=tasks, higher_is_better=higher_is_better)
+        found = scores_csv.read(path, tasks=tasks, higher_is_better=higher_is_better)
+        return cls(found.tasks, found.higher_is_better, found.entries, found.groups)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write all of the table as CSV, atomically; `from_csv` gives it back exactly."""
-        from cotbal.method import scores_csv
-
-        scores_csv.write(self, path)
+        content = scores_csv.Scores(self.tasks, self.higher_is_better, self.entries, self.groups)
+        scores_csv.write(content, path)
 
     @property
     def models(self) -> tuple[str, ...]:

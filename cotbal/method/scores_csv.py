@@ -14,22 +14,26 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from cotbal.atomic import replacing
-from cotbal.method.arrays import FloatArray, directions
+from cotbal.method.arrays import FloatArray, Labels, directions
 from cotbal.tasks import check_task_names
-
-if TYPE_CHECKING:
-    from cotbal.method.scores import Labels, ScoreTable
-
-Table = TypeVar("Table", bound="ScoreTable")
 
 _NEEDED = ("model", "task", "score")
 _OPTIONAL = ("sample", "group", "higher_is_better")
 _DIRECTIONS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a CSV file holds, as the attributes of a `cotbal.ScoreTable`."""
+
+    tasks: tuple[str, ...]
+    higher_is_better: tuple[bool, ...]
+    entries: Mapping[str, Mapping[str, float | FloatArray]]
+    groups: Mapping[str, Labels]
 
 
 @dataclass(frozen=True)
@@ -43,31 +47,30 @@ class _Row:
     higher_is_better: bool | None
 
 
-def write(table: ScoreTable, path: str | os.PathLike[str]) -> None:
-    """Write `table` to `path`, atomically, with every column of the format."""
-    higher = dict(zip(table.tasks, table.higher_is_better, strict=True))
+def write(scores: Scores, path: str | os.PathLike[str]) -> None:
+    """Write `scores` to `path`, atomically, with every column of the format."""
+    higher = dict(zip(scores.tasks, scores.higher_is_better, strict=True))
     with replacing(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_NEEDED + _OPTIONAL)
-        for model, row in table.entries.items():
+        for model, row in scores.entries.items():
             for task, entry in row.items():
                 direction = str(higher[task]).lower()
                 if isinstance(entry, float):
                     writer.writerow((model, task, repr(entry), "", "", direction))
                     continue
-                labels = table.groups[task].tolist() if task in table.groups else [""] * entry.size
+                labels = scores.groups[task].tolist() if task in scores.groups else [""] * entry.size
                 for sample, (score, label) in enumerate(zip(entry.tolist(), labels, strict=True)):
                     writer.writerow((model, task, repr(score), sample, label, direction))
 
 
 def read(
-    kind: type[Table],
     path: str | os.PathLike[str],
     *,
     tasks: Sequence[str] | None = None,
     higher_is_better: bool | Sequence[bool] | Mapping[str, bool] | None = None,
-) -> Table:
-    """Read `path` into a table.
+) -> Scores:
+    """Read what `path` holds.
 
     Tasks come in the order of `tasks`, else of first appearance. Samples of a task are paired over the models
     by their `sample` id, in the order of the first model. `higher_is_better` is needed only where the file
@@ -125,7 +128,7 @@ def read(
         if groups.setdefault(task, labels) != labels:
             raise ValueError(f"{name}: samples of task {task!r} have other groups for model {model!r}")
     labelled = {task: _filled(name, task, labels) for task, labels in groups.items() if any(labels)}
-    return kind(names, _said(rows, names, higher_is_better), entries, labelled)
+    return Scores(names, _said(rows, names, higher_is_better), entries, labelled)
 
 
 def _rows(name: str) -> Iterator[_Row]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from cotbal.tune.counts import StepCounts, StepSums, step_counts
 from cotbal.tune.head import BalanceHandle, balance, handle_of
-from cotbal.tune.step import StepCounts, StepSums, begin_step, end_step, step_counts
+from cotbal.tune.step import begin_step, end_step
 
 __all__ = [
     "BalanceHandle",

@@ -11,21 +11,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import cotbal_kernels as ck
+from cotbal.tune.counts import StepSums, batch_plan, plan_counts
 from cotbal.tune.effective_weight import head_product
+from cotbal.tune.evaluation import EvaluationWatch
 from cotbal.tune.install import EXTRA_INPUTS, STATE, install, stock_forward, uninstall
-from cotbal.tune.override import BYPASSES, local_precision, replaced_head_and_loss, replaced_loss
+from cotbal.tune.override import BYPASSES, local_precision, replaced_head_and_loss
 from cotbal.tune.probe import find_transform
-from cotbal.tune.step import StepSums, batch_plan, check_normalization, plan_counts
-from cotbal.tune.transform import LogitTransform
-
-if TYPE_CHECKING:
-    from cotbal.tune.verification import Verification
+from cotbal.tune.state import BalanceState
+from cotbal.tune.verification import Verification, verify
 
 
 def balance(
@@ -83,94 +82,28 @@ def handle_of(model: nn.Module) -> BalanceHandle | None:
     return handle
 
 
-class BalanceHandle:
-    """What `balance` returns: the weights of a balanced model, its divisor, and its statistics.
+class BalanceHandle(BalanceState):
+    """What `balance` returns: the weights of a balanced model, its normalizer, and its statistics.
 
-    Attributes:
-        model: the balanced model.
-        normalize: "weights" or "tokens".
-        normalizer: 0-d tensor the loss is divided by; None: each forward's own batch gives it.
-        last: the last training pass's `cotbal_kernels.LossOutput`, detached; None before the first.
-        passes: how many training passes went through the fused head.
-        transform: what the model does to its logits; None until the first training pass has found out.
-        head_dtype: the precision of the last training pass's logits; None before the first.
-        keep_evaluation_sums: whether evaluation forwards also note each task's loss; see `take_evaluation_sums`.
+    See `cotbal.tune.state.BalanceState` for `.weights`, `.normalizer`, `.statistics()` and the rest.
     """
 
     def __init__(self, model: nn.Module, weights: Any, normalize: str = "weights") -> None:
-        self.model = model
-        self.normalize = check_normalization(normalize)
-        self.normalizer: Tensor | None = None
-        self.last: ck.LossOutput | None = None
-        self.passes = 0
-        self.transform: LogitTransform | None = None
-        self.head_dtype: torch.dtype | None = None
-        self.keep_evaluation_sums = False
-        self._stock_only = False
+        super().__init__(model, weights, normalize)
         self._previous: Callable[..., Any] | None = model.__dict__.get("forward")
-        self._weights = _checked_weights(weights)
-        self._sums: StepSums | None = None
-        self._evaluation: tuple[Tensor, Tensor, Tensor] | None = None
-
-    @property
-    def weights(self) -> Tensor:
-        """Float64 [T], one weight per task. Settable, with as many entries."""
-        return self._weights
-
-    @weights.setter
-    def weights(self, value: Any) -> None:
-        # A strategy's tensor may be on a GPU: looking at its values would wait for the device at every step.
-        on_device = isinstance(value, Tensor) and value.device.type != "cpu"
-        weights = value.detach().double() if on_device else _checked_weights(value)
-        if weights.shape != self._weights.shape:
-            raise ValueError(
-                f"weights has shape {tuple(weights.shape)}; {self.num_tasks} weights are needed, one per task"
-            )
-        self._weights = weights
-
-    @property
-    def num_tasks(self) -> int:
-        """T."""
-        return int(self._weights.shape[0])
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the model's parameters."""
-        return next(self.model.parameters()).device
-
-    def statistics(self) -> StepSums:
-        """Per-task sums of this process's training passes since the last reset; detached."""
-        if self._sums is None:
-            zeros = torch.zeros(self.num_tasks, dtype=torch.float64)
-            zeros = zeros.to(self.device, torch.float32 if self.device.type == "mps" else None)
-            return StepSums(zeros, zeros.long(), zeros.long())
-        return self._sums
-
-    def reset_statistics(self) -> None:
-        """Start the sums of `statistics` anew."""
-        self._sums = None
-
-    def take_evaluation_sums(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Loss sums, tokens and hits, each [rows of the batch, T], of the last evaluation forward; then None.
-
-        Kept only while `keep_evaluation_sums` is set, and for batches with labels and tasks.
-        """
-        taken, self._evaluation = self._evaluation, None
-        return taken
+        self._watch: EvaluationWatch | None = None
 
     @contextmanager
-    def stock(self) -> Iterator[None]:
-        """The model computes its stock loss, from full logits, while this is open."""
-        self._stock_only = True
+    def _watched(self) -> Iterator[EvaluationWatch]:
+        """Evaluation forwards note each task's sums while this is open."""
+        self._watch = EvaluationWatch()
         try:
-            yield
+            yield self._watch
         finally:
-            self._stock_only = False
+            self._watch = None
 
     def verify(self, batch: Mapping[str, Any], **options: Any) -> Verification:
         """Prove on the user's own model and batch that the weights act; see `cotbal.tune.verify`."""
-        from cotbal.tune.verification import verify
-
         return verify(self, batch, **options)
 
     def remove(self) -> None:
@@ -181,12 +114,12 @@ class BalanceHandle:
         """
         uninstall(self.model, self._previous)
 
-    def put_back(self) -> None:
+    def _put_back(self) -> None:
         """Install the fused loss on the model again, around whatever its forward is by now."""
         self._previous = self.model.__dict__.get("forward")
         install(self.model, self)
 
-    def run(self, model: Any, inputs: dict[str, Any]) -> Any:
+    def _forward(self, model: Any, inputs: dict[str, Any]) -> Any:
         """The balanced forward: the stock one, with the fused loss inside when it trains on labels."""
         forward = stock_forward(model, self._previous)
         extra = {name: inputs.pop(name, None) for name in EXTRA_INPUTS}
@@ -224,10 +157,10 @@ class BalanceHandle:
 
     def _fused_loss(self, head: nn.Module, hidden: Tensor, plan: ck.Plan) -> ck.LossOutput:
         transform = self.transform
-        if transform is None:  # pragma: no cover - run() has found it
+        if transform is None:  # pragma: no cover - _forward() has found it
             raise RuntimeError("the logit transform is not known yet")
         with local_precision(hidden) as dtype:
-            self.head_dtype = dtype
+            self._head_dtype = dtype
             product = head_product(head, hidden.to(dtype))
             weight = product.weight.to(dtype)
             bias = None if product.bias is None else product.bias.to(dtype)
@@ -267,23 +200,10 @@ class BalanceHandle:
         inputs: dict[str, Any],
         extra: Mapping[str, Any],
     ) -> Any:
-        """The stock forward; on its way to the stock loss, the logits are looked at for the tasks' own losses."""
         known = extra["loss_plan"] is not None or extra["loss_task_index"] is not None or self.num_tasks == 1
-        if not (self.keep_evaluation_sums and known):
+        if self._watch is None or not known:
             return forward(**inputs)
-        stock_loss = model.loss_function
-        plan = batch_plan({**inputs, **extra}, self.num_tasks)
-
-        def measured(*args: Any, **kwargs: Any) -> Any:
-            logits = kwargs["logits"] if "logits" in kwargs else args[0]
-            self._evaluation = _row_sums(logits.detach(), plan)
-            return stock_loss(*args, **kwargs)
-
-        with replaced_loss(model, measured):
-            outputs = forward(**inputs)
-        if getattr(outputs, "log_probs", None) is not None:
-            self._evaluation = _row_sums_of_tokens(outputs.log_probs.detach(), outputs.is_top1, plan)
-        return outputs
+        return self._watch.forward(model, forward, inputs, batch_plan({**inputs, **extra}, self.num_tasks))
 
 
 def _base_model(model: Any) -> Any:
@@ -310,27 +230,6 @@ def _base_model(model: Any) -> Any:
     return model
 
 
-def _checked_weights(weights: Any) -> Tensor:
-    if isinstance(weights, Mapping):
-        weights = list(weights.values())
-    elif not isinstance(weights, Tensor):
-        weights = getattr(weights, "values", weights)  # of a TaskWeights
-    # A copy: a TaskWeights' values are read-only, which torch.as_tensor warns about.
-    tensor = weights if isinstance(weights, Tensor) else torch.tensor(weights, dtype=torch.float64)
-    tensor = tensor.detach().double().cpu().clone()
-    if tensor.dim() != 1 or tensor.numel() == 0:
-        raise ValueError(
-            f"weights has shape {tuple(tensor.shape)}; one number per task is needed, [T] with T > 0"
-        )
-    bad = ~(torch.isfinite(tensor) & (tensor >= 0))
-    if bad.any():
-        place = int(bad.nonzero()[0])
-        raise ValueError(
-            f"weights[{place}] is {float(tensor[place])}; a finite number of at least 0 is needed"
-        )
-    return tensor
-
-
 def _check_shape(plan: ck.Plan, inputs: Mapping[str, Any]) -> None:
     labels = inputs.get("shift_labels")
     shape = tuple((inputs["labels"] if labels is None else labels).shape)
@@ -339,31 +238,6 @@ def _check_shape(plan: ck.Plan, inputs: Mapping[str, Any]) -> None:
             f"loss_plan was made from labels of shape {tuple(plan.label_shape)}, but the labels have shape {shape}; "
             "make it from the labels that the model gets (prompt tuning and padding after collation change them)"
         )
-
-
-def _row_sums(logits: Tensor, plan: ck.Plan) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss sums, tokens and hits of each row and task, each [B, T]: each pair counts as a task of its own."""
-    plan = plan if plan.rows.device == logits.device else plan.to(logits.device)
-    rows, length = plan.label_shape[0], plan.label_shape[-1]
-    pairs = dataclasses.replace(
-        plan, tasks=plan.rows // length * plan.num_tasks + plan.tasks, num_tasks=rows * plan.num_tasks
-    )
-    out = ck.cross_entropy(logits, None, plan=pairs, reduction="sum")
-    shape = (rows, plan.num_tasks)
-    return out.task_loss_sum.view(shape), out.task_tokens.view(shape), out.task_correct.view(shape)
-
-
-def _row_sums_of_tokens(log_probs: Tensor, hits: Tensor, plan: ck.Plan) -> tuple[Tensor, Tensor, Tensor]:
-    """The same from what TRL's fused head returns in place of logits, [B, L - 1] (or [B, L]: shifted labels)."""
-    plan = plan if plan.rows.device == log_probs.device else plan.to(log_probs.device)
-    rows, length = plan.label_shape[0], plan.label_shape[-1]
-    real = plan.targets >= 0
-    row, place = plan.rows[real] // length, plan.rows[real] % length
-    pair = row * plan.num_tasks + plan.tasks[real]
-    values = torch.stack([-log_probs[row, place].double(), torch.ones_like(row), hits[row, place]], dim=1)
-    sums = torch.zeros(rows * plan.num_tasks, 3, dtype=values.dtype, device=values.device)
-    loss, tokens, correct = sums.index_add_(0, pair, values).view(rows, plan.num_tasks, 3).unbind(dim=-1)
-    return loss, tokens, correct
 
 
 def _without_logits(outputs: Any) -> Any:

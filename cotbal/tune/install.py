@@ -22,7 +22,7 @@ _METHODS = ("forward", "__reduce_ex__", "_replicate_for_data_parallel")
 
 
 def install(model: nn.Module, state: Any) -> None:
-    """Put the balanced forward on `model`, with `state` behind it (`state.run(model, kwargs)` does the work)."""
+    """Put the balanced forward on `model`, with `state` behind it (`state._forward(model, kwargs)` does the work)."""
     model.__dict__[STATE] = state
     for name in _METHODS:
         model.__dict__[name] = _bound(type(model), name, model)
@@ -74,7 +74,7 @@ def _function(kind: Any, name: str) -> Callable[..., Any]:
         return _reduce_ex
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return self.__dict__[STATE].run(self, keyword_inputs(self, args, kwargs))
+        return self.__dict__[STATE]._forward(self, keyword_inputs(self, args, kwargs))
 
     # No __wrapped__: accelerate follows that when it unwraps, and would take our forward off in silence.
     forward.__signature__ = _signature(kind)  # type: ignore[attr-defined]

@@ -15,11 +15,11 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from cotbal.data.task_column import INDEX_COLUMN, TaskColumnCollator, check_task_column, task_of
-from cotbal.strategies import Strategy
+from cotbal.strategies.base import Strategy
 from cotbal.tasks import check_task_names
+from cotbal.tune.counts import reduce_over_ranks
 from cotbal.tune.head import BalanceHandle, handle_of
 from cotbal.tune.settings import check_sft_settings
-from cotbal.tune.step import reduce_over_ranks
 from cotbal.tune.trainer import TaskBalancedTrainer
 
 try:
@@ -105,7 +105,7 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
                 "is divided over the whole step. Set router_aux_loss_coef=0.0 in SFTConfig"
             )
         if self._earlier_handle is not None:
-            self._earlier_handle.put_back()
+            self._earlier_handle._put_back()
         return super()._balanced(normalize)
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -203,7 +203,7 @@ def _set_aside(model: Any) -> Iterator[BalanceHandle | None]:
         yield handle
     except BaseException:
         if handle is not None and handle_of(model) is None:
-            handle.put_back()
+            handle._put_back()
         raise
 
 

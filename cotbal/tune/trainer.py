@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from cotbal.strategies import Fixed, Strategy
+from cotbal import strategies
+from cotbal.strategies.base import Strategy
+from cotbal.strategies.fixed import Fixed
 from cotbal.tasks import check_task_names
+from cotbal.tune.counts import batch_plan, check_normalization, reduce_over_ranks
+from cotbal.tune.evaluation import EvaluationWatch
 from cotbal.tune.head import BalanceHandle, balance, handle_of
+from cotbal.tune.resuming import ResumableTrainer
 from cotbal.tune.settings import check_not_patched, check_ranks, check_settings
-from cotbal.tune.step import batch_plan, begin_step, check_normalization, end_step, reduce_over_ranks
+from cotbal.tune.step import begin_step, end_step
 from cotbal.tune.window import LogWindow
 
-STATE_FILE = "task_balance.pt"
 
-
-class TaskBalancedTrainer(Trainer):
+class TaskBalancedTrainer(ResumableTrainer):
     """`transformers.Trainer` minimising ``sum_t w[task(t)] nll_t / sum_t w[task(t)]`` over each optimizer step.
 
     Both sums run over the supervised tokens t of the step: all accumulated micro-batches, all ranks. The divisor is
@@ -80,6 +81,7 @@ class TaskBalancedTrainer(Trainer):
         self._stock_accepts_loss_kwargs = self.model_accepts_loss_kwargs
         self.model_accepts_loss_kwargs = True
         self._window = LogWindow(self.tasks)
+        self._evaluation_watch = EvaluationWatch()
         self.add_callback(_StepEnd(self))
 
     def _balanced(self, normalize: str) -> BalanceHandle:
@@ -174,15 +176,11 @@ class TaskBalancedTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """The stock loop, with the unweighted loss, accuracy and tokens of every task among its metrics."""
-        handle = self.balance_handle
-        handle.keep_evaluation_sums = True
         self._evaluation_sums = torch.zeros(3, len(self.tasks), dtype=torch.float64)
-        try:
+        with self.balance_handle._watched() as self._evaluation_watch:
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
-        finally:
-            handle.keep_evaluation_sums = False
         totals = self._evaluation_sums.to(self.args.device)
         reduce_over_ranks(totals)
         metrics: dict[str, float] = output.metrics  # type: ignore[assignment]  # never None here
@@ -200,9 +198,9 @@ class TaskBalancedTrainer(Trainer):
         result: tuple[Tensor | None, Tensor | None, Tensor | None] = super().prediction_step(
             model, inputs, *args, **kwargs
         )
-        sums = self.balance_handle.take_evaluation_sums()
+        sums = self._evaluation_watch.take()
         if sums is not None:
-            rows = self._own_rows(sums[0].shape[0])
+            rows = self._own_rows(sums.loss.shape[0])
             added = torch.stack([part[:rows].sum(dim=0).double() for part in sums])
             self._evaluation_sums = self._evaluation_sums.to(added.device) + added
         return result
@@ -214,73 +212,6 @@ class TaskBalancedTrainer(Trainer):
             return rows
         before = int(self.args.process_index * self.args.per_device_eval_batch_size)
         return max(0, min(rows, int(state.remainder) - before))
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # Before the stock files: a checkpoint that has trainer_state.json then has the strategy's state too.
-        if self.args.should_save and not self.args.save_only_model:
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
-            state = {
-                "tasks": list(self.tasks),
-                "normalize": self.balance_handle.normalize,
-                "strategy": type(self.strategy).name,
-                "state": {name: value.cpu() for name, value in self.strategy.state_dict().items()},
-                "window": self._window.state_dict(),
-            }
-            temporary = folder / f"{STATE_FILE}.tmp"
-            torch.save(state, temporary)
-            os.replace(temporary, folder / STATE_FILE)
-        super()._save_checkpoint(model, trial)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._loading_from: str | None = resume_from_checkpoint
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        self._loading_from = self.state.best_model_checkpoint
-        super()._load_best_model()
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        # The stock Trainer matches the names in the file with the model's own and only warns where they differ.
-        # Families whose files use other names (LLaVA's) would go on from the weights they started with.
-        if load_result.missing_keys or load_result.unexpected_keys:
-            self._load_by_from_pretrained(str(self._loading_from))
-
-    def _load_by_from_pretrained(self, folder: str) -> None:
-        base = self.accelerator.unwrap_model(self.model)
-        loaded, found = type(base).from_pretrained(folder, dtype=base.dtype, output_loading_info=True)
-        missing = sorted(found["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"{folder} lacks weights of {type(base).__name__}: {', '.join(missing[:3])}"
-                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}; it cannot be resumed from"
-            )
-        base.load_state_dict(loaded.state_dict())
-        base.tie_weights()
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self._load_strategy(Path(checkpoint) / STATE_FILE)
-
-    def _load_strategy(self, path: Path) -> None:
-        if not path.is_file():
-            raise ValueError(
-                f"{path} is missing: the checkpoint was not written by TaskBalancedTrainer (or with "
-                "save_only_model=True), so the strategy cannot go on where it was. Start from the model's weights "
-                "instead of resume_from_checkpoint"
-            )
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        found = (tuple(saved["tasks"]), saved["normalize"], saved["strategy"])
-        wanted = (self.tasks, self.balance_handle.normalize, type(self.strategy).name)
-        for what, old, new in zip(("tasks", "normalize", "strategy"), found, wanted, strict=True):
-            if old != new:
-                raise ValueError(
-                    f"{path} was saved with {what} {old!r}, but this trainer has {new!r}; use the same"
-                )
-        self.strategy.load_state_dict(saved["state"])
-        if "window" in saved:
-            self._window.load_state_dict(saved["window"])
 
 
 class _StepEnd(TrainerCallback):
@@ -304,8 +235,6 @@ def choose_strategy(
     >>> choose_strategy(["caption", "vqa"], {"vqa": 1.5, "caption": 0.5}).weights
     tensor([0.5000, 1.5000], dtype=torch.float64)
     """
-    from cotbal import strategies
-
     if (task_weights is None) == (strategy is None):
         given = "neither" if strategy is None else "both"
         raise ValueError(

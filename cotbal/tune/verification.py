@@ -6,24 +6,16 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cotbal.tune.step import (
-    StepCounts,
-    batch_plan,
-    begin_step,
-    plan_counts,
-    reduce_over_ranks,
-    step_counts,
-)
+from cotbal.tune.counts import StepCounts, batch_plan, plan_counts, reduce_over_ranks, step_counts
+from cotbal.tune.state import BalanceState
+from cotbal.tune.step import begin_step
 from cotbal.tune.transform import LogitTransform
-
-if TYPE_CHECKING:
-    from cotbal.tune.head import BalanceHandle
 
 _SEED = 20240304
 
@@ -91,7 +83,7 @@ class Verification:
 
 
 def verify(
-    handle: BalanceHandle,
+    handle: BalanceState,
     batch: Mapping[str, Any],
     *,
     model: nn.Module | None = None,
@@ -190,7 +182,7 @@ def _chosen_task(counts: StepCounts, weights: Tensor, task: int | None) -> int:
 
 
 def _divisors(
-    handle: BalanceHandle, batch: Mapping[str, Any], group: dist.ProcessGroup | None
+    handle: BalanceState, batch: Mapping[str, Any], group: dist.ProcessGroup | None
 ) -> tuple[tuple[float, ...], float]:
     """The divisor that `begin_step` gives each rank, and their common value from each rank's own counts."""
     begin_step(handle, [batch], averaged_over=1, group=group)
@@ -210,7 +202,7 @@ def _divisors(
 
 
 def _plain_losses(
-    handle: BalanceHandle, run: nn.Module, batch: Mapping[str, Any], compare_stock: bool
+    handle: BalanceState, run: nn.Module, batch: Mapping[str, Any], compare_stock: bool
 ) -> tuple[float, float | None]:
     """This rank's mean loss over its tokens, from the fused head and from the stock model, dropout alike."""
     handle.weights = torch.ones_like(handle.weights)
@@ -267,14 +259,14 @@ def _forget_zero3_gradients(model: nn.Module) -> None:
         optimizer.zero_grad()
 
 
-def _tolerance(handle: BalanceHandle) -> float:
-    if handle.head_dtype in (torch.float16, torch.bfloat16):
+def _tolerance(handle: BalanceState) -> float:
+    if handle._head_dtype in (torch.float16, torch.bfloat16):
         return 0.05
-    return 1e-8 if handle.head_dtype == torch.float64 else 1e-4
+    return 1e-8 if handle._head_dtype == torch.float64 else 1e-4
 
 
 @contextmanager
-def _restored(handle: BalanceHandle) -> Iterator[None]:
+def _restored(handle: BalanceState) -> Iterator[None]:
     """Gradients, modes, random state and the handle's own state, put back afterwards."""
     model = handle.model
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]

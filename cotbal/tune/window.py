@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cotbal.tune.step import StepSums
+from cotbal.tune.counts import StepSums
 
 
 class LogWindow:

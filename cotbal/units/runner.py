@@ -6,31 +6,27 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from cotbal import strategies
-from cotbal.config.schema import Config, StrategyConfig, TaskConfig
+from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
-from cotbal.metrics import Metric
-from cotbal.metrics import get as get_metric
+from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
-from cotbal.units.arguments import settings_that_matter, training_settings
+from cotbal.units.arguments import training_settings
+from cotbal.units.choices import check_strategy, make_strategy, metric_of
 from cotbal.units.evaluate import answer, check_references, score_samples
-from cotbal.units.fingerprint import differences, folder_digest, versions
+from cotbal.units.fingerprint import versions
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import PlanProgress, Work
 from cotbal.units.schedule import Plan, Unit, make_plan
+from cotbal.units.staleness import Staleness
 from cotbal.units.store import Manifest, RunFolder, SampleScore, UnitFolder
 
-__all__ = ["Runner", "UnitChangedError"]
-
-
-class UnitChangedError(ConfigError):
-    """Finished units were made from something else than the config now says."""
+__all__ = ["Runner"]
 
 
 class Runner:
@@ -64,8 +60,8 @@ class Runner:
         for index, strategy in enumerate(config.comparison.strategies):
             check_strategy(strategy, index, [task.name for task in config.tasks])
         self.mixture = Mixture(config)
+        self.staleness = Staleness(config, self.folder, self.mixture, self.metrics, self.settings)
         self._processor: Any = None
-        self._model_digest: str | None = None
         self._references_checked: set[tuple[str, str]] = set()
 
     @property
@@ -92,38 +88,8 @@ class Runner:
             self._run_unit(unit, manifests[unit.name], weights)
 
     def check(self, units: Sequence[Unit], weights: TaskWeights | None = None) -> dict[str, Manifest]:
-        """The manifest each unit has or is to have; stale results are refused, or discarded with `redo`.
-
-        Raises:
-            UnitChangedError: what changed, unit by unit, and what to do.
-        """
-        manifests: dict[str, Manifest] = {}
-        stale: list[str] = []
-        for unit in units:
-            folder = self.folder.unit(unit.name)
-            fresh = self.describe(unit, weights)
-            stored = folder.manifest()
-            if stored is None:
-                folder.discard()
-                manifests[unit.name] = fresh
-                continue
-            retrain = differences(stored.training, fresh.training)
-            rescore = differences(stored.scoring, fresh.scoring)
-            if not (retrain or rescore):
-                manifests[unit.name] = stored
-            elif self.redo:
-                manifests[unit.name] = self._discard_stale(folder, stored, fresh, bool(retrain))
-            elif retrain:
-                stale.append(f"{unit.name} would have to be trained again:\n    " + "\n    ".join(retrain))
-            else:
-                stale.append(f"{unit.name} would have to be scored again:\n    " + "\n    ".join(rescore))
-        if stale:
-            raise UnitChangedError(
-                f"{self.folder.path}: these results were made from something else than the config now says\n  "
-                + "\n  ".join(stale)
-                + "\nUndo the change, give another `output`, or add --redo to discard them and do them again."
-            )
-        return manifests
+        """See `Staleness.check`."""
+        return self.staleness.check(units, weights, redo=self.redo)
 
     def work(self, units: Iterable[Unit]) -> list[Work]:
         """What these units still have to do, in samples; counts for those that wait for weights too."""
@@ -147,70 +113,6 @@ class Runner:
                 f"left out {len(problems)} broken records, the first is {problems[0]}; all are listed in "
                 f"{self.folder.bad_records}"
             )
-
-    def describe(self, unit: Unit, weights: TaskWeights | None = None) -> Manifest:
-        """The manifest of a unit that has not begun: everything its result depends on.
-
-        Raises:
-            ConfigError: it is tuned with measured weights and there are none.
-        """
-        config = self.config
-        if unit.needs_weights and weights is None:
-            raise ConfigError(
-                f"{unit.name} is tuned with measured weights, and there are none yet; run `cotbal weigh` first"
-            )
-        training: dict[str, Any] = {
-            "model": config.model.model_dump(mode="json", exclude={"name"})
-            | {"content": self._model_content()},
-            "seed": unit.seed,
-            "data": self.mixture.training_files(unit),
-            "max_length": config.max_length,
-            "bad_records": config.bad_records,
-            "training": settings_that_matter(self.settings[unit.stage]),
-        }
-        if unit.stage == "preparation":
-            training["fractions"] = {
-                "mini": config.preparation.mini_fraction,
-                "plus": config.preparation.plus_fraction,
-            }
-        if unit.strategy is not None:
-            training["strategy"] = {"name": unit.strategy.name, "options": unit.strategy.options}
-        if unit.needs_weights and weights is not None:
-            training["weights"] = weights.as_dict()
-        scoring: dict[str, Any] = {task: self._scoring(unit, task) for task in unit.scored_tasks}
-        return Manifest(unit.name, unit.model, unit.stage, unit.seed, training, scoring)
-
-    def _scoring(self, unit: Unit, task: str) -> dict[str, Any]:
-        settings = self.mixture.task(task)
-        metric = self.metrics[task]
-        scoring: dict[str, Any] = {"data": self.mixture.scoring_files(unit, task), "metric": settings.metric}
-        if metric.kind == "generation":
-            scoring["max_new_tokens"] = settings.max_new_tokens
-        return scoring
-
-    def _model_content(self) -> str:
-        if self._model_digest is None:
-            name = self.config.model.name
-            self._model_digest = folder_digest(Path(name)) if Path(name).is_dir() else f"{name} (hub)"
-        return self._model_digest
-
-    def _discard_stale(
-        self, folder: UnitFolder, stored: Manifest, fresh: Manifest, retrain: bool
-    ) -> Manifest:
-        kept = not retrain and stored.state != "planned" and folder.model.is_dir()
-        if not kept:
-            folder.discard()
-            return fresh
-        manifest = fresh.advanced(
-            "trained",
-            versions=stored.versions,
-            seconds=stored.seconds,
-            samples=stored.samples,
-            steps=stored.steps,
-        )
-        folder.write_manifest(manifest)
-        folder.discard_scores()
-        return manifest
 
     def _run_unit(self, unit: Unit, manifest: Manifest, weights: TaskWeights | None) -> None:
         folder = self.folder.unit(unit.name)
@@ -257,7 +159,7 @@ class Runner:
         self.progress.end()
         return manifest
 
-    def _strategy(self, unit: Unit, weights: TaskWeights | None) -> strategies.Strategy:
+    def _strategy(self, unit: Unit, weights: TaskWeights | None) -> Strategy:
         if unit.strategy is None:
             return strategies.get("ew", len(unit.train_tasks))
         return make_strategy(unit.strategy, unit.train_tasks, unit.seed, weights)
@@ -344,59 +246,3 @@ class Runner:
                 check_references(self.mixture.records(task, unit.split), self.metrics[task], task)
                 self._references_checked.add((task, unit.split))
         return sum(len(self.mixture.records(task, unit.split)) for task in unit.scored_tasks)
-
-
-def metric_of(task: TaskConfig, index: int) -> Metric:
-    """The metric a task names.
-
-    Raises:
-        ConfigError: there is no such metric.
-    """
-    try:
-        return get_metric(str(task.metric))
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"tasks[{index}].metric: {error}") from error
-
-
-def make_strategy(
-    settings: StrategyConfig, tasks: Sequence[str], seed: int, weights: TaskWeights | None
-) -> strategies.Strategy:
-    """The strategy of a config, for these tasks in this order.
-
-    ``fixed`` takes its weights by task name; ``rlw`` draws from the run's seed unless it is given one.
-
-    Raises:
-        ValueError: an unknown strategy or option, or a task without a weight.
-    """
-    options = settings.options
-    if settings.name == "cotbal" and weights is not None:
-        options = {"weights": weights, "tasks": tasks} | options
-    if settings.name == "rlw":
-        options = {"seed": seed} | options
-    if settings.name == "fixed" and isinstance(options.get("weights"), Mapping):
-        given = options["weights"]
-        unfit = sorted({*given} ^ {*tasks})
-        if unfit:
-            raise ValueError(
-                f"weights has to name every task once and no other; see {', '.join(map(str, unfit))}"
-            )
-        options = options | {"weights": [given[task] for task in tasks]}
-    return strategies.get(settings.name, len(tasks), **options)
-
-
-def check_strategy(settings: StrategyConfig, index: int, tasks: Sequence[str]) -> None:
-    """Refuse an unknown strategy or option before anything is run.
-
-    Raises:
-        ConfigError: the key's path and what is wrong.
-    """
-    place = f"comparison.strategies[{index}]"
-    if settings.name == "cotbal":
-        if settings.options:
-            names = ", ".join(settings.options)
-            raise ConfigError(f"{place}: cotbal takes no options, found {names}; see `weighing`")
-        return
-    try:
-        make_strategy(settings, tasks, 0, None)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{place}: {error}") from error

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from cotbal.config.schema import Config
 from cotbal.units.checkpoints import last_complete, step_of
-from cotbal.units.progress import show_time
+from cotbal.units.display import show_time
 from cotbal.units.schedule import Unit, make_plan
 from cotbal.units.store import Manifest, RunFolder, UnitFolder
 

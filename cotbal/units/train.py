@@ -17,7 +17,7 @@ from transformers import TrainingArguments as Arguments
 from cotbal.config.schema import Config
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.formats import Record
-from cotbal.strategies import Strategy
+from cotbal.strategies.base import Strategy
 from cotbal.tune import TaskBalancedTrainer
 from cotbal.units.arguments import training_arguments
 from cotbal.units.checkpoints import discard_incomplete, last_complete, mark_complete, step_of

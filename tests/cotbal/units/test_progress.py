@@ -1,13 +1,10 @@
-"""Progress: the time left follows from what was timed, and both displays survive a whole plan."""
-
-import io
+"""Progress: the time left follows from what was timed."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
-from cotbal.units.progress import Clock, LineProgress, PlanProgress, RichProgress, Work, show_time
+from cotbal.units.progress import Clock, Work
 
 WORK = [
     Work("mini", "train", 10),
@@ -59,54 +56,3 @@ def test_never_more_done_than_planned(steps: list[int]) -> None:
         clock.advance("plus", "train", step)
     assert 0 <= clock.done <= clock.total
     assert (clock.left() or 0.0) >= 0.0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "time left unknown"),
-        (0.4, "0 s"),
-        (89, "89 s"),
-        (600, "10 min"),
-        (3 * 3600 + 300, "3 h 05 min"),
-    ],
-)
-def test_times_as_people_say_them(seconds: float | None, text: str) -> None:
-    assert show_time(seconds) == text
-
-
-def follow(progress: PlanProgress) -> None:
-    with progress.plan(WORK):
-        progress.begin("mini", "train", 4)
-        progress.advance(6)
-        progress.end()
-        progress.begin("mini", "score")
-        progress.advance(4)
-        progress.end()
-        progress.say("between runs")
-        progress.begin("plus", "train")
-        progress.advance(30)
-        progress.end()
-
-
-def test_lines_tell_of_each_phase_and_of_the_whole() -> None:
-    out = io.StringIO()
-    follow(LineProgress(Console(file=out, width=100)))
-    lines = out.getvalue().splitlines()
-    assert lines[0].startswith("  mini: trained in ")
-    assert "20% of all runs" in lines[0]
-    assert lines[2] == "between runs"
-    assert "91% of all runs" in lines[3]
-    assert "left" in lines[3]
-
-
-def test_bars_show_the_plan_and_the_run_in_hand() -> None:
-    out = io.StringIO()
-    console = Console(file=out, width=100, force_terminal=True)
-    progress = RichProgress(console)
-    follow(progress)
-    text = out.getvalue()
-    assert "0 of 2 runs done" in text
-    assert "1 of 2 runs done" in text
-    assert "training plus" in text
-    assert progress.clock.done == 44

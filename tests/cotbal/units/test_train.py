@@ -16,7 +16,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from cotbal.config.schema import Config, load_config
 from cotbal.units import stages, train
 from cotbal.units.checkpoints import last_complete, step_of
-from cotbal.units.progress import LineProgress
+from cotbal.units.display import LineProgress
 from cotbal.units.store import RunFolder
 
 # 9 samples in batches of 2, two batches a step: 3 steps an epoch, the last of one batch of a single sample.

@@ -1,0 +1,150 @@
+"""Whether what a unit was made from is still what the config says; stale results are refused or discarded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cotbal.config.schema import Config
+from cotbal.config.yaml_file import ConfigError
+from cotbal.method.weights import TaskWeights
+from cotbal.metrics.metric import Metric
+from cotbal.units.arguments import settings_that_matter
+from cotbal.units.fingerprint import differences, folder_digest
+from cotbal.units.mixture import Mixture
+from cotbal.units.schedule import Unit
+from cotbal.units.store import Manifest, RunFolder, UnitFolder
+
+__all__ = ["Staleness", "UnitChangedError"]
+
+
+class UnitChangedError(ConfigError):
+    """Finished units were made from something else than the config now says."""
+
+
+class Staleness:
+    """Compares what the units in a folder were made from with what the config now says.
+
+    Args:
+        config: the config.
+        folder: where its units are.
+        mixture: its data.
+        metrics: of every task that has one.
+        settings: training settings by stage.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        mixture: Mixture,
+        metrics: Mapping[str, Metric],
+        settings: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.mixture = mixture
+        self.metrics = metrics
+        self.settings = settings
+        self._model_digest: str | None = None
+
+    def check(
+        self, units: Sequence[Unit], weights: TaskWeights | None = None, *, redo: bool = False
+    ) -> dict[str, Manifest]:
+        """The manifest each unit has or is to have; stale results are refused, or discarded with `redo`.
+
+        Raises:
+            UnitChangedError: what changed, unit by unit, and what to do.
+        """
+        manifests: dict[str, Manifest] = {}
+        stale: list[str] = []
+        for unit in units:
+            folder = self.folder.unit(unit.name)
+            fresh = self.describe(unit, weights)
+            stored = folder.manifest()
+            if stored is None:
+                folder.discard()
+                manifests[unit.name] = fresh
+                continue
+            retrain = differences(stored.training, fresh.training)
+            rescore = differences(stored.scoring, fresh.scoring)
+            if not (retrain or rescore):
+                manifests[unit.name] = stored
+            elif redo:
+                manifests[unit.name] = self._discard_stale(folder, stored, fresh, bool(retrain))
+            elif retrain:
+                stale.append(f"{unit.name} would have to be trained again:\n    " + "\n    ".join(retrain))
+            else:
+                stale.append(f"{unit.name} would have to be scored again:\n    " + "\n    ".join(rescore))
+        if stale:
+            raise UnitChangedError(
+                f"{self.folder.path}: these results were made from something else than the config now says\n  "
+                + "\n  ".join(stale)
+                + "\nUndo the change, give another `output`, or add --redo to discard them and do them again."
+            )
+        return manifests
+
+    def describe(self, unit: Unit, weights: TaskWeights | None = None) -> Manifest:
+        """The manifest of a unit that has not begun: everything its result depends on.
+
+        Raises:
+            ConfigError: it is tuned with measured weights and there are none.
+        """
+        config = self.config
+        if unit.needs_weights and weights is None:
+            raise ConfigError(
+                f"{unit.name} is tuned with measured weights, and there are none yet; run `cotbal weigh` first"
+            )
+        training: dict[str, Any] = {
+            "model": config.model.model_dump(mode="json", exclude={"name"})
+            | {"content": self._model_content()},
+            "seed": unit.seed,
+            "data": self.mixture.training_files(unit),
+            "max_length": config.max_length,
+            "bad_records": config.bad_records,
+            "training": settings_that_matter(self.settings[unit.stage]),
+        }
+        if unit.stage == "preparation":
+            training["fractions"] = {
+                "mini": config.preparation.mini_fraction,
+                "plus": config.preparation.plus_fraction,
+            }
+        if unit.strategy is not None:
+            training["strategy"] = {"name": unit.strategy.name, "options": unit.strategy.options}
+        if unit.needs_weights and weights is not None:
+            training["weights"] = weights.as_dict()
+        scoring: dict[str, Any] = {task: self._scoring(unit, task) for task in unit.scored_tasks}
+        return Manifest(unit.name, unit.model, unit.stage, unit.seed, training, scoring)
+
+    def _scoring(self, unit: Unit, task: str) -> dict[str, Any]:
+        settings = self.mixture.task(task)
+        metric = self.metrics[task]
+        scoring: dict[str, Any] = {"data": self.mixture.scoring_files(unit, task), "metric": settings.metric}
+        if metric.kind == "generation":
+            scoring["max_new_tokens"] = settings.max_new_tokens
+        return scoring
+
+    def _model_content(self) -> str:
+        if self._model_digest is None:
+            name = self.config.model.name
+            self._model_digest = folder_digest(Path(name)) if Path(name).is_dir() else f"{name} (hub)"
+        return self._model_digest
+
+    def _discard_stale(
+        self, folder: UnitFolder, stored: Manifest, fresh: Manifest, retrain: bool
+    ) -> Manifest:
+        kept = not retrain and stored.state != "planned" and folder.model.is_dir()
+        if not kept:
+            folder.discard()
+            return fresh
+        manifest = fresh.advanced(
+            "trained",
+            versions=stored.versions,
+            seconds=stored.seconds,
+            samples=stored.samples,
+            steps=stored.steps,
+        )
+        folder.write_manifest(manifest)
+        folder.discard_scores()
+        return manifest
