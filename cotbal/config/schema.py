@@ -248,6 +248,12 @@ class Config(_Section):
     output: Path
     seed: int = Field(default=0, ge=0, lt=2**31)
     bad_records: Literal["refuse", "skip"] = "refuse"
+    max_bad_share: float = Field(
+        0.2, ge=0.0, le=1.0, description="of a task's records that may be skipped; with more, nothing is run"
+    )
+    check: Literal["full", "quick"] = Field(
+        "full", description="quick looks at the headers of all pictures and at a sample of records only"
+    )
     max_length: int | None = Field(
         None, ge=1, description="longest sequence in tokens, image tokens included"
     )

@@ -42,6 +42,7 @@ class _Sample:
     owners: tuple[int, ...]
     weights: tuple[float, ...]
     images: tuple[Image.Image, ...]
+    notes: tuple[str, ...] = ()
     trained: bool = True
 
 
@@ -54,6 +55,25 @@ class _Row:
     weights: list[float]
     problem: str | None = None
     fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What becomes of one record when it is encoded alone.
+
+    Attributes:
+        problem: why it cannot be used, or not as a whole.
+        fatal: nothing of it can be used.
+        tokens: length of its row, images included, before any truncation.
+        answer_tokens: how many of them are trained on.
+        notes: what was said of its chat template.
+    """
+
+    problem: str | None
+    fatal: bool
+    tokens: int = 0
+    answer_tokens: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -145,9 +165,19 @@ class TaskCollator:
                 samples = [self._blank(task)]
             elif self.blank_image and not any(sample.images for sample in samples):
                 samples = [*samples, self._blank(samples[0].task)]
-            batch = self._encoder.encode(
-                [sample.text for sample in samples], [sample.images for sample in samples], side="right"
-            )
+            try:
+                batch = self._encoder.encode(
+                    [sample.text for sample in samples], [sample.images for sample in samples], side="right"
+                )
+            except Exception:
+                # One row that the processor refuses must not cost the others, and has to be named.
+                refused = {id(sample): self._alone(sample) for sample in samples if sample.trained}
+                bad = {key: found for key, found in refused.items() if found.fatal}
+                if not bad:
+                    raise
+                self._report([(s.record, bad[id(s)].problem, True) for s in samples if id(s) in bad])
+                samples = [sample for sample in samples if sample.trained and id(sample) not in bad]
+                continue
             rows = [self._row(sample, batch, number) for number, sample in enumerate(samples)]
             self._report([(s.record, row.problem, row.fatal) for s, row in zip(samples, rows, strict=True)])
             kept = [sample for sample, row in zip(samples, rows, strict=True) if not row.fatal]
@@ -156,6 +186,27 @@ class TaskCollator:
             # Image tensors of several rows are often one block: encode again rather than cut rows out.
             samples = [sample for sample in kept if sample.trained]
         return self._labelled(batch, samples, rows)
+
+    def examine(self, record: Record) -> Examined:
+        """What becomes of one record alone; nothing is raised, counted or logged.
+
+        Raises:
+            ValueError: the processor cannot serve such records at all.
+        """
+        try:
+            return self._alone(self._sample(record))
+        except RecordError as error:
+            return Examined(str(error), True)
+
+    def _alone(self, sample: _Sample) -> Examined:
+        try:
+            batch = self._encoder.encode([sample.text], [sample.images], side="right")
+        except Exception as error:  # processors refuse with anything: ValueError, IndexError, TypeError, ...
+            name = type(self.processor).__name__
+            return Examined(f"{name} refuses it: {error or type(error).__name__}", True)
+        row = self._row(sample, batch, 0)
+        tokens = int(batch["attention_mask"][0].sum())
+        return Examined(row.problem, row.fatal, tokens, len(row.targets), sample.notes)
 
     def _labelled(self, batch: Batch, samples: list[_Sample], rows: list[_Row]) -> Batch:
         ids = batch["input_ids"]
@@ -234,6 +285,7 @@ class TaskCollator:
             owners=tuple(supervised_tokens(offsets, chat.answers)),
             weights=chat.weights,
             images=self._encoder.images(record),
+            notes=chat.notes,
         )
 
     def _blank(self, task: int) -> _Sample:
@@ -250,7 +302,10 @@ class TaskCollator:
             return _Row([], [], [])
         length = int(batch["attention_mask"][number].sum())
         expanded = batch["input_ids"][number, :length].tolist()
-        places = self._encoder.locate(sample.tokens, expanded)
+        try:
+            places = self._encoder.locate(sample.tokens, expanded)
+        except ValueError as error:
+            return _Row([], [], [], problem=str(error), fatal=True)
         wanted = [
             position
             for position, owner in enumerate(sample.owners)

@@ -108,9 +108,13 @@ def read_records(
             else:
                 records.append(item)
     if problems and on_bad == "refuse":
-        advice = f"{len(records)} others are good. Mend the files, or leave bad records out with 'skip'."
-        raise BadRecordsError(problems, advice)
+        raise BadRecordsError(problems, refusal(len(records)))
     return RecordSet(tuple(records), tuple(problems))
+
+
+def refusal(good: int) -> str:
+    """What to do about bad records, when so many others are good."""
+    return f"{good} others are good. Mend the files, or leave bad records out with 'skip'."
 
 
 def iter_records(

@@ -72,7 +72,7 @@ def _lines(file: BinaryIO) -> Iterator[Element | Broken]:
             text = raw.decode("utf-8").strip()
             if not text:
                 continue
-            if first and text[0] in "[{" and (text[0] == "[" or text == "{"):
+            if first and _is_no_line(text):
                 yield Broken(index, f"line {number}: {_NOT_LINES}")
                 return
             first = False
@@ -86,6 +86,17 @@ def _lines(file: BinaryIO) -> Iterator[Element | Broken]:
         except (ValueError, RecursionError) as error:
             yield Broken(index, f"line {number}: {_unreadable(error)}")
         index += 1
+
+
+def _is_no_line(text: str) -> bool:
+    """Whether a first line shows that the file is an array of objects, or objects over several lines."""
+    if text[0] != "[":
+        return text == "{"
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
 def _unreadable(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from cotbal.config.schema import Config, TaskConfig
 from cotbal.config.yaml_file import ConfigError
-from cotbal.data.formats import Problem, Record, read_records
+from cotbal.data.formats import Problem, Record, RecordSet, read_records, refusal
+from cotbal.data.records import BadRecordsError
 from cotbal.data.splits import preparation_sets
 from cotbal.units.fingerprint import file_digest
 from cotbal.units.schedule import Unit
@@ -53,6 +54,8 @@ class Mixture:
         self.problems: list[Problem] = []
         self.files_read: set[Path] = set()
         self._tasks = {task.name: task for task in config.tasks}
+        self._read: dict[tuple[str, Split], RecordSet] = {}
+        self._left_out: set[tuple[Path, int]] = set()
         self._records: dict[tuple[str, Split], list[Record]] = {}
         self._preparation: dict[str, list[Record]] | None = None
 
@@ -60,8 +63,31 @@ class Mixture:
         """The config of a task."""
         return self._tasks[name]
 
+    def read(self, task: str, split: Split) -> RecordSet:
+        """What the files of one split of a task hold: records, and the problems of those that cannot be read."""
+        key = (task, split)
+        if key not in self._read:
+            settings = self._tasks[task]
+            paths = getattr(settings, split)
+            found = read_records(paths, task=task, image_root=settings.images, on_bad="skip")
+            self._read[key] = found
+            self.problems += found.problems
+            self.files_read.update(paths)
+        return self._read[key]
+
+    def leave_out(self, problems: Iterable[Problem]) -> None:
+        """Leave these records out from now on: a check has found that they cannot be used."""
+        known = {(problem.file, problem.index) for problem in self.problems}
+        for problem in problems:
+            place = (problem.file, problem.index)
+            if place not in known:
+                self.problems.append(problem)
+            self._left_out.add(place)
+        self._records.clear()
+        self._preparation = None
+
     def records(self, task: str, split: Split) -> list[Record]:
-        """All records of one split of a task.
+        """The usable records of one split of a task.
 
         Raises:
             ConfigError: the split holds no usable record.
@@ -69,15 +95,14 @@ class Mixture:
         """
         key = (task, split)
         if key not in self._records:
-            settings = self._tasks[task]
-            paths = getattr(settings, split)
-            found = read_records(paths, task=task, image_root=settings.images, on_bad=self.config.bad_records)
-            self.problems += found.problems
-            self.files_read.update(paths)
-            if not found.records:
-                names = ", ".join(str(path) for path in paths)
+            found = self.read(task, split)
+            if found.problems and self.config.bad_records == "refuse":
+                raise BadRecordsError(found.problems, refusal(len(found)))
+            kept = [record for record in found if (record.source, record.index) not in self._left_out]
+            if not kept:
+                names = ", ".join(str(path) for path in getattr(self._tasks[task], split))
                 raise ConfigError(f"task '{task}': no usable record in its {split} data ({names})")
-            self._records[key] = list(found.records)
+            self._records[key] = kept
         return self._records[key]
 
     def training_set(self, unit: Unit) -> list[Record]:

@@ -42,9 +42,17 @@ def prepare(config: Config, progress: PlanProgress, *, redo: bool = False) -> Sc
     runner = Runner(config, progress, redo=redo)
     units = runner.plan.of("preparation")
     runner.check(units)
+    check_records(runner)
     with progress.plan(runner.work(units)):
         runner.run(units)
     return score_table(runner)
+
+
+def check_records(runner: Runner) -> None:
+    """Every stage that trains begins with this: see `cotbal.units.data_check.check_data`."""
+    from cotbal.units.data_check import check_data
+
+    check_data(runner.config, runner.mixture, lambda: runner.processor, runner.progress)
 
 
 def score_table(runner: Runner) -> ScoreTable:
@@ -143,6 +151,7 @@ def tune(
     units = runner.plan.of("comparison")
     mixed = mixture_weights(config, weights or saved_weights(config))
     runner.check(units, mixed)
+    check_records(runner)
     with progress.plan(runner.work(units)):
         runner.run(units, mixed)
     return units
@@ -166,6 +175,7 @@ def run_all(config: Config, progress: PlanProgress, *, redo: bool = False) -> Ta
     runner.check(preparation)
     # What needs no measured weights can be checked before the first hour is spent.
     runner.check([unit for unit in comparison if not unit.needs_weights])
+    check_records(runner)
     weights: TaskWeights | None = None
     with progress.plan(runner.work((*preparation, *comparison))):
         if preparation:
@@ -204,6 +214,7 @@ def run_unit(config: Config, name: str, progress: PlanProgress) -> None:
     runner = Runner(config, progress)
     unit = runner.plan.unit(name)
     weights = mixture_weights(config, saved_weights(config)) if unit.needs_weights else None
+    check_records(runner)
     with progress.plan(runner.work([unit])):
         runner.run([unit], weights)
 

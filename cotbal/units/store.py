@@ -8,7 +8,7 @@ Layout of ``OUTPUT``::
                  log.jsonl          what the trainer logged, one line an entry
                  predictions/       while it is scored: one JSONL a task
                  scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
-    scores.csv  weights.json  bad_records.jsonl  report/
+    scores.csv  weights.json  bad_records.jsonl  check/  report/
 """
 
 from __future__ import annotations
@@ -192,6 +192,7 @@ class RunFolder:
         self.weights_json = path / "weights.json"
         self.bad_records = path / "bad_records.jsonl"
         self.report = path / "report"
+        self.check = path / "check"
 
     def unit(self, name: str) -> UnitFolder:
         """The folder of the unit of that name, whether or not it exists."""
@@ -213,9 +214,9 @@ class RunFolder:
         lines = [json.loads(line) for line in _lines(self.bad_records)]
         return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
 
-    def write_problems(self, problems: Iterable[Problem], read: Container[Path]) -> None:
-        """Replace what is known of the files that were read; of others it stays."""
-        kept = [problem for problem in self.problems() if problem.file not in read]
+    def write_problems(self, problems: Iterable[Problem], read: Container[Path] | None = None) -> None:
+        """Replace what is known of the files that were read (None: of all); of others it stays."""
+        kept = [] if read is None else [problem for problem in self.problems() if problem.file not in read]
         entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in (*kept, *problems)]
         write_text(self.bad_records, "".join(json_line(entry) for entry in entries))
 
