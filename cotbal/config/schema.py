@@ -298,7 +298,7 @@ class Config(_Section):
         for index, task in enumerate(self.tasks):
             for key in ("train", "validation", "test"):
                 paths: tuple[Path, ...] = getattr(task, key)
-                missing += [(f"tasks[{index}].{key}", path) for path in paths if not path.is_file()]
+                missing += [(f"tasks[{index}].{key}", path) for path in paths if not path.exists()]
             if task.images is not None and not task.images.is_dir():
                 missing.append((f"tasks[{index}].images", task.images))
         return missing

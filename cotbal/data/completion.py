@@ -7,7 +7,7 @@ from typing import Any
 
 from cotbal.data.fields import as_turn, record_images
 from cotbal.data.messages import choose_images, message_turns
-from cotbal.data.records import ImageSource, RawSample, RecordError, Role, Turn
+from cotbal.data.records import RawSample, RecordError, Role, Turn
 
 FIELD = "prompt"
 
@@ -25,7 +25,7 @@ def parse(raw: Mapping[str, Any]) -> RawSample:
     return RawSample(images=choose_images(record_images(raw), asked + shown), turns=prompt + completion)
 
 
-def _side(value: object, field: str, role: Role) -> tuple[tuple[Turn, ...], tuple[ImageSource, ...]]:
+def _side(value: object, field: str, role: Role) -> tuple[tuple[Turn, ...], tuple[str | bytes, ...]]:
     if isinstance(value, str):
         return (as_turn(role, value, 0),), ()
     return message_turns(value, field)

@@ -6,12 +6,11 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from cotbal.data.records import ImageSource, RecordError, Role, Turn
+from cotbal.data.records import RecordError, Role, Turn
 
 ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -71,14 +70,14 @@ def refuse_half_characters(text: str, place: str) -> None:
         ) from None
 
 
-def record_images(raw: Mapping[str, Any]) -> tuple[ImageSource, ...]:
+def record_images(raw: Mapping[str, Any]) -> tuple[str | bytes, ...]:
     """What `image` or `images` name: one image, a list of them, or nothing.
 
     Raises:
         RecordError: something else is there, the two contradict one another, or the images are under a name
             that is not read.
     """
-    found: dict[str, tuple[ImageSource, ...]] = {}
+    found: dict[str, tuple[str | bytes, ...]] = {}
     for field in ("image", "images"):
         value = raw.get(field)
         if value is None or value == "" or value == []:
@@ -96,7 +95,7 @@ def record_images(raw: Mapping[str, Any]) -> tuple[ImageSource, ...]:
     return next(iter(found.values()), ())
 
 
-def image_source(value: object, field: str) -> ImageSource:
+def image_source(value: object, field: str) -> str | bytes:
     """One image: a path, `{"path": ...}`, `{"url": ...}` or `{"image": ...}`, the bytes of a file (`{"bytes": ...}`
     as the datasets library writes them), a picture of PIL, or a base64 `data:` address.
 
@@ -122,7 +121,7 @@ def image_source(value: object, field: str) -> ImageSource:
     refuse_half_characters(value, f"'{field}'")
     if "\0" in value:
         raise RecordError(f"'{field}' holds {value[:40]!r}, which no file can be called")
-    return Path(value)
+    return value
 
 
 def _as_png(picture: Image.Image) -> bytes:

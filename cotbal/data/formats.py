@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -28,6 +29,7 @@ from cotbal.data.records import (
     Turn,
     check_on_bad,
 )
+from cotbal.data.tables import is_table, iter_rows
 from cotbal.data.unsupported import refuse_marks, refuse_unsupported
 
 __all__ = [
@@ -63,7 +65,7 @@ def read_records(
     on_bad: OnBad = "refuse",
     check_images: bool = True,
 ) -> RecordSet:
-    """Read the records of one or several JSON or JSON Lines files.
+    """Read the records of one or several files: JSON, JSON Lines, Parquet, or folders that `datasets` saved.
 
     Formats are recognised record by record: LLaVA (`conversations`), chat (`messages`), and
     `prompt` / `completion`; images in `image` or `images`, a string or a list.
@@ -101,12 +103,19 @@ def read_records(
         raise ValueError("paths is empty; expected at least one JSON or JSON Lines file")
     records: list[Record] = []
     problems: list[Problem] = []
-    for file in files:
-        for item in iter_records(file, task=task, image_root=image_root, check_images=check_images):
-            if isinstance(item, Problem):
-                problems.append(item)
-            else:
-                records.append(item)
+    # Millions of small values are kept: looking for cycles among them again and again costs as much as making them.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for file in files:
+            for item in iter_records(file, task=task, image_root=image_root, check_images=check_images):
+                if isinstance(item, Problem):
+                    problems.append(item)
+                else:
+                    records.append(item)
+    finally:
+        if collecting:
+            gc.enable()
     if problems and on_bad == "refuse":
         raise BadRecordsError(problems, refusal(len(records)))
     return RecordSet(tuple(records), tuple(problems))
@@ -130,11 +139,11 @@ def iter_records(
         FileNotFoundError: the file does not exist.
     """
     file = Path(path)
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"{file}: no such file")
     root = file.parent if image_root is None else Path(image_root)
     empty = True
-    for element in iter_json(file):
+    for element in _rows(file) if is_table(file) else iter_json(file):
         empty = False
         if isinstance(element, Broken):
             yield Problem(file, element.index, element.reason)
@@ -145,6 +154,15 @@ def iter_records(
             yield Problem(file, element.index, str(error))
     if empty:
         yield Problem(file, 0, "the file holds no record")
+
+
+def _rows(file: Path) -> Iterator[Element | Broken]:
+    index = -1
+    try:
+        for index, row in enumerate(iter_rows(file)):
+            yield Element(index, index + 1, row)
+    except ValueError as error:
+        yield Broken(index + 1, str(error))
 
 
 def _record(element: Element, file: Path, root: Path, task: str | None, check_images: bool) -> Record:
@@ -181,7 +199,9 @@ def record_of(
         raise RecordError(
             "no task: neither the config nor a 'task', 'channel', 'dataset' or 'source' field names one"
         )
-    images = tuple(image if isinstance(image, bytes) else root / image for image in sample.images)
+    images: tuple[ImageSource, ...] = tuple(
+        image if isinstance(image, bytes) else Path(os.path.join(root, image)) for image in sample.images
+    )
     turns = weighted(sample.turns, raw)
     turns = fill_objects(turns, raw, lambda which: _size(images, which))
     turns = _checked_turns(_with_system(turns, record_system(raw)), len(images))
@@ -235,7 +255,7 @@ def _checked_turns(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
     Raises:
         RecordError: an answer is missing or empty, turns do not alternate, or placeholders do not fit.
     """
-    if not any(turn.role == "assistant" for turn in turns):
+    if not turns or all(turn.role != "assistant" for turn in turns):
         raise RecordError(
             "no answer: " + ("there is no turn" if not turns else "the last turn is not the assistant's")
         )
@@ -245,7 +265,7 @@ def _checked_turns(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
             continue
         if turn.role != expected:
             raise RecordError(f"turn {position} is the {turn.role}'s; expected the {expected}'s")
-        if turn.role == "assistant" and not turn.text.strip():
+        if turn.role == "assistant" and (not turn.text or turn.text.isspace()):
             raise RecordError(f"no answer: turn {position} (assistant) is empty")
         if turn.role != "user" and IMAGE_PLACEHOLDER in turn.text:
             raise RecordError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cotbal.data.fields import as_turn, record_images
+from cotbal.data.fields import ROLES, as_turn, record_images
 from cotbal.data.loss_weights import message_weight
 from cotbal.data.records import RawSample, RecordError, Turn
 from cotbal.data.unsupported import refuse_unsupported_turn
@@ -27,10 +27,17 @@ def parse(raw: Mapping[str, Any]) -> RawSample:
         raise RecordError(f"'conversations' is {type(conversation).__name__}; expected a list of turns")
     turns: list[Turn] = []
     for position, turn in enumerate(conversation):
+        if type(turn) is dict and len(turn) == 2:
+            # The common case, which makes up millions of turns, without the other fields' checks.
+            speaker, text = turn.get("from"), turn.get("value")
+            role = ROLES.get(speaker) if type(speaker) is str else None
+            if role is not None and type(text) is str and text.isascii():
+                turns.append(Turn(role, text))
+                continue
         if not isinstance(turn, Mapping):
             raise RecordError(f"turn {position} is {type(turn).__name__}; expected an object")
         refuse_unsupported_turn(turn, position)
-        role = turn.get("from", turn.get("role"))
-        text = turn.get("value", turn.get("content"))
-        turns.append(as_turn(role, text, position, message_weight(turn, position)))
+        speaker = turn.get("from", turn.get("role"))
+        said = turn.get("value", turn.get("content"))
+        turns.append(as_turn(speaker, said, position, message_weight(turn, position)))
     return RawSample(images=record_images(raw), turns=tuple(turns))

@@ -27,6 +27,8 @@ _OF_RECORDS = (
 )
 # Fields that other programs take for a mask in ways that numbers do not tell.
 _REFUSED = ("train_detail", "train_on", "masked", "loss_scale_type")
+_NEEDS_A_LOOK = frozenset((*_OF_MESSAGES, *_REFUSED))
+_RECORD_NEEDS_A_LOOK = frozenset((*_OF_RECORDS, "weight", "mask"))
 
 
 def message_weight(message: Mapping[str, Any], position: int) -> float | None:
@@ -35,6 +37,8 @@ def message_weight(message: Mapping[str, Any], position: int) -> float | None:
     Raises:
         RecordError: not a number of at least 0 nor a boolean, several that differ, or a mask of another kind.
     """
+    if _NEEDS_A_LOOK.isdisjoint(message):
+        return None
     for field in _REFUSED:
         if message.get(field) is not None:
             raise RecordError(f"turn {position} has {field!r}, which is not supported; use 'loss_weight'")
@@ -58,6 +62,8 @@ def weighted(turns: tuple[Turn, ...], raw: Mapping[str, Any]) -> tuple[Turn, ...
         RecordError: a list of another length than the turns, a loss on a turn that is not an answer, or something
             that could be either a loss weight or not.
     """
+    if _RECORD_NEEDS_A_LOOK.isdisjoint(raw):
+        return turns
     field = next((field for field in _OF_RECORDS if raw.get(field) is not None), None)
     ambiguous = raw.get("weight")
     if isinstance(ambiguous, (int, float, list)) and ambiguous != 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cotbal.data.fields import as_turn, image_source, record_images
 from cotbal.data.loss_weights import message_weight
-from cotbal.data.records import IMAGE_PLACEHOLDER, ImageSource, RawSample, RecordError, Turn
+from cotbal.data.records import IMAGE_PLACEHOLDER, RawSample, RecordError, Turn
 from cotbal.data.unsupported import refuse_unsupported_turn
 
 FIELD = "messages"
@@ -27,7 +27,7 @@ def parse(raw: Mapping[str, Any]) -> RawSample:
     return RawSample(images=choose_images(record_images(raw), inside), turns=turns)
 
 
-def message_turns(messages: object, field: str) -> tuple[tuple[Turn, ...], tuple[ImageSource, ...]]:
+def message_turns(messages: object, field: str) -> tuple[tuple[Turn, ...], tuple[str | bytes, ...]]:
     """Turns of a list of messages, and the images found inside typed contents.
 
     Raises:
@@ -36,7 +36,7 @@ def message_turns(messages: object, field: str) -> tuple[tuple[Turn, ...], tuple
     if not isinstance(messages, list):
         raise RecordError(f"'{field}' is {type(messages).__name__}; expected a list of messages")
     turns: list[Turn] = []
-    images: list[ImageSource] = []
+    images: list[str | bytes] = []
     for position, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise RecordError(f"turn {position} is {type(message).__name__}; expected an object")
@@ -49,8 +49,8 @@ def message_turns(messages: object, field: str) -> tuple[tuple[Turn, ...], tuple
 
 
 def choose_images(
-    beside: tuple[ImageSource, ...], inside: tuple[ImageSource, ...]
-) -> tuple[ImageSource, ...]:
+    beside: tuple[str | bytes, ...], inside: tuple[str | bytes, ...]
+) -> tuple[str | bytes, ...]:
     """Images listed beside the messages or inside them; where both list them, the same ones.
 
     Raises:
@@ -61,7 +61,7 @@ def choose_images(
     return beside or inside
 
 
-def _flatten(content: list[object], position: int, images: list[ImageSource]) -> str:
+def _flatten(content: list[object], position: int, images: list[str | bytes]) -> str:
     """Text of a typed content, an image part becoming a placeholder; its image, if any, goes to `images`."""
     texts: list[str] = []
     for part in content:

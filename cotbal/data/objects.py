@@ -33,9 +33,9 @@ def fill_objects(turns: tuple[Turn, ...], raw: Mapping[str, Any], size_of: SizeO
         RecordError: marks without `objects`, another number of marks than of names or boxes, a box that is not 2 or
             4 finite numbers or lies outside the picture.
     """
-    found = {mark: sum(turn.text.count(mark) for turn in turns) for mark in (REF, BOX)}
-    if not any(found.values()):
+    if not any(REF in turn.text or BOX in turn.text for turn in turns):
         return turns
+    found = {mark: sum(turn.text.count(mark) for turn in turns) for mark in (REF, BOX)}
     objects = raw.get("objects")
     if not isinstance(objects, Mapping):
         mark = next(mark for mark in (REF, BOX) if found[mark])

@@ -114,7 +114,7 @@ class RecordError(ValueError):
 class RawSample:
     """What a format's reader finds in a record, before paths are resolved and the conversation is checked."""
 
-    images: tuple[ImageSource, ...]
+    images: tuple[str | bytes, ...]
     turns: tuple[Turn, ...]
 
 

@@ -27,6 +27,8 @@ _PREFERENCE = (
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _TOOLS = ("tool_calls", "function_call")
 # A mark at either end of a question stands for a medium; within a sentence it is a word, as in "the <video> tag".
+_NEEDS_A_LOOK = frozenset((*_MEDIA, *_PREFERENCE, "label", "tools"))
+_TURN_NEEDS_A_LOOK = frozenset((*_REASONING, *_TOOLS, *_MEDIA))
 _mark = re.compile(r"\A\s*<(video|audio)>|<(video|audio)>\s*\Z")
 
 
@@ -36,6 +38,8 @@ def refuse_unsupported(raw: Mapping[str, Any]) -> None:
     Raises:
         RecordError: video or audio, a preference or KTO record, tools.
     """
+    if _NEEDS_A_LOOK.isdisjoint(raw):
+        return
     for field, kind in _MEDIA.items():
         if raw.get(field):
             raise RecordError(f"a{'n' if kind == 'audio' else ''} {kind} record (field {field!r}); {_ONLY}")
@@ -60,6 +64,8 @@ def refuse_unsupported_turn(message: Mapping[str, Any], position: int) -> None:
     Raises:
         RecordError: a reasoning beside the content, calls of tools, video or audio.
     """
+    if _TURN_NEEDS_A_LOOK.isdisjoint(message):
+        return
     for field in _REASONING:
         if message.get(field):
             raise RecordError(
@@ -81,7 +87,9 @@ def refuse_marks(turns: Sequence[Turn]) -> None:
         RecordError: naming the turn.
     """
     for position, turn in enumerate(turns):
-        found = _mark.search(turn.text) if turn.role == "user" else None
+        if turn.role != "user" or ("<video>" not in turn.text and "<audio>" not in turn.text):
+            continue
+        found = _mark.search(turn.text)
         if found:
             kind = found.group(1) or found.group(2)
             raise RecordError(f"turn {position} (user) holds the mark <{kind}> of a {kind}; {_ONLY}")

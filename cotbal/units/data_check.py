@@ -25,7 +25,7 @@ from cotbal.data.check import Finding, SetSummary, inspect_records, summarise
 from cotbal.data.check_page import COLUMNS, cells, check_page, samples_of
 from cotbal.data.formats import refusal
 from cotbal.data.records import BadRecordsError, Problem, RecordSet
-from cotbal.units.fingerprint import file_digest, folder_digest, versions
+from cotbal.units.fingerprint import data_digest, folder_digest, versions
 from cotbal.units.mixture import Mixture, Split
 from cotbal.units.progress import PlanProgress
 from cotbal.units.store import RunFolder, write_text
@@ -232,7 +232,7 @@ def _key(config: Config, read: dict[SetKey, RecordSet]) -> str:
     for (task, split), found in read.items():
         settings = next(item for item in config.tasks if item.name == task)
         for path in getattr(settings, split):
-            digest.update(f"{task}/{split}/{path.name}={file_digest(path)}\n".encode())
+            digest.update(f"{task}/{split}/{path.name}={data_digest(path)}\n".encode())
         digest.update(repr([(problem.index, len(found)) for problem in found.problems]).encode())
         for record in found:
             for image in record.images:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cotbal import __version__
 
-__all__ = ["differences", "file_digest", "folder_digest", "versions"]
+__all__ = ["data_digest", "differences", "file_digest", "folder_digest", "versions"]
 
 _WHOLE = 64 * 2**20
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
@@ -42,6 +42,16 @@ def folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         digest.update(f"{path.name}={file_digest(path)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def data_digest(path: Path) -> str:
+    """The digest of a data file, or of a folder that is read as one."""
+    if not path.is_dir():
+        return file_digest(path)
+    digest = hashlib.sha256()
+    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+        digest.update(f"{part.relative_to(path)}={file_digest(part)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 

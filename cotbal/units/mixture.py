@@ -13,7 +13,7 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.data.formats import Problem, Record, RecordSet, read_records, refusal
 from cotbal.data.records import BadRecordsError
 from cotbal.data.splits import preparation_sets
-from cotbal.units.fingerprint import file_digest
+from cotbal.units.fingerprint import data_digest
 from cotbal.units.schedule import Unit
 
 __all__ = ["Mixture", "RecordDataset"]
@@ -129,4 +129,4 @@ class Mixture:
         return self._digests(task, unit.split)
 
     def _digests(self, task: str, split: Split) -> list[str]:
-        return [file_digest(path) for path in getattr(self._tasks[task], split)]
+        return [data_digest(path) for path in getattr(self._tasks[task], split)]
