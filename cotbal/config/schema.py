@@ -298,10 +298,18 @@ class Config(_Section):
         for index, task in enumerate(self.tasks):
             for key in ("train", "validation", "test"):
                 paths: tuple[Path, ...] = getattr(task, key)
-                missing += [(f"tasks[{index}].{key}", path) for path in paths if not path.exists()]
+                missing += [
+                    (f"tasks[{index}].{key}", path) for path in paths if not _data_file(path).exists()
+                ]
             if task.images is not None and not task.images.is_dir():
                 missing.append((f"tasks[{index}].images", task.images))
         return missing
+
+
+def _data_file(path: Path) -> Path:
+    """The file on disk: a data set of LLaMA-Factory's is named behind its `dataset_info.json`."""
+    file, mark, _ = path.name.partition("#")
+    return path.with_name(file) if mark and file == "dataset_info.json" else path
 
 
 def _refuse_repeated(names: list[str], what: str, remedy: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from cotbal.data import alpaca, completion, llava, messages
+from cotbal.data.dataset_info import listed_file, split_name
 from cotbal.data.fields import record_id, record_references, record_system, record_task
 from cotbal.data.json_stream import Broken, Element, iter_json
 from cotbal.data.loss_weights import refuse_without_loss, weighted
@@ -66,6 +68,8 @@ def read_records(
     check_images: bool = True,
 ) -> RecordSet:
     """Read the records of one or several files: JSON, JSON Lines, Parquet, or folders that `datasets` saved.
+
+    `dataset_info.json#NAME` is the file that LLaMA-Factory lists under that name.
 
     Formats are recognised record by record: LLaVA (`conversations`), chat (`messages`), and
     `prompt` / `completion`; images in `image` or `images`, a string or a list.
@@ -138,16 +142,22 @@ def iter_records(
     Raises:
         FileNotFoundError: the file does not exist.
     """
-    file = Path(path)
+    file, name = split_name(Path(path))
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file")
+    # LLaMA-Factory's paths start from the folder of its list.
     root = file.parent if image_root is None else Path(image_root)
+    listed = None if name is None else listed_file(file, name)
+    if listed is not None:
+        file = listed.path
     empty = True
     for element in _rows(file) if is_table(file) else iter_json(file):
         empty = False
         if isinstance(element, Broken):
             yield Problem(file, element.index, element.reason)
             continue
+        if listed is not None:
+            element = replace(element, value=listed.record(element.value))
         try:
             yield _record(element, file, root, task, check_images)
         except RecordError as error:

@@ -23,6 +23,7 @@ from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.check import Finding, SetSummary, inspect_records, summarise
 from cotbal.data.check_page import COLUMNS, cells, check_page, samples_of
+from cotbal.data.dataset_info import data_file
 from cotbal.data.formats import refusal
 from cotbal.data.records import BadRecordsError, Problem, RecordSet
 from cotbal.units.fingerprint import data_digest, folder_digest, versions
@@ -267,8 +268,7 @@ def _cached(path: Path, key: str, config: Config) -> tuple[SetSummary, ...] | No
 
 def _files(config: Config, task: str, split: str) -> tuple[Path, ...]:
     settings = next(item for item in config.tasks if item.name == task)
-    files: tuple[Path, ...] = getattr(settings, split)
-    return files
+    return tuple(map(data_file, getattr(settings, split)))
 
 
 def _stored(item: SetSummary, files: tuple[Path, ...]) -> dict[str, Any]:

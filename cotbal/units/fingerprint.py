@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cotbal import __version__
+from cotbal.data.dataset_info import listed_file, split_name
 
 __all__ = ["data_digest", "differences", "file_digest", "folder_digest", "versions"]
 
@@ -47,6 +48,12 @@ def folder_digest(folder: Path) -> str:
 
 def data_digest(path: Path) -> str:
     """The digest of a data file, or of a folder that is read as one."""
+    file, name = split_name(path)
+    if name is not None:
+        # The list says how the file is read.
+        listed = listed_file(file, name)
+        described = repr((listed.sharegpt, sorted(listed.columns.items()), sorted(listed.tags.items())))
+        return f"{data_digest(listed.path)}, {hashlib.sha256(described.encode()).hexdigest()[:16]}"
     if not path.is_dir():
         return file_digest(path)
     digest = hashlib.sha256()

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from cotbal.config.schema import Config, TaskConfig
 from cotbal.config.yaml_file import ConfigError
+from cotbal.data.dataset_info import data_file
 from cotbal.data.formats import Problem, Record, RecordSet, read_records, refusal
 from cotbal.data.records import BadRecordsError
 from cotbal.data.splits import preparation_sets
@@ -72,7 +73,7 @@ class Mixture:
             found = read_records(paths, task=task, image_root=settings.images, on_bad="skip")
             self._read[key] = found
             self.problems += found.problems
-            self.files_read.update(paths)
+            self.files_read.update(map(data_file, paths))
         return self._read[key]
 
     def leave_out(self, problems: Iterable[Problem]) -> None:
