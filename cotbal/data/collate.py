@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,6 +110,7 @@ class TaskCollator:
         blank_image: give a batch without images one more row, a blank image without supervised tokens, so that
             the vision tower takes part in every step. Wanted where a mixture has records with and without
             images (`mixes_images`) and training is distributed.
+        skipped_file: where records that are skipped are listed, one JSON object on each line, by all workers.
 
     Raises:
         ValueError: the processor lacks one of the above, `tasks` is empty or has duplicates, max_length < 1.
@@ -120,6 +122,7 @@ class TaskCollator:
     ignore_index: int = -100
     on_bad: OnBad = "refuse"
     blank_image: bool = False
+    skipped_file: Path | None = None
     takes_whole_records: ClassVar[bool] = True
     _counts: torch.Tensor = field(init=False, repr=False)
     _logged: set[tuple[Path, int]] = field(init=False, repr=False, default_factory=set)
@@ -348,6 +351,15 @@ class TaskCollator:
                 self._logged.add(place)
                 verb = "left out" if lost else "shortened"
                 logger.warning("%s, record %d %s: %s", record.source, record.index, verb, reason)
+                self._list(record, f"{verb} while training: {reason}")
+
+    def _list(self, record: Record, reason: str) -> None:
+        if self.skipped_file is None:
+            return
+        line = json.dumps({"file": str(record.source), "index": record.index, "reason": reason}) + "\n"
+        # One write in append mode: lines of several workers do not mix.
+        with self.skipped_file.open("ab", buffering=0) as stream:
+            stream.write(line.encode())
 
 
 def mixes_images(records: Iterable[Record]) -> bool:

@@ -155,6 +155,11 @@ class Runner:
             samples={**manifest.samples, "train": samples},
         )
         folder.write_manifest(manifest)
+        if folder.skipped.is_file():
+            self.folder.write_problems((), read=())
+            self.progress.say(
+                f"{unit.name}: records were left out while training, see {self.folder.bad_records}"
+            )
         release_memory()
         self.progress.end()
         return manifest

@@ -5,6 +5,7 @@ Layout of ``OUTPUT``::
     units/<unit>/manifest.json      what the unit is made from, its state, versions, times
                  checkpoints/       while it trains; a finished checkpoint holds a COMPLETE file
                  model/             the trained model, as `save_pretrained` writes it
+                 skipped.jsonl      records that training skipped although the check had passed them
                  log.jsonl          what the trainer logged, one line an entry
                  predictions/       while it is scored: one JSONL a task
                  scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
@@ -52,6 +53,13 @@ def json_line(values: Mapping[str, Any]) -> str:
 def _lines(path: Path) -> list[str]:
     """Lines as `json_line` ends them; `splitlines` would also split at separators inside of strings."""
     return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _problems(path: Path) -> tuple[Problem, ...]:
+    if not path.is_file():
+        return ()
+    lines = [json.loads(line) for line in _lines(path)]
+    return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ class UnitFolder:
         self._manifest = path / "manifest.json"
         self._scores = path / "scores.jsonl"
         self._log = path / "log.jsonl"
+        self.skipped = path / "skipped.jsonl"
 
     def manifest(self) -> Manifest | None:
         """The manifest, or None where the unit was never begun.
@@ -209,15 +218,20 @@ class RunFolder:
 
     def problems(self) -> tuple[Problem, ...]:
         """The broken records that were left out, as far as files have been read."""
-        if not self.bad_records.is_file():
-            return ()
-        lines = [json.loads(line) for line in _lines(self.bad_records)]
-        return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
+        return _problems(self.bad_records)
+
+    def _skipped_late(self) -> Iterator[Problem]:
+        """What trainings skipped although the check had passed it: a picture that was lost meanwhile, for one."""
+        for path in sorted(self.units.glob("*/skipped.jsonl")):
+            yield from _problems(path)
 
     def write_problems(self, problems: Iterable[Problem], read: Container[Path] | None = None) -> None:
         """Replace what is known of the files that were read (None: of all); of others it stays."""
         kept = [] if read is None else [problem for problem in self.problems() if problem.file not in read]
-        entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in (*kept, *problems)]
+        listed: dict[tuple[Path, int], Problem] = {}
+        for problem in (*kept, *problems, *self._skipped_late()):
+            listed.setdefault((problem.file, problem.index), problem)
+        entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in listed.values()]
         write_text(self.bad_records, "".join(json_line(entry) for entry in entries))
 
     @contextmanager

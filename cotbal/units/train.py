@@ -104,6 +104,7 @@ def train(
             max_length=config.max_length,
             on_bad=config.bad_records,
             blank_image=arguments.world_size > 1 and mixes_images(records),
+            skipped_file=folder.skipped,
         ),
         strategy=strategy,
         tasks=unit.train_tasks,

@@ -13,7 +13,12 @@ from support.models import tiny_models
 from cotbal import cli
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
-FILES = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".json", ".jsonl"))
+LISTED = ("dataset_info.json#pictures", "dataset_info.json#instructions")
+FILES = sorted(
+    path.name
+    for path in EXAMPLES.iterdir()
+    if path.suffix in (".json", ".jsonl") and path.name != "dataset_info.json"
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +48,12 @@ def table_of(name: str, folder: Path) -> str:
     return name
 
 
-@pytest.mark.parametrize("name", [*FILES, "table.parquet", "saved"])
+@pytest.mark.parametrize("name", [*FILES, *LISTED, "table.parquet", "saved"])
 def test_a_file_of_the_format_goes_through_a_whole_run(
     tmp_path: Path, model: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name in FILES:
-        shutil.copytree(EXAMPLES / "images", tmp_path / "images")
-        shutil.copy(EXAMPLES / name, tmp_path)
+    if name in FILES or name in LISTED:
+        shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
     else:
         table_of(name, tmp_path)
     config = {

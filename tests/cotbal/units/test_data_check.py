@@ -19,6 +19,7 @@ from cotbal.data.records import BadRecordsError
 from cotbal.units import stages
 from cotbal.units.data_check import check_data
 from cotbal.units.mixture import Mixture
+from cotbal.units.store import RunFolder
 
 SETS = ("train", "validation", "test")
 
@@ -258,6 +259,34 @@ def test_the_command_shows_a_table_and_writes_a_page(
     break_pictures(folder, "count_test", 1)
     assert cli.main(["data", "check", str(folder / "mixture.yaml")]) == 1
     assert "count test: 1 x image ... cannot be decoded" in capsys.readouterr().out
+
+
+def test_what_training_skips_after_the_check_is_listed_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that is lost while the runs go on."""
+    config = change(
+        folder / "mixture.yaml",
+        bad_records="skip",
+        preparation={"mini_fraction": 0.9},
+        training={"max_steps": 1, "per_device_train_batch_size": 40, "gradient_accumulation_steps": 1},
+    )
+    checked_before = stages.check_records
+
+    def check_and_lose(runner: Any) -> None:
+        checked_before(runner)
+        break_pictures(folder, "colour_train", 5)
+
+    monkeypatch.setattr(stages, "check_records", check_and_lose)
+    told = Told()
+    stages.prepare(config, told)
+    lines = [json.loads(line) for line in (config.output / "bad_records.jsonl").read_text().splitlines()]
+    assert [(Path(line["file"]).stem, line["index"]) for line in lines] == [("colour_train", 5)]
+    assert "left out while training" in lines[0]["reason"]
+    assert "records were left out while training" in told.text
+    # It stays listed when the data are checked again, and the report counts it.
+    monkeypatch.undo()
+    assert len(RunFolder(config.output).problems()) == 1
 
 
 def test_what_is_left_out_is_neither_trained_on_nor_scored(folder: Path) -> None:
