@@ -20,6 +20,7 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader, Dataset
 
 from cotbal.data.collate import TaskCollator
+from cotbal.data.packed import PackedRecords
 from cotbal.data.pictures import picture_size
 from cotbal.data.records import Problem, Record, RecordError
 from cotbal.data.splits import mini_indices
@@ -185,6 +186,8 @@ def _mapped(check: RecordCheck, part: _Some, workers: int | None) -> Iterable[li
         return
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if len(part) >= _WORTH_PROCESSES else 0
+    if workers:
+        part = _Some(PackedRecords(part[index] for index in range(len(part))), range(len(part)))
     loader: DataLoader[Record] = DataLoader(
         part,
         batch_size=_CHUNK,

@@ -12,6 +12,7 @@ from cotbal.config.schema import Config, TaskConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.dataset_info import data_file
 from cotbal.data.formats import Problem, Record, RecordSet, read_records, refusal
+from cotbal.data.packed import PackedRecords
 from cotbal.data.records import BadRecordsError
 from cotbal.data.splits import preparation_sets
 from cotbal.units.fingerprint import data_digest
@@ -23,10 +24,10 @@ Split = Literal["train", "validation", "test"]
 
 
 class RecordDataset(Dataset[Record]):
-    """Records as a dataset; everything the processor does is left to the collator."""
+    """Records as a dataset, shared by forked workers; everything the processor does is left to the collator."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self.records = list(records)
+        self.records = PackedRecords(records)
 
     def __len__(self) -> int:
         return len(self.records)
