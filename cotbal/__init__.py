@@ -9,20 +9,17 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# Imported eagerly for a second reason too: the functions `measure` and `weigh` share their modules' names, and the
-# name that is bound last, the function, is the one people get.
-from cotbal.method.measurement import (
-    Measurement,
-    improvement_and_error,
-    inter_task_contributions,
-    intra_task_difficulty,
-    measure,
-)
+from cotbal.method.formulas import improvement_and_error, inter_task_contributions, intra_task_difficulty
+from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
-from cotbal.method.weighing import TaskWeights, task_weights, weigh
+from cotbal.method.weighing import combine_terms, weigh
+from cotbal.method.weights import TaskWeights
 from cotbal.tasks import Task
 
 __version__ = "0.1.0"
+
+task_weights = combine_terms
+"""The former name of `combine_terms`."""
 
 _HOMES = {
     "TaskBalancedSFTTrainer": "tune",
@@ -41,6 +38,7 @@ __all__ = [
     "TaskCollator",
     "TaskWeights",
     "balance",
+    "combine_terms",
     "improvement_and_error",
     "inter_task_contributions",
     "intra_task_difficulty",

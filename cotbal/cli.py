@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cotbal.config.schema import Config
     from cotbal.method.weights import TaskWeights
     from cotbal.report.inputs import ReportInput
-    from cotbal.units.progress import PlanProgress
+    from cotbal.units.progress import ScheduleProgress
 
 __all__ = ["app", "main"]
 
@@ -88,14 +88,14 @@ def run(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -> No
 
     settings = _load(config, output)
     with _working(settings) as progress:
-        stages.run_all(settings, progress, redo=redo)
+        stages.run_stages(settings, progress, redo=redo)
         values, page = stages.write_report(settings)
     _summarise(values, page)
 
 
 @app.command()
 def prepare(config: ConfigPath, output: OutputPath = None, redo: Redo = False) -> None:
-    """Train and validate the N + 1 preparation runs: mini, and plus_<task> for every task.
+    """Train and validate the N + 1 units of the preparation: mini, and plus_<task> for every task.
 
     Writes scores.csv. Example: [bold]cotbal prepare my-mixture.yaml[/bold]
     """
@@ -165,7 +165,7 @@ def tune(
 
     Example: [bold]cotbal tune my-mixture.yaml --weights weights.json[/bold]
     """
-    from cotbal.method.weighing import TaskWeights
+    from cotbal.method.weights import TaskWeights
     from cotbal.units import stages
 
     settings = _load(config, output)
@@ -192,7 +192,7 @@ def report(config: ConfigPath, output: OutputPath = None) -> None:
 
 @app.command()
 def status(config: ConfigPath, output: OutputPath = None) -> None:
-    """Show how far each run is and what is left to do; changes nothing.
+    """Show how far each unit is and what is left to do; changes nothing.
 
     Example: [bold]cotbal status my-mixture.yaml[/bold]
     """
@@ -254,7 +254,7 @@ def demo(
 
     Example: [bold]cotbal demo --output /tmp/demo[/bold]
     """
-    from cotbal.demo import prepare_demo
+    from cotbal.demo.build import prepare_demo
 
     _quiet()
     config = prepare_demo(output)
@@ -313,17 +313,17 @@ def _load(path: Path, output: Path | None) -> Config:
 
 
 @contextmanager
-def _working(config: Config, *, lock: bool = True) -> Iterator[PlanProgress]:
-    """Progress on the terminal, the run folder locked, and other packages' chatter off."""
+def _working(config: Config, *, lock: bool = True) -> Iterator[ScheduleProgress]:
+    """Progress on the terminal, the output folder locked, and other packages' chatter off."""
     from cotbal.units.display import LineProgress, RichProgress
-    from cotbal.units.store import RunFolder
+    from cotbal.units.store import OutputFolder
 
     _quiet()
     console = Console()
     progress = RichProgress(console) if console.is_terminal else LineProgress(console)
     with _plain_warnings():
         try:
-            with RunFolder(config.output).locked() if lock else nullcontext():
+            with OutputFolder(config.output).locked() if lock else nullcontext():
                 yield progress
         except KeyboardInterrupt:
             _say("stopped; the same command goes on from here")

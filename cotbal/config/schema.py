@@ -62,7 +62,7 @@ def _settings(value: object) -> object:
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_one_or_many)]
 """One path or a list of paths."""
 Settings = Annotated[dict[str, Any], BeforeValidator(_settings)]
-"""Any field of `transformers.TrainingArguments`; the names are checked when the plan is made."""
+"""Any field of `transformers.TrainingArguments`; the names are checked when the units are set up."""
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -71,7 +71,7 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """The model all runs start from. In the YAML a bare string is the name."""
+    """The model all units start from. In the YAML a bare string is the name."""
 
     name: str = Field(min_length=1, description="folder with a saved model, or a hub id")
     processor: str | None = Field(
@@ -161,12 +161,12 @@ class TaskConfig(_Section):
 
 
 class PreparationConfig(_Section):
-    """The N + 1 runs whose validation scores the weights come from."""
+    """The N + 1 units whose validation scores the weights come from."""
 
     mini_fraction: Fraction = 1 / 32
     plus_fraction: Fraction = 1.0
     keep_models: bool = Field(
-        default=True, description="keep the models of these runs after their validation"
+        default=True, description="keep the models of these units after their validation"
     )
     training: Settings = Field(default_factory=dict, description="what differs from the top-level `training`")
 
@@ -175,7 +175,7 @@ class PreparationConfig(_Section):
         if self.plus_fraction <= self.mini_fraction:
             raise PydanticCustomError(
                 "fractions",
-                "`plus_fraction` is {plus} and `mini_fraction` {mini}: a plus run must see more of its task than "
+                "`plus_fraction` is {plus} and `mini_fraction` {mini}: a plus unit must see more of its task than "
                 "mini does. Raise plus_fraction or lower mini_fraction",
                 {"plus": self.plus_fraction, "mini": self.mini_fraction},
             )
@@ -205,12 +205,12 @@ class StrategyConfig(_Section):
 
     name: str = Field(min_length=1)
     label: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_-]+$", description="name of the runs, if not `name`"
+        None, pattern=r"^[A-Za-z0-9_-]+$", description="name of the units, if not `name`"
     )
 
     @property
     def model(self) -> str:
-        """The name under which its runs and results appear."""
+        """The name under which its units and results appear."""
         return self.label or self.name
 
     @property
@@ -220,7 +220,7 @@ class StrategyConfig(_Section):
 
 
 class ComparisonConfig(_Section):
-    """The final runs: what is tuned, with how many seeds, and whether single-task tuning is run beside it."""
+    """The tuned units: which strategies, with how many seeds, and whether single-task tuning is done beside them."""
 
     strategies: tuple[Annotated[StrategyConfig, BeforeValidator(_nest_name)], ...] = Field(
         default=(StrategyConfig(name="cotbal", label=None),), min_length=1
@@ -244,6 +244,9 @@ class ComparisonConfig(_Section):
 class Config(_Section):
     """A whole mixture: model, tasks, preparation, weighing, tuning."""
 
+    name: str | None = Field(
+        None, min_length=1, description="of the mixture, the report's title; by default the file's own name"
+    )
     model: Annotated[ModelConfig, BeforeValidator(_nest_name)]
     output: Path
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -264,11 +267,17 @@ class Config(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     comparison: ComparisonConfig = ComparisonConfig()
     _text: str = PrivateAttr("")
+    _stem: str = PrivateAttr("")
 
     @property
     def text(self) -> str:
         """The file's text, for the record; empty for a config made in code."""
         return self._text
+
+    @property
+    def title(self) -> str:
+        """The mixture's name: `name`, else the file's without its ending, else (made in code) the output folder's."""
+        return self.name or self._stem or self.output.name
 
     @field_validator("output")
     @classmethod
@@ -289,7 +298,7 @@ class Config(_Section):
 
     @property
     def comparison_seeds(self) -> tuple[int, ...]:
-        """The seeds of the final runs; `seed` where none are listed."""
+        """The seeds of the tuned units; `seed` where none are listed."""
         return self.comparison.seeds or (self.seed,)
 
     def missing_paths(self) -> list[tuple[str, Path]]:
@@ -348,5 +357,5 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
         config = Config.model_validate(values, context={"base": source.absolute().parent})
     except ValidationError as error:
         raise ConfigError(describe_errors(error, Config, source)) from None
-    config._text = text
+    config._text, config._stem = text, source.stem
     return config

@@ -1,4 +1,4 @@
-"""Nested, seeded subsets of tasks: the mini set and the plus sets of the preparation runs."""
+"""Nested, seeded subsets of tasks: the mini set and the plus sets of the preparation's units."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def preparation_sets(
     seed: int = 0,
     measured: Sequence[str] | None = None,
 ) -> dict[str, list[Record]]:
-    """Training sets of the N+1 preparation runs.
+    """Training sets of the N+1 units of the preparation.
 
     "mini" is the union of a `mini_fraction` subset of every task; "plus_<task>" is a `plus_fraction` subset of
     that task (which contains its mini subset) and the mini subsets of all the others.
@@ -59,7 +59,7 @@ def preparation_sets(
         records_by_task: the training records of every task.
         mini_fraction, plus_fraction: parts of a task, 0 < mini_fraction <= plus_fraction <= 1.
         seed: fixes the subsets.
-        measured: tasks that get a plus run (the others take part with their mini subsets only); None: all.
+        measured: tasks that get a plus unit (the others take part with their mini subsets only); None: all.
 
     Raises:
         ValueError: no task, a task without records, a measured task that is not there, or fractions

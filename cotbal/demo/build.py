@@ -14,19 +14,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cotbal.atomic import replacing
 from cotbal.demo.dataset import SCENES, write_dataset
-from cotbal.demo.pretrain import DEFAULT_SCHEDULE, Schedule, pretrain
+from cotbal.demo.pretrain import DEFAULT_PRETRAINING, Pretraining, pretrain
 
 _STAGE_NAMES = {"vision": "Vision tower on digits", "alignment": "Alignment on descriptions"}
 
 
 def prepare_demo(
-    folder: str | PathLike[str], *, schedule: Schedule = DEFAULT_SCHEDULE, console: Console | None = None
+    folder: str | PathLike[str],
+    *,
+    pretraining: Pretraining = DEFAULT_PRETRAINING,
+    console: Console | None = None,
 ) -> Path:
     """Make the demo's data, base model and config in `folder`; what is there already is kept.
 
     Args:
         folder: where to; made if it is not there.
-        schedule: how long the base model is trained.
+        pretraining: how long the base model is trained.
         console: where progress is shown; None: the terminal.
 
     Returns:
@@ -46,7 +49,7 @@ def prepare_demo(
         console=console,
     ) as progress:
         _once(folder / "data", lambda path: _write_data(path, progress))
-        _once(folder / "base", lambda path: _write_base(path, schedule, progress))
+        _once(folder / "base", lambda path: _write_base(path, pretraining, progress))
     config = folder / "config.yaml"
     if not config.exists():
         with replacing(config) as file:
@@ -79,12 +82,12 @@ def _write_data(path: Path, progress: Progress) -> None:
     write_dataset(path, advance=lambda scenes: progress.advance(bar, scenes))
 
 
-def _write_base(path: Path, schedule: Schedule, progress: Progress) -> None:
+def _write_base(path: Path, pretraining: Pretraining, progress: Progress) -> None:
     from cotbal.demo.model import build_model, build_processor
 
     totals = {
-        "vision": schedule.vision_steps * schedule.vision_batch,
-        "alignment": schedule.alignment_steps * schedule.alignment_batch,
+        "vision": pretraining.vision_steps * pretraining.vision_batch,
+        "alignment": pretraining.alignment_steps * pretraining.alignment_batch,
     }
     bars = {stage: progress.add_task(_STAGE_NAMES[stage], total=total) for stage, total in totals.items()}
     processor = build_processor()
@@ -92,7 +95,7 @@ def _write_base(path: Path, schedule: Schedule, progress: Progress) -> None:
     pretrain(
         model,
         processor,
-        schedule=schedule,
+        pretraining=pretraining,
         advance=lambda stage, samples: progress.advance(bars[stage], samples),
     )
     model.save_pretrained(path)

@@ -23,7 +23,7 @@ Advance = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Pretraining:
     """How long the base model is trained: steps, batch sizes and learning rates of the two stages."""
 
     scenes: int = 6000
@@ -40,31 +40,31 @@ class Schedule:
         return self.vision_steps * self.vision_batch + self.alignment_steps * self.alignment_batch
 
 
-DEFAULT_SCHEDULE = Schedule()
+DEFAULT_PRETRAINING = Pretraining()
 
 
 def pretrain(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
     *,
-    schedule: Schedule = DEFAULT_SCHEDULE,
+    pretraining: Pretraining = DEFAULT_PRETRAINING,
     seed: int = 0,
     advance: Advance = lambda stage, samples: None,
 ) -> None:
     """Train the vision tower, then the whole model, in place.
 
     Args:
-        schedule: how long.
+        pretraining: how long.
         seed: fixes scenes, texts and order.
         advance: is told the stage ("vision" or "alignment") and how many samples more it has seen.
     """
     generator = np.random.default_rng([seed, 1])
     images = digit_images("train")
-    scenes = [draw_scene(generator, images) for _ in range(schedule.scenes)]
+    scenes = [draw_scene(generator, images) for _ in range(pretraining.scenes)]
     pixels = _pixels(scenes, images, processor, generator)
     model.train()
-    _train_vision(model, scenes, pixels, schedule, generator, seed, advance)
-    _align(model, processor, scenes, pixels, schedule, generator, advance)
+    _train_vision(model, scenes, pixels, pretraining, generator, seed, advance)
+    _align(model, processor, scenes, pixels, pretraining, generator, advance)
     model.train(False)
 
 
@@ -81,7 +81,7 @@ def _train_vision(
     model: LlavaForConditionalGeneration,
     scenes: list[Scene],
     pixels: torch.Tensor,
-    schedule: Schedule,
+    pretraining: Pretraining,
     generator: np.random.Generator,
     seed: int,
     advance: Advance,
@@ -93,8 +93,8 @@ def _train_vision(
         torch.manual_seed(seed)
         head = torch.nn.Linear(tower.config.hidden_size, 11 + 1 + len(COLOURS))
     parameters = [*tower.parameters(), *head.parameters()]
-    optimizer, scheduler = _optimizer(parameters, schedule.vision_rate, schedule.vision_steps)
-    for rows in _batches(len(scenes), schedule.vision_batch, schedule.vision_steps, generator):
+    optimizer, scheduler = _optimizer(parameters, pretraining.vision_rate, pretraining.vision_steps)
+    for rows in _batches(len(scenes), pretraining.vision_batch, pretraining.vision_steps, generator):
         # Token 0 is the class token; the others are the cells in reading order.
         scores = head(tower(pixel_values=pixels[rows]).last_hidden_state[:, 1:]).flatten(0, 1)
         loss = cross_entropy(scores[:, :11], digits[rows].flatten()) + cross_entropy(
@@ -109,20 +109,20 @@ def _align(
     processor: LlavaProcessor,
     scenes: list[Scene],
     pixels: torch.Tensor,
-    schedule: Schedule,
+    pretraining: Pretraining,
     generator: np.random.Generator,
     advance: Advance,
 ) -> None:
     """Describe scenes, without any question."""
     parameters = list(model.parameters())
-    optimizer, scheduler = _optimizer(parameters, schedule.alignment_rate, schedule.alignment_steps)
+    optimizer, scheduler = _optimizer(parameters, pretraining.alignment_rate, pretraining.alignment_steps)
     tokenizer = processor.tokenizer
     message: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "image"}]}]
     prompt = processor.apply_chat_template(message, add_generation_prompt=True)
     image_token = processor.image_token
     prompt = prompt.replace(image_token, image_token * (CELLS * CELLS))
     start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    for rows in _batches(len(scenes), schedule.alignment_batch, schedule.alignment_steps, generator):
+    for rows in _batches(len(scenes), pretraining.alignment_batch, pretraining.alignment_steps, generator):
         texts = [f"{prompt} {alignment_text(scenes[row], generator)}{tokenizer.eos_token}" for row in rows]
         batch = tokenizer(
             texts, padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"

@@ -20,10 +20,10 @@ from cotbal.method.measurement import Measurement
 from cotbal.method.weights import Provenance, TaskWeights
 from cotbal.tasks import check_task_names
 
-__all__ = ["Provenance", "TaskWeights", "task_weights", "weigh"]
+__all__ = ["combine_terms", "weigh"]
 
 
-def task_weights(
+def combine_terms(
     outward: npt.ArrayLike,
     inward: npt.ArrayLike,
     difficulty: npt.ArrayLike,
@@ -31,7 +31,7 @@ def task_weights(
     *,
     tasks: Sequence[str] | None = None,
 ) -> TaskWeights:
-    """The weights of N tasks; they sum to N.
+    """One weight per task from its contributions and its difficulty; the N weights sum to N.
 
     A NaN in `outward` or `inward` is an undefined contribution: that term of that task is 1, and the softmax
     over the K others sums to K (an extension; the paper assumes all are defined).
@@ -47,7 +47,7 @@ def task_weights(
         ValueError: unequal lengths, an infinite entry, a NaN difficulty, bad names, or T not above 0.
         TypeError: not numbers.
 
-    >>> task_weights([0.2, 0.1], [0.1, 0.1], [0.5, 0.1]).values.round(3)
+    >>> combine_terms([0.2, 0.1], [0.1, 0.1], [0.5, 0.1]).values.round(3)
     array([1.215, 0.785])
     """
     out = float_array("outward", outward, ndim=1, allow_nan=True)
@@ -102,7 +102,7 @@ def weigh(
             f"measurement must be a Measurement; found {type(measurement).__name__}. Make one with measure(scores)"
         )
     t = positive("temperature", temperature)
-    weights = task_weights(
+    weights = combine_terms(
         measurement.outward, measurement.inward, measurement.difficulty, t, tasks=measurement.tasks
     )
     terms = [weights.outward, weights.inward, weights.difficulty]

@@ -59,7 +59,7 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class TaskWeights:
-    """One weight per task, from `weigh` or `task_weights`; the measured tasks' weights sum to their number.
+    """One weight per task, from `weigh` or `combine_terms`; the measured tasks' weights sum to their number.
 
     Attributes:
         tasks: names of the N tasks.

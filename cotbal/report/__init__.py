@@ -11,7 +11,7 @@ if TYPE_CHECKING:
         Curve,
         ReportInput,
         ReportProvenance,
-        StrategyRun,
+        StrategyScores,
         UnitRecord,
     )
     from cotbal.report.verdict import judge
@@ -22,7 +22,7 @@ __all__ = [
     "Curve",
     "ReportInput",
     "ReportProvenance",
-    "StrategyRun",
+    "StrategyScores",
     "UnitRecord",
     "judge",
     "write_report",

@@ -6,7 +6,7 @@ import numpy as np
 
 from cotbal.report.document import Document, KeyFigure, Section
 from cotbal.report.inputs import ReportInput
-from cotbal.report.names import count, duration, number, percent, strategy_label
+from cotbal.report.names import count, duration, model_label, number, percent, strategy_label
 from cotbal.report.notices import notices
 from cotbal.report.sections.comparison import comparison_section
 from cotbal.report.sections.measurement import measurement_section
@@ -48,13 +48,13 @@ def build(report: ReportInput) -> Document:
 def _facts(report: ReportInput) -> tuple[str, ...]:
     facts = [count(len(report.tasks), "task")]
     if report.provenance.model:
-        facts.append(report.provenance.model)
+        facts.append(model_label(report.provenance.model))
     if report.comparison is not None:
-        seeds = {run.seed for run in report.comparison.runs}
+        seeds = {row.seed for row in report.comparison.scores}
         facts.append(count(len(seeds), "seed"))
     units = report.provenance.units
     if units:
-        facts.append(f"{count(len(units), 'run')} in {duration(sum(unit.total_seconds for unit in units))}")
+        facts.append(f"{count(len(units), 'unit')} in {duration(sum(unit.total_seconds for unit in units))}")
     if report.provenance.date:
         facts.append(report.provenance.date)
     return tuple(facts)

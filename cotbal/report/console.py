@@ -1,4 +1,4 @@
-"""The end of a run on the terminal: one table, and the last line of the report."""
+"""What the terminal shows in the end: one table, and the last line of the report."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _add_scores(table: Table, rows: list[list[Text]], report: ReportInput, judge
     if single:
         table.add_column(strategy_label(SINGLE), justify="right", no_wrap=True)
         for task, row in zip(report.tasks, rows, strict=True):
-            found = [run.scores[task.name] for run in single if task.name in run.scores]
+            found = [row.scores[task.name] for row in single if task.name in row.scores]
             row.append(Text(score(float(np.mean(found))) if found else ""))
     with_changes = len(judgement.results) <= _CHANGES_UP_TO
     place = {task: index for index, task in enumerate(judgement.tasks)}

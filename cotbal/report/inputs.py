@@ -1,4 +1,4 @@
-"""What a report is made from: values only, so that one can be made without a run folder."""
+"""What a report is made from: values only, so that one can be made without a output folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cotbal.data.records import Problem
 from cotbal.method.arrays import directions
 from cotbal.method.measurement import Measurement
 from cotbal.method.scores import ScoreTable
-from cotbal.method.weighing import TaskWeights
+from cotbal.method.weights import TaskWeights
 from cotbal.tasks import Task, check_task_names
 
 SINGLE = "single"
 
 
 @dataclass(frozen=True)
-class StrategyRun:
-    """Test scores of one tuning.
+class StrategyScores:
+    """Test scores of one strategy on one seed.
 
     Attributes:
         strategy: `"ew"`, `"cotbal"`, ...; `"single"` for the models tuned on one task each, taken together.
@@ -46,21 +46,21 @@ class StrategyRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Test scores of all final runs.
+    """Test scores of everything tuned.
 
     Attributes:
         tasks: names of the tasks with a test set.
         higher_is_better: direction of each task's metric.
-        runs: one per strategy and seed.
+        scores: one per strategy and seed.
         samples: task -> size of its test set, where known.
 
     Raises:
-        ValueError: a run given twice, or one with a score of an unknown task.
+        ValueError: a strategy given twice with one seed, or a score of an unknown task.
     """
 
     tasks: tuple[str, ...]
     higher_is_better: tuple[bool, ...]
-    runs: tuple[StrategyRun, ...]
+    scores: tuple[StrategyScores, ...]
     samples: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,37 +68,35 @@ class Comparison:
         object.__setattr__(self, "higher_is_better", directions(self.higher_is_better, self.tasks))
         object.__setattr__(self, "samples", MappingProxyType(dict(self.samples)))
         seen: set[tuple[str, int]] = set()
-        for run in self.runs:
-            if (run.strategy, run.seed) in seen:
-                raise ValueError(
-                    f"runs holds {run.strategy!r} with seed {run.seed} twice; give each run once"
-                )
-            seen.add((run.strategy, run.seed))
-            unknown = [task for task in run.scores if task not in self.tasks]
+        for row in self.scores:
+            if (row.strategy, row.seed) in seen:
+                raise ValueError(f"scores holds {row.strategy!r} with seed {row.seed} twice; give each once")
+            seen.add((row.strategy, row.seed))
+            unknown = [task for task in row.scores if task not in self.tasks]
             if unknown:
                 raise ValueError(
-                    f"run {run.strategy!r} with seed {run.seed} has a score of {unknown[0]!r}; the tasks are "
+                    f"{row.strategy!r} with seed {row.seed} has a score of {unknown[0]!r}; the tasks are "
                     f"{list(self.tasks)}"
                 )
 
     @property
     def strategies(self) -> tuple[str, ...]:
         """Strategies in order of appearance, single-task tuning left out."""
-        return tuple(dict.fromkeys(run.strategy for run in self.runs if run.strategy != SINGLE))
+        return tuple(dict.fromkeys(row.strategy for row in self.scores if row.strategy != SINGLE))
 
-    def of(self, strategy: str) -> tuple[StrategyRun, ...]:
-        """The runs of one strategy, by seed."""
-        return tuple(sorted((r for r in self.runs if r.strategy == strategy), key=lambda r: r.seed))
+    def of(self, strategy: str) -> tuple[StrategyScores, ...]:
+        """The scores of one strategy, by seed."""
+        return tuple(sorted((r for r in self.scores if r.strategy == strategy), key=lambda r: r.seed))
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Training loss of one task in one run.
+    """Training loss of one task in one unit.
 
     Attributes:
-        run: name of the run, unique.
+        unit: name of the unit.
         model: `"mini"`, `"plus_<task>"`, `"single"`, or a strategy.
-        seed: of the run.
+        seed: of the unit.
         task: whose loss.
         steps: optimizer steps, ascending.
         losses: mean loss per supervised token since the last entry; NaN where the task had no token.
@@ -107,7 +105,7 @@ class Curve:
         ValueError: unequal lengths, or steps that do not ascend.
     """
 
-    run: str
+    unit: str
     model: str
     seed: int
     task: str
@@ -115,7 +113,7 @@ class Curve:
     losses: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        where = f"curve of task {self.task!r} in run {self.run!r}"
+        where = f"curve of task {self.task!r} in unit {self.unit!r}"
         if len(self.steps) != len(self.losses):
             raise ValueError(f"{where} has {len(self.steps)} steps and {len(self.losses)} losses")
         if any(b <= a for a, b in zip(self.steps[:-1], self.steps[1:], strict=True)):
@@ -124,10 +122,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class UnitRecord:
-    """One run, for the record.
+    """One unit, for the record.
 
     Attributes:
-        name: of the run and its folder.
+        name: of the unit and its folder.
         state: `planned`, `trained` or `scored`.
         seed: of its data order and dropout.
         steps: optimizer steps.
@@ -158,7 +156,7 @@ class ReportProvenance:
         config: the config as YAML text; may be empty.
         model: the model everything was tuned from.
         date: when the work was finished; may be empty. Reports with the same date and results are equal.
-        units: every run.
+        units: every unit.
     """
 
     versions: Mapping[str, str] = field(default_factory=dict)

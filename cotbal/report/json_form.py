@@ -12,7 +12,7 @@ import numpy as np
 
 from cotbal.method.measurement import Measurement
 from cotbal.method.scores import ScoreTable
-from cotbal.method.weighing import TaskWeights
+from cotbal.method.weights import TaskWeights
 from cotbal.report.inputs import ReportInput
 from cotbal.report.notices import notices
 from cotbal.report.verdict import Judgement

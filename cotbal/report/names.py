@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import PurePath
 
 UNDEFINED = "undefined"
 
@@ -27,6 +28,16 @@ def strategy_label(strategy: str) -> str:
     ('CoTBal', 'DWA', 'mine')
     """
     return _STRATEGIES.get(strategy, strategy)
+
+
+def model_label(model: str) -> str:
+    """A hub id as it is, and of a folder its name alone: the page's head is what people show to others.
+
+    >>> model_label("llava-hf/llava-1.5-7b-hf"), model_label("/data/someone/models/base")
+    ('llava-hf/llava-1.5-7b-hf', 'base')
+    """
+    path = PurePath(model)
+    return path.name if path.is_absolute() else model
 
 
 def number(value: float, digits: int = 3) -> str:

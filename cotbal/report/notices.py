@@ -25,7 +25,7 @@ def notices(report: ReportInput, judgement: Judgement | None) -> tuple[str, ...]
             for task, reason in judgement.left_out
             if reference
         ]
-        found += [f"A run is left out of the comparison: {text}." for text in judgement.incomplete]
+        found += [f"Left out of the comparison: {text}." for text in judgement.incomplete]
     if report.comparison is not None and judgement is not None and judgement.verdict.ahead is not None:
         sizes = {task: size for task, size in report.comparison.samples.items() if size < _FEW_SAMPLES}
         if sizes:
@@ -37,7 +37,7 @@ def notices(report: ReportInput, judgement: Judgement | None) -> tuple[str, ...]
     unfinished = [unit.name for unit in report.provenance.units if unit.state != "scored"]
     if unfinished:
         found.append(
-            f"{count(len(unfinished), 'run is', 'runs are')} not finished, so this report is not complete: "
+            f"{count(len(unfinished), 'unit is', 'units are')} not finished, so this report is not complete: "
             f"{', '.join(unfinished)}."
         )
     if report.problems:

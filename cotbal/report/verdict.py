@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from cotbal.method.arrays import FloatArray
-from cotbal.method.measurement import improvement_and_error, relative_improvements
+from cotbal.method.formulas import improvement_and_error, relative_improvements
 from cotbal.report.inputs import SINGLE, Comparison
 from cotbal.report.names import percent, strategy_label
 
@@ -80,7 +80,7 @@ class Judgement:
         reference_scores: its test scores, mean over its seeds, [N]; NaN where there is none.
         results: one per strategy.
         left_out: tasks that dI and dE leave out, with the reason.
-        incomplete: runs that lack a task's score and are left out, in words.
+        incomplete: seeds of a strategy that lack a task's score and are left out, in words.
         verdict: the last line.
     """
 
@@ -101,25 +101,25 @@ def judge(comparison: Comparison) -> Judgement:
     """Sum up a comparison.
 
     dI and dE of a seed are `cotbal.improvement_and_error` of its test scores against single-task tuning (mean over
-    its seeds), or against equal weights where no single-task tuning was run. Tasks without a reference score above 0
+    its seeds), or against equal weights where there is no single-task tuning. Tasks without a reference score above 0
     are left out, for every strategy alike. The **spread between seeds** is the largest minus the smallest dI of one
     strategy, the larger of the two strategies compared; a lead is more than the spread when it exceeds it.
 
-    CoTBal is held against equal weights where both were run, else the best two strategies against each other.
+    CoTBal is held against equal weights where there are both, else the best two strategies against each other.
     """
     tasks = comparison.tasks
     complete, incomplete = {}, []
     for strategy in comparison.strategies:
-        runs = comparison.of(strategy)
-        complete[strategy] = [run for run in runs if set(run.scores) == set(tasks)]
+        rows = comparison.of(strategy)
+        complete[strategy] = [row for row in rows if set(row.scores) == set(tasks)]
         incomplete += [
-            f"{strategy_label(strategy)}, seed {run.seed}: not scored on "
-            + ", ".join(task for task in tasks if task not in run.scores)
-            for run in runs
-            if set(run.scores) != set(tasks)
+            f"{strategy_label(strategy)}, seed {row.seed}: not scored on "
+            + ", ".join(task for task in tasks if task not in row.scores)
+            for row in rows
+            if set(row.scores) != set(tasks)
         ]
-    strategies = [strategy for strategy, runs in complete.items() if runs]
-    tables = {s: np.array([[run.scores[task] for task in tasks] for run in complete[s]]) for s in strategies}
+    strategies = [strategy for strategy, rows in complete.items() if rows]
+    tables = {s: np.array([[row.scores[task] for task in tasks] for row in complete[s]]) for s in strategies}
     reference, reference_scores = _reference(comparison, tables)
     used, left_out = _usable(tasks, reference, reference_scores)
     higher = np.array(comparison.higher_is_better)
@@ -132,7 +132,7 @@ def judge(comparison: Comparison) -> Judgement:
             against = (scores[row, used], reference_scores[used], higher[used].tolist())
             changes[row, used] = relative_improvements(*against)
             summary[row] = improvement_and_error(*against)
-        seeds = tuple(run.seed for run in complete[strategy])
+        seeds = tuple(row.seed for row in complete[strategy])
         results.append(StrategyResult(strategy, seeds, scores, changes, summary[:, 0], summary[:, 1]))
     return Judgement(
         tasks,
@@ -148,7 +148,7 @@ def judge(comparison: Comparison) -> Judgement:
 def _reference(comparison: Comparison, tables: dict[str, FloatArray]) -> tuple[str | None, FloatArray]:
     single = comparison.of(SINGLE)
     if single:
-        found = [[run.scores[task] for run in single if task in run.scores] for task in comparison.tasks]
+        found = [[row.scores[task] for row in single if task in row.scores] for task in comparison.tasks]
         return SINGLE, np.array([np.mean(scores) if scores else np.nan for scores in found])
     if "ew" in tables:
         return "ew", tables["ew"].mean(axis=0)
@@ -245,7 +245,7 @@ def _between(ahead: StrategyResult, behind: StrategyResult, against: str) -> Ver
     else:
         outcome = "within the spread"
         sentence += (
-            f". That is not more than the spread between seeds ({_points(spread)}), so these runs do not show which "
+            f". That is not more than the spread between seeds ({_points(spread)}), so these units do not show which "
             "is better."
         )
     return Verdict(outcome, sentence, ahead.strategy, behind.strategy, lead, spread)

@@ -12,7 +12,7 @@ class Strategy(nn.Module):
     """Chooses the weight of every task, step by step.
 
     The weights of a step are fixed **before its first forward** (`begin_step`) from statistics of the steps
-    before it (`end_step`), so that the divisor of the step is known in advance and is the same on all ranks.
+    before it (`end_step`), so that the normalizer of the step is known in advance and is the same on all ranks.
     Both take global numbers: sums over all ranks and all accumulated micro-batches of one optimizer step.
 
     All state is in buffers (float64, int64, uint8), so that `state_dict` saves it and a resumed run goes on

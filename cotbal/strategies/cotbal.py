@@ -18,8 +18,8 @@ class CoTBal(Fixed):
         tasks: the tasks in the order of the training data; default: the order of the weights.
 
     >>> import torch
-    >>> from cotbal.method.weighing import task_weights
-    >>> measured = task_weights([0.2, 0.1], [0.1, 0.1], [0.5, 0.1], tasks=["caption", "vqa"])
+    >>> from cotbal.method.weighing import combine_terms
+    >>> measured = combine_terms([0.2, 0.1], [0.1, 0.1], [0.5, 0.1], tasks=["caption", "vqa"])
     >>> CoTBal(2, measured, tasks=["vqa", "caption"]).begin_step(torch.tensor([30, 10]))
     tensor([0.7851, 1.2149], dtype=torch.float64)
     """

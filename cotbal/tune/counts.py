@@ -27,27 +27,25 @@ class StepCounts:
     tokens: Tensor
     token_weights: Tensor
 
-    def divisor(self, task_weights: Tensor, normalize: str = "weights") -> Tensor:
+    def normalizer(self, task_weights: Tensor, normalize: str = "weights") -> Tensor:
         """``sum_t w[task(t)] v_t`` over the supervised tokens t, v being token weights; or their number.
 
-        0-d float64. A step without any weight has divisor 1: its loss and gradients are 0, not NaN.
+        0-d float64, as `cotbal_kernels.Plan` gives it for one batch. It is 0 for a step without any weight, whose
+        loss the kernels take as 0, with gradients of 0.
 
         Args:
             task_weights: [T].
             normalize: "weights" or "tokens".
 
         >>> counts = StepCounts(torch.tensor([3, 1]), torch.tensor([3.0, 1.0], dtype=torch.float64))
-        >>> counts.divisor(torch.tensor([1.0, 5.0]))
+        >>> counts.normalizer(torch.tensor([1.0, 5.0]))
         tensor(8., dtype=torch.float64)
-        >>> counts.divisor(torch.tensor([1.0, 5.0]), "tokens")
+        >>> counts.normalizer(torch.tensor([1.0, 5.0]), "tokens")
         tensor(4., dtype=torch.float64)
         """
         if check_normalization(normalize) == "tokens":
-            total = self.tokens.sum().to(self.token_weights.dtype)
-        else:
-            weights = task_weights.to(self.token_weights)
-            total = (weights * self.token_weights).sum()
-        return torch.where(total > 0, total, torch.ones_like(total))
+            return self.tokens.sum().to(self.token_weights.dtype)
+        return (task_weights.to(self.token_weights) * self.token_weights).sum()
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def balance(
         model: the model, or a peft, DistributedDataParallel or compiled wrapper of it.
         weights: one per task: a `cotbal.TaskWeights`, a mapping in that order, or [T] numbers of at
             least 0; in the order of `loss_task_index`.
-        normalize: "weights" or "tokens", see `StepCounts.divisor`.
+        normalize: "weights" or "tokens", see `StepCounts.normalizer`.
 
     Returns:
         The handle, with `.weights`, `.normalizer`, `.statistics()`, `.verify(batch)` and `.remove()`.
@@ -169,7 +169,7 @@ class BalanceHandle(BalanceState):
             weights = self._weights = self._weights.to(device)
             normalizer = self.normalizer
             if normalizer is None:
-                normalizer = plan_counts(plan).divisor(weights, self.normalize)
+                normalizer = plan_counts(plan).normalizer(weights, self.normalize)
             return ck.linear_cross_entropy(
                 product.hidden.to(device),
                 weight,

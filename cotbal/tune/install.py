@@ -126,7 +126,7 @@ def _reduce_ex(self: nn.Module, protocol: Any) -> Any:
 
 def _refuse_data_parallel(self: nn.Module) -> nn.Module:
     raise ValueError(
-        "torch.nn.DataParallel cannot train a balanced model: its replicas would share one divisor and one set of "
+        "torch.nn.DataParallel cannot train a balanced model: its replicas would share one normalizer and one set of "
         "statistics. Launch one process per device instead (torchrun or accelerate launch), or let a single "
         "device be visible"
     )

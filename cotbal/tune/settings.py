@@ -53,7 +53,7 @@ def check_sft_settings(args: Any) -> None:
 
 
 def check_ranks(args: Any, accelerator: Any) -> None:
-    """Refuse ways of spreading a step over devices for which the divisor would be wrong.
+    """Refuse ways of spreading a step over devices for which the normalizer would be wrong.
 
     Raises:
         ValueError: naming the setting.
@@ -67,9 +67,9 @@ def check_ranks(args: Any, accelerator: Any) -> None:
     ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else args.world_size
     if ranks != args.world_size:
         raise ValueError(
-            f"torch.distributed has {ranks} ranks, but the Trainer knows of {args.world_size}: they would share a "
-            "divisor, but neither data nor gradients. Set use_cpu=True where there is no GPU, or do not initialise "
-            "torch.distributed"
+            f"torch.distributed has {ranks} ranks, but the Trainer knows of {args.world_size}: they would share "
+            "a normalizer, but neither data nor gradients. Set use_cpu=True where there is no GPU, or do not "
+            "initialise torch.distributed"
         )
     if args.world_size > 1 and not args.average_tokens_across_devices:
         raise ValueError(

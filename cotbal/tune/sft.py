@@ -16,11 +16,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from cotbal.data.task_column import INDEX_COLUMN, TaskColumnCollator, check_task_column, task_of
 from cotbal.strategies.base import Strategy
-from cotbal.tasks import check_task_names
 from cotbal.tune.counts import reduce_over_ranks
 from cotbal.tune.head import BalanceHandle, handle_of
 from cotbal.tune.settings import check_sft_settings
-from cotbal.tune.trainer import TaskBalancedTrainer
+from cotbal.tune.trainer import TaskBalancedTrainer, task_names
 
 try:
     from trl.data_utils import pack_dataset
@@ -67,14 +66,14 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
         model: Any,
         args: Any = None,
         *,
-        tasks: Sequence[str],
+        tasks: Sequence[str] | None = None,
         task_weights: Any = None,
         strategy: Strategy | str | None = None,
         normalize: str = "weights",
         task_column: str = "task",
         **trainer_options: Any,
     ) -> None:
-        tasks = check_task_names(tasks)
+        tasks = task_names(tasks, task_weights)
         check_sft_settings(args)
         if trainer_options.get("data_collator") is None:  # another may know the tasks otherwise
             for name in ("train_dataset", "eval_dataset"):
@@ -87,8 +86,8 @@ class TaskBalancedSFTTrainer(TaskBalancedTrainer, SFTTrainer):
         with _set_aside(model) as earlier:
             self._earlier_handle = earlier
             super().__init__(
-                model,
-                args,
+                model=model,
+                args=args,
                 tasks=tasks,
                 task_weights=task_weights,
                 strategy=strategy,

@@ -1,4 +1,4 @@
-"""The divisor of an optimizer step: one number for all its micro-batches and all its ranks.
+"""The normalizer of an optimizer step: one number for all its micro-batches and all its ranks.
 
 `TaskBalancedTrainer` calls these functions by itself. In a loop of one's own, `begin_step` goes before the first
 forward of each optimizer step and `end_step` after its last backward::
@@ -33,9 +33,9 @@ def begin_step(
     group: dist.ProcessGroup | None = None,
     averaged_over: int | None = None,
 ) -> StepCounts:
-    """Fix the weights and the divisor of an optimizer step, before its first forward.
+    """Fix the weights and the normalizer of an optimizer step, before its first forward.
 
-    With D the step's divisor, the losses of its micro-batches then add up, over ranks and accumulation, to
+    With D the step's normalizer, the losses of its micro-batches then add up, over ranks and accumulation, to
     ``A * sum_t w nll_t / D``, where A = `averaged_over` undoes the mean that the engine and the loop take of
     the gradients; so the gradient the optimizer sees is that of ``sum_t w nll_t / D``, exactly.
 
@@ -57,7 +57,7 @@ def begin_step(
     if averaged_over is None:
         averaged_over = dist.get_world_size(group) if distributed() else 1
     handle.reset_statistics()
-    handle.normalizer = counts.divisor(handle.weights, handle.normalize) / averaged_over
+    handle.normalizer = counts.normalizer(handle.weights, handle.normalize) / averaged_over
     return counts
 
 

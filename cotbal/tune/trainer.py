@@ -27,8 +27,8 @@ from cotbal.tune.window import LogWindow
 class TaskBalancedTrainer(ResumableTrainer):
     """`transformers.Trainer` minimising ``sum_t w[task(t)] nll_t / sum_t w[task(t)]`` over each optimizer step.
 
-    Both sums run over the supervised tokens t of the step: all accumulated micro-batches, all ranks. The divisor is
-    known before the first forward of the step, since it depends on labels and on weights that are fixed by then.
+    Both sums run over the supervised tokens t of the step: all accumulated micro-batches, all ranks. The normalizer
+    is known before the first forward of the step, since it depends on labels and on weights that are fixed by then.
     Everything else is the stock Trainer, with stock `TrainingArguments`. "Equal to stock" with equal weights holds
     to rounding; under accumulation too, where the stock loss is right.
 
@@ -44,12 +44,14 @@ class TaskBalancedTrainer(ResumableTrainer):
             number per task.
         strategy: in place of `task_weights`: a `cotbal.strategies.Strategy`, or the name of one without options.
             Its state is saved with the checkpoints and resumed.
-        tasks: names, in the order of `loss_task_index`.
+        tasks: names, in the order of `loss_task_index`. May be left out where `task_weights` names them: then
+            their order is that of the weights.
         normalize: "weights", or "tokens" to divide by the number of supervised tokens.
         **trainer_options: of `transformers.Trainer` (train_dataset, eval_dataset, data_collator, callbacks, ...).
 
     Raises:
-        ValueError: neither or both of task_weights and strategy, weights that do not fit `tasks`, a setting under
+        ValueError: neither or both of task_weights and strategy, weights that do not fit `tasks`, no `tasks` and no
+            names in task_weights, a collator with other tasks or another order of them, a setting under
             which weights would be wrong or ignored (label_smoothing_factor, compute_loss_func, use_liger_kernel,
             average_tokens_across_devices=False or DataParallel beyond one rank, tensor, context or sequence
             parallelism). While training: a step that did not pass the fused head exactly once.
@@ -60,19 +62,20 @@ class TaskBalancedTrainer(ResumableTrainer):
         model: nn.Module,
         args: Any = None,
         *,
-        tasks: Sequence[str],
+        tasks: Sequence[str] | None = None,
         task_weights: Any = None,
         strategy: Strategy | str | None = None,
         normalize: str = "weights",
         **trainer_options: Any,
     ) -> None:
-        self.tasks = check_task_names(tasks)
+        self.tasks = task_names(tasks, task_weights)
         chosen = choose_strategy(self.tasks, task_weights, strategy)
         check_normalization(normalize)
         if args is not None:
             check_settings(args, trainer_options.get("compute_loss_func"))
         check_not_patched(model)
-        super().__init__(model, args, **trainer_options)
+        check_collator(trainer_options.get("data_collator"), self.tasks)
+        super().__init__(model=model, args=args, **trainer_options)
         check_ranks(self.args, self.accelerator)
         self.strategy = chosen.to(self.args.device)
         self.balance_handle = self._balanced(normalize)
@@ -101,7 +104,7 @@ class TaskBalancedTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The micro-batches of the next step; their weights and divisor are fixed here."""
+        """The micro-batches of the next step; their weights and normalizer are fixed here."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             handle = self.balance_handle
@@ -222,6 +225,41 @@ class _StepEnd(TrainerCallback):
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.trainer.finish_step()
+
+
+def task_names(tasks: Sequence[str] | None, task_weights: Any = None) -> tuple[str, ...]:
+    """The tasks that a trainer's two arguments name, in order.
+
+    Raises:
+        ValueError: no `tasks`, and weights without names.
+
+    >>> task_names(None, {"vqa": 1.5, "caption": 0.5})
+    ('vqa', 'caption')
+    """
+    if tasks is not None:
+        return check_task_names(tasks)
+    if isinstance(task_weights, Mapping):
+        return check_task_names(task_weights)
+    if hasattr(task_weights, "for_tasks"):
+        return check_task_names(task_weights.tasks)
+    raise ValueError(
+        "tasks is not given, and task_weights does not name them; give tasks=[...], in the order of loss_task_index, "
+        "or task_weights as a cotbal.TaskWeights or a mapping from task to weight"
+    )
+
+
+def check_collator(collator: Any, tasks: Sequence[str]) -> None:
+    """Refuse a collator whose task numbers mean other tasks than the trainer's.
+
+    Raises:
+        ValueError: `collator.tasks`, where it is a list of names, is not `tasks`.
+    """
+    theirs = getattr(collator, "tasks", None)
+    if isinstance(theirs, (list, tuple)) and list(theirs) != list(tasks):
+        raise ValueError(
+            f"the data collator numbers the tasks {list(theirs)}, but the trainer's are {list(tasks)}: weights would "
+            "go to the wrong tasks. Give both the same tasks in the same order"
+        )
 
 
 def choose_strategy(

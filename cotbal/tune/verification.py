@@ -26,8 +26,8 @@ class Verification:
 
     Attributes:
         task: index of the task whose weight was doubled.
-        divisors: what the losses of one step are divided by, as each rank sees it.
-        expected_divisor: the same, added up here from each rank's own counts.
+        normalizers: what the losses of one step are divided by, as each rank sees it.
+        expected_normalizer: the same, added up here from each rank's own counts.
         task_share: size of the doubled task's part of the gradient, relative to the whole.
         gradient_deviation: how far the gradient moved from where the formula puts it, relative to its size.
         loss: this rank's mean loss with all weights 1, from the fused head.
@@ -37,8 +37,8 @@ class Verification:
     """
 
     task: int
-    divisors: tuple[float, ...]
-    expected_divisor: float
+    normalizers: tuple[float, ...]
+    expected_normalizer: float
     task_share: float
     gradient_deviation: float
     loss: float
@@ -54,9 +54,9 @@ class Verification:
         return abs(self.loss - self.stock_loss) / max(abs(self.stock_loss), 1e-12)
 
     @property
-    def divisor_deviation(self) -> float:
-        """The largest relative distance of a rank's divisor from the expected one."""
-        return max(abs(d - self.expected_divisor) for d in self.divisors) / self.expected_divisor
+    def normalizer_deviation(self) -> float:
+        """The largest relative distance of a rank's normalizer from the expected one."""
+        return max(abs(d - self.expected_normalizer) for d in self.normalizers) / self.expected_normalizer
 
     @property
     def passed(self) -> bool:
@@ -64,17 +64,17 @@ class Verification:
         # Stock losses are computed in float32 at best.
         same_loss = self.loss_deviation <= max(self.tolerance, 1e-6)
         moved = self.gradient_deviation <= self.tolerance and self.task_share > 0
-        return same_loss and moved and self.divisor_deviation <= 1e-6
+        return same_loss and moved and self.normalizer_deviation <= 1e-6
 
     def __str__(self) -> str:
         stock = "not computed" if self.stock_loss is None else f"{self.stock_loss:.6g}"
-        ranks = ", ".join(f"rank {rank}: {value:.6g}" for rank, value in enumerate(self.divisors))
+        ranks = ", ".join(f"rank {rank}: {value:.6g}" for rank, value in enumerate(self.normalizers))
         return "\n".join(
             [
                 f"task weights {'act by the formula' if self.passed else 'DO NOT ACT as they should'}",
                 f"  loss with all weights 1: {self.loss:.6g}; stock loss: {stock} "
                 f"(relative deviation {self.loss_deviation:.1e})",
-                f"  divisor of this step: {ranks}; from the counts of all ranks: {self.expected_divisor:.6g}",
+                f"  normalizer of this step: {ranks}; from the counts of all ranks: {self.expected_normalizer:.6g}",
                 f"  doubling the weight of task {self.task} ({self.task_share:.0%} of the gradient): gradient off "
                 f"the formula by {self.gradient_deviation:.1e}",
                 f"  largest deviation accepted: {self.tolerance:.0e}; logits: {self.transform}",
@@ -95,7 +95,7 @@ def verify(
 ) -> Verification:
     """Double one task's weight on one batch per rank, and check that the gradient moves by the formula.
 
-    With g the gradient at the handle's weights, D its divisor, and G_k that of task k's added losses, doubling
+    With g the gradient at the handle's weights, D its normalizer, and G_k that of task k's added losses, doubling
     w_k must give g' with ``D' g' - D g - w_k G_k = 0``, where ``D' = D + w_k n_k``: three backward passes, added up
     in the parameters' own gradients. The model's parameters, gradients, training mode, weights and statistics are
     afterwards what they were; only DeepSpeed's ZeRO-3 forgets what it has accumulated: verify between its steps.
@@ -123,16 +123,16 @@ def verify(
     with _restored(handle):
         weights = handle.weights.clone()
         chosen = _chosen_task(counts, weights, task)
-        divisors, expected = _divisors(handle, batch, group)
+        normalizers, expected = _normalizers(handle, batch, group)
         doubled = weights.clone()
         doubled[chosen] *= 2
         single = torch.zeros_like(weights)
         single[chosen] = 1.0
 
-        def add_gradient(task_weights: Tensor, divisor: float, factor: float) -> float:
+        def add_gradient(task_weights: Tensor, normalizer: float, factor: float) -> float:
             """Add `factor` times the gradient of the weighted sum; returns the size of what has been added up."""
             handle.weights = task_weights
-            handle.normalizer = torch.tensor(divisor, dtype=weights.dtype)
+            handle.normalizer = torch.tensor(normalizer, dtype=weights.dtype)
             torch.manual_seed(_SEED)
             outputs = run(**batch)
             if getattr(outputs, "aux_loss", None) is not None:
@@ -140,13 +140,13 @@ def verify(
                     f"{type(handle.model).__name__} adds a router's loss to every micro-batch, which is not part of "
                     "the formula; verify with output_router_logits=False"
                 )
-            step_backward(outputs.loss * (factor * divisor))
+            step_backward(outputs.loss * (factor * normalizer))
             return _gradient_size(handle.model, group)
 
         parts = float(weights[chosen])
         part = add_gradient(single, 1.0, -parts)
-        whole = add_gradient(doubled, float(counts.divisor(doubled)), 1.0)
-        left = add_gradient(weights, float(counts.divisor(weights)), -1.0)
+        whole = add_gradient(doubled, float(counts.normalizer(doubled)), 1.0)
+        left = add_gradient(weights, float(counts.normalizer(weights)), -1.0)
         if whole == 0.0:
             raise ValueError(
                 "no gradient was found on the model's parameters after a backward pass: the engine keeps them to "
@@ -157,8 +157,8 @@ def verify(
             tolerance = _tolerance(handle)
     return Verification(
         task=chosen,
-        divisors=divisors,
-        expected_divisor=expected,
+        normalizers=normalizers,
+        expected_normalizer=expected,
         task_share=part / whole,
         gradient_deviation=left / max(part, whole),
         loss=loss,
@@ -181,10 +181,10 @@ def _chosen_task(counts: StepCounts, weights: Tensor, task: int | None) -> int:
     return task
 
 
-def _divisors(
+def _normalizers(
     handle: BalanceState, batch: Mapping[str, Any], group: dist.ProcessGroup | None
 ) -> tuple[tuple[float, ...], float]:
-    """The divisor that `begin_step` gives each rank, and their common value from each rank's own counts."""
+    """The normalizer that `begin_step` gives each rank, and their common value from each rank's own counts."""
     begin_step(handle, [batch], averaged_over=1, group=group)
     ranks = dist.get_world_size(group) if dist.is_initialized() else 1
     rank = dist.get_rank(group) if ranks > 1 else 0
@@ -192,11 +192,7 @@ def _divisors(
     table = torch.zeros(2, ranks, dtype=own.token_weights.dtype, device=handle.device)
     if handle.normalizer is not None:
         table[0, rank] = handle.normalizer
-    # Not through `divisor`: a rank without tokens adds nothing here.
-    if handle.normalize == "tokens":
-        table[1, rank] = own.tokens.sum()
-    else:
-        table[1, rank] = (handle.weights.to(table) * own.token_weights.to(table)).sum()
+    table[1, rank] = own.normalizer(handle.weights, handle.normalize)
     reduce_over_ranks(table, group)
     return tuple(table[0].tolist()), float(table[1].sum())
 
@@ -210,7 +206,7 @@ def _plain_losses(
     if plain.get("loss_plan") is not None:
         plain["loss_plan"] = dataclasses.replace(plain["loss_plan"], token_weights=None)
     tokens = plan_counts(batch_plan(plain, handle.num_tasks)).tokens.sum()
-    handle.normalizer = tokens.clamp_min(1)
+    handle.normalizer = tokens
     with torch.no_grad():
         torch.manual_seed(_SEED)
         loss = float(run(**plain).loss)

@@ -1,4 +1,4 @@
-"""Units: one training with its scoring each, how they are run, and what they leave.
+"""Units: one training with its scoring each, how they are made, and what they leave.
 
-`stages` holds the stages of the whole job (prepare, weigh, tune, report), `schedule` the units of a config.
+`stages` holds the stages (prepare, weigh, tune, report), `schedule` the units of a config.
 """

@@ -29,34 +29,34 @@ DEFAULTS: dict[str, Any] = {
 """Where they differ from transformers': the method's published schedule, a readable curve, safe checkpoints."""
 
 _OURS = {
-    "output_dir": "each run has its own folder under `output`",
+    "output_dir": "each unit has its own folder under `output`",
     "seed": "set `seed`, or `comparison.seeds`, at the top level",
     "data_seed": "set `seed`, or `comparison.seeds`, at the top level",
-    "resume_from_checkpoint": "runs resume by themselves",
-    "restore_callback_states_from_checkpoint": "runs resume by themselves",
-    "ignore_data_skip": "a resumed run has to see the data that was left",
-    "save_only_model": "a run could not be resumed from such checkpoints",
+    "resume_from_checkpoint": "units resume by themselves",
+    "restore_callback_states_from_checkpoint": "units resume by themselves",
+    "ignore_data_skip": "a resumed unit has to see the data that was left",
+    "save_only_model": "a unit could not be resumed from such checkpoints",
     "remove_unused_columns": "it would drop the task of each sample",
     "label_names": "the collator names the labels",
     "load_best_model_at_end": "there is no evaluation during training",
-    "auto_find_batch_size": "a run's batches have to be the same when it is resumed",
+    "auto_find_batch_size": "a unit's batches have to be the same when it is resumed",
     "disable_tqdm": "progress is shown by cotbal",
     "do_train": "cotbal decides what runs",
     "do_eval": "cotbal decides what runs",
     "do_predict": "cotbal decides what runs",
-    "eval_strategy": "cotbal scores each run when it has ended",
-    "eval_steps": "cotbal scores each run when it has ended",
-    "eval_on_start": "cotbal scores each run when it has ended",
+    "eval_strategy": "cotbal scores each unit when it is trained",
+    "eval_steps": "cotbal scores each unit when it is trained",
+    "eval_on_start": "cotbal scores each unit when it is trained",
 }
 
 _GROUPED = ("group_by_length", "batch_rebalance")
 
 _RENAMED = {
     "warmup_ratio": "`warmup_steps`, where a number below 1 is a share of all steps",
-    "evaluation_strategy": "nothing: cotbal scores each run when it has ended",
+    "evaluation_strategy": "nothing: cotbal scores each unit when it is trained",
 }
 
-# These change how a run is watched or how fast it goes, not what it computes (beyond rounding).
+# These change how a unit is watched or how fast it goes, not what it computes (beyond rounding).
 _INDIFFERENT_STARTS = ("logging_", "log_", "save_", "hub_", "push_to_hub", "trackio_", "eval_")
 _INDIFFERENT_TAILS = (
     "num_workers",
@@ -119,14 +119,14 @@ def training_settings(config: Config, stage: Stage) -> dict[str, Any]:
     """
     check_settings(config.training, "training")
     settings = DEFAULTS | config.training
-    if stage == "preparation":
+    if stage == "prepare":
         check_settings(config.preparation.training, "preparation.training")
         settings |= config.preparation.training
     return settings
 
 
 def settings_that_matter(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a run's result depends on."""
+    """The settings that a unit's result depends on."""
     return {name: value for name, value in settings.items() if not _is_indifferent(name)}
 
 
@@ -137,7 +137,7 @@ def _is_indifferent(name: str) -> bool:
 
 
 def training_arguments(settings: Mapping[str, Any], folder: Path, seed: int) -> TrainingArguments:
-    """The arguments of one run, whose checkpoints go to `folder`.
+    """The arguments of one unit's training, whose checkpoints go to `folder`.
 
     Raises:
         ConfigError: transformers refuses the settings; its message is passed on.

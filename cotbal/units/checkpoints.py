@@ -2,7 +2,7 @@
 
 The trainer writes a checkpoint file by file, so a kill can leave one that looks usable and is not. Once all of it
 is written, a ``COMPLETE`` file with the size of every file is added; whatever lacks it, or disagrees with it,
-is thrown away before a run resumes.
+is thrown away before a unit resumes.
 """
 
 from __future__ import annotations

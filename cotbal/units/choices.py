@@ -32,7 +32,7 @@ def make_strategy(
 ) -> Strategy:
     """The strategy of a config, for these tasks in this order.
 
-    ``fixed`` takes its weights by task name; ``rlw`` draws from the run's seed unless it is given one.
+    ``fixed`` takes its weights by task name; ``rlw`` draws from the unit's seed unless it is given one.
 
     Raises:
         ValueError: an unknown strategy or option, or a task without a weight.

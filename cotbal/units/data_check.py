@@ -28,8 +28,8 @@ from cotbal.data.formats import refusal
 from cotbal.data.records import BadRecordsError, Problem, RecordSet
 from cotbal.units.fingerprint import data_digest, folder_digest, versions
 from cotbal.units.mixture import Mixture, Split
-from cotbal.units.progress import PlanProgress
-from cotbal.units.store import RunFolder, write_text
+from cotbal.units.progress import ScheduleProgress
+from cotbal.units.store import OutputFolder, write_text
 
 __all__ = ["check_and_show", "check_data", "refuse_bad", "summaries"]
 
@@ -42,7 +42,7 @@ def check_data(
     config: Config,
     mixture: Mixture,
     load_processor: Callable[[], Any],
-    progress: PlanProgress,
+    progress: ScheduleProgress,
     *,
     workers: int | None = None,
 ) -> tuple[SetSummary, ...]:
@@ -67,12 +67,12 @@ def summaries(
     config: Config,
     mixture: Mixture,
     load_processor: Callable[[], Any],
-    progress: PlanProgress,
+    progress: ScheduleProgress,
     *,
     workers: int | None = None,
 ) -> tuple[SetSummary, ...]:
     """What the check finds of every set, from the cache where the content is the same; nothing is refused."""
-    folder = RunFolder(config.output)
+    folder = OutputFolder(config.output)
     read = {
         (task.name, split): mixture.read(task.name, split)
         for task in config.tasks
@@ -113,7 +113,7 @@ def summaries(
 
 
 def check_and_show(
-    config: Config, progress: PlanProgress, console: Console, *, workers: int | None = None
+    config: Config, progress: ScheduleProgress, console: Console, *, workers: int | None = None
 ) -> bool:
     """Check the data of a config and show what was found; False where a run would not begin.
 
@@ -140,13 +140,15 @@ def check_and_show(
         console.print(Text(str(error)), style="red", soft_wrap=True)
         return False
     finally:
-        console.print(Text(f"page: {RunFolder(config.output).check / 'index.html'}"), soft_wrap=True)
+        console.print(Text(f"page: {OutputFolder(config.output).check / 'index.html'}"), soft_wrap=True)
     return True
 
 
-def refuse_bad(config: Config, mixture: Mixture, sets: Sequence[SetSummary], progress: PlanProgress) -> None:
+def refuse_bad(
+    config: Config, mixture: Mixture, sets: Sequence[SetSummary], progress: ScheduleProgress
+) -> None:
     """List the records that cannot be used, leave them out of the mixture, and stop where the config says so."""
-    folder = RunFolder(config.output)
+    folder = OutputFolder(config.output)
     problems = [problem for item in sets for problem in item.problems]
     mixture.leave_out(problems)
     folder.write_problems(problems)
@@ -177,7 +179,7 @@ def _inspect(
     config: Config,
     read: dict[SetKey, RecordSet],
     processor: Any,
-    progress: PlanProgress,
+    progress: ScheduleProgress,
     workers: int | None,
 ) -> dict[SetKey, list[Finding]]:
     metrics = {task.name: task.metric for task in config.tasks}
@@ -199,7 +201,7 @@ def _inspect(
 
 
 @contextmanager
-def _shown(progress: PlanProgress, total: int) -> Iterator[Callable[[int], None]]:
+def _shown(progress: ScheduleProgress, total: int) -> Iterator[Callable[[int], None]]:
     """A bar with the time left on a terminal; one line in a log."""
     console = getattr(progress, "console", None)
     if not isinstance(console, Console) or not console.is_terminal:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from cotbal.units.progress import Clock, Phase, Work
+from cotbal.units.progress import Clock, Phase, UnitPhase
 
 __all__ = ["LineProgress", "RichProgress", "show_time"]
 
@@ -32,14 +32,14 @@ class _Base:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.clock = Clock(())
-        self._works: dict[tuple[str, Phase], int] = {}
+        self._samples: dict[tuple[str, Phase], int] = {}
         self._current: tuple[str, Phase] | None = None
         self._started = 0.0
 
-    def plan(self, work: Iterable[Work]) -> Self:
-        works = tuple(work)
-        self._works = {(item.unit, item.phase): item.samples for item in works}
-        self.clock = Clock(works)
+    def follow(self, phases: Iterable[UnitPhase]) -> Self:
+        listed = tuple(phases)
+        self._samples = {(item.unit, item.phase): item.samples for item in listed}
+        self.clock = Clock(listed)
         return self
 
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
@@ -85,7 +85,7 @@ class LineProgress(_Base):
             left = self.clock.left()
             rest = "" if not left else f"; about {show_time(left)} left"
             share = 100 * self.clock.done // max(1, self.clock.total)
-            self.say(f"  {unit}: {_DONE[phase]} in {seconds:.1f} s; {share}% of all runs{rest}")
+            self.say(f"  {unit}: {_DONE[phase]} in {seconds:.1f} s; {share}% of all units{rest}")
 
 
 class _TimeLeft(ProgressColumn):
@@ -100,7 +100,7 @@ class _TimeLeft(ProgressColumn):
 
 
 class RichProgress(_Base):
-    """Two bars: all runs of the stage, and the run in hand."""
+    """Two bars: all units, and the unit in hand."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -112,12 +112,12 @@ class RichProgress(_Base):
             console=console,
             transient=True,
         )
-        self._whole = self._display.add_task("all runs", total=None, seconds=None)
+        self._whole = self._display.add_task("all units", total=None, seconds=None)
         self._part = self._display.add_task("", total=None, visible=False, seconds=None)
 
-    def plan(self, work: Iterable[Work]) -> Self:
-        super().plan(work)
-        self._display.reset(self._whole, total=max(1, self.clock.total), description="all runs")
+    def follow(self, phases: Iterable[UnitPhase]) -> Self:
+        super().follow(phases)
+        self._display.reset(self._whole, total=max(1, self.clock.total), description="all units")
         self._refresh()
         return self
 
@@ -125,7 +125,7 @@ class RichProgress(_Base):
         super().begin(unit, phase, done)
         self._display.reset(
             self._part,
-            total=max(1, self._works.get((unit, phase), 0)),
+            total=max(1, self._samples.get((unit, phase), 0)),
             completed=done,
             description=f"{_DOING[phase]} {unit}",
             visible=True,
@@ -148,7 +148,7 @@ class RichProgress(_Base):
             self._whole,
             completed=self.clock.done,
             seconds=self.clock.left(),
-            description=f"{done} of {units} runs done",
+            description=f"{done} of {units} units done",
         )
         if self._current is not None:
             self._display.update(self._part, seconds=self.clock.left(*self._current))

@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 import cotbal_kernels as ck
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
-from cotbal.data.formats import Record
 from cotbal.data.prompts import PromptCollator
-from cotbal.metrics import Metric
+from cotbal.data.records import Record
+from cotbal.metrics.metric import Metric
 from cotbal.units.store import SampleScore, json_line
 
 __all__ = ["answer", "check_references", "group_of", "score_samples", "teacher_forced_loss"]

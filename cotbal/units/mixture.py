@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from cotbal.config.schema import Config, TaskConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.dataset_info import data_file
-from cotbal.data.formats import Problem, Record, RecordSet, read_records, refusal
+from cotbal.data.formats import read_records, refusal
 from cotbal.data.packed import PackedRecords
-from cotbal.data.records import BadRecordsError
+from cotbal.data.records import BadRecordsError, Problem, Record, RecordSet
 from cotbal.data.splits import preparation_sets
 from cotbal.units.fingerprint import data_digest
 from cotbal.units.schedule import Unit
@@ -109,7 +109,7 @@ class Mixture:
 
     def training_set(self, unit: Unit) -> list[Record]:
         """What a unit is trained on: a preparation set, or all training data of its tasks."""
-        if unit.stage == "comparison":
+        if unit.stage == "tune":
             return [record for task in unit.train_tasks for record in self.records(task, "train")]
         if self._preparation is None:
             by_task = {task: self.records(task, "train") for task in unit.train_tasks}

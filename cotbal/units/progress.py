@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["Clock", "Phase", "PlanProgress", "Work"]
+__all__ = ["Clock", "Phase", "ScheduleProgress", "UnitPhase"]
 
 Phase = Literal["train", "score"]
 
@@ -17,8 +17,8 @@ _ASSUMED_RATIO = {"train": 1.0, "score": 0.5}
 
 
 @dataclass(frozen=True)
-class Work:
-    """A piece of a plan: so many samples of one unit, trained on or scored."""
+class UnitPhase:
+    """One phase of a unit, and how many samples are left to train on or to score in it."""
 
     unit: str
     phase: Phase
@@ -31,9 +31,9 @@ class Clock:
     Feed it what is done; it knows nothing of how it is shown.
     """
 
-    def __init__(self, plan: Iterable[Work], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, phases: Iterable[UnitPhase], now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._left = {(work.unit, work.phase): work.samples for work in plan}
+        self._left = {(item.unit, item.phase): item.samples for item in phases}
         self.total = sum(self._left.values())
         self._seconds: dict[Phase, float] = {"train": 0.0, "score": 0.0}
         self._samples: dict[Phase, int] = {"train": 0, "score": 0}
@@ -41,7 +41,7 @@ class Clock:
 
     @property
     def done(self) -> int:
-        """Samples of the plan that are done."""
+        """Samples of all phases that are done."""
         return self.total - sum(self._left.values())
 
     @property
@@ -70,7 +70,7 @@ class Clock:
         self._left[unit, phase] = 0 if samples is None else max(0, left - samples)
 
     def left(self, unit: str | None = None, phase: Phase | None = None) -> float | None:
-        """Seconds left for the plan, or for one phase of one unit; None while nothing has been timed."""
+        """Seconds left for everything, or for one phase of one unit; None while nothing has been timed."""
         rates = {key: self._seconds[key] / count for key, count in self._samples.items() if count}
         if not rates:
             return None
@@ -83,11 +83,11 @@ class Clock:
         return seconds
 
 
-class PlanProgress(Protocol):
-    """What the pipeline tells of its progress."""
+class ScheduleProgress(Protocol):
+    """What is told of the units as they are made."""
 
-    def plan(self, work: Iterable[Work]) -> AbstractContextManager[object]:
-        """All the work of a stage; entered before it begins."""
+    def follow(self, phases: Iterable[UnitPhase]) -> AbstractContextManager[object]:
+        """All phases that are to come; entered before the first begins."""
 
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
         """A phase of a unit begins, `done` samples of it already finished."""

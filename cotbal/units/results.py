@@ -1,4 +1,4 @@
-"""What a run folder holds, gathered into the values a report is made from."""
+"""What a output folder holds, gathered into the values a report is made from."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cotbal.report.inputs import (
     Curve,
     ReportInput,
     ReportProvenance,
-    StrategyRun,
+    StrategyScores,
     UnitRecord,
 )
 from cotbal.tasks import Task
-from cotbal.units.schedule import Plan, Unit, make_plan
-from cotbal.units.store import Manifest, RunFolder
+from cotbal.units.schedule import Schedule, Unit, make_schedule
+from cotbal.units.store import Manifest, OutputFolder
 
 __all__ = ["measure_scores", "report_input", "task_values"]
 
@@ -50,32 +50,32 @@ def measure_scores(config: Config, scores: ScoreTable) -> Measurement:
 
 def report_input(config: Config) -> ReportInput:
     """Everything done so far; what is missing stays empty."""
-    folder = RunFolder(config.output)
-    plan = make_plan(config)
-    manifests = {unit.name: folder.unit(unit.name).manifest() for unit in plan.units}
+    folder = OutputFolder(config.output)
+    schedule = make_schedule(config)
+    manifests = {unit.name: folder.unit(unit.name).manifest() for unit in schedule.units}
     scores = ScoreTable.from_csv(folder.scores_csv) if folder.scores_csv.is_file() else None
     return ReportInput(
-        title=config.output.name,
+        title=config.title,
         tasks=task_values(config),
         scores=scores,
         measurement=None if scores is None else measure_scores(config, scores),
         weights=TaskWeights.load(folder.weights_json) if folder.weights_json.is_file() else None,
-        comparison=_comparison(config, plan, folder, manifests),
-        curves=tuple(curve for unit in plan.units for curve in _curves(folder, unit)),
+        comparison=_comparison(config, schedule, folder, manifests),
+        curves=tuple(curve for unit in schedule.units for curve in _curves(folder, unit)),
         problems=folder.problems(),
-        provenance=_provenance(config, plan, manifests),
+        provenance=_provenance(config, schedule, manifests),
     )
 
 
 def _comparison(
-    config: Config, plan: Plan, folder: RunFolder, manifests: dict[str, Manifest | None]
+    config: Config, schedule: Schedule, folder: OutputFolder, manifests: dict[str, Manifest | None]
 ) -> Comparison | None:
     tasks = tuple(
         task for task, settings in zip(task_values(config), config.tasks, strict=True) if settings.test
     )
     means: dict[tuple[str, int], dict[str, float]] = {}
     samples: dict[str, int] = {}
-    for unit in plan.of("comparison"):
+    for unit in schedule.of("tune"):
         manifest = manifests[unit.name]
         if manifest is None or manifest.state != "scored" or not unit.scored_tasks:
             continue
@@ -92,14 +92,14 @@ def _comparison(
     return Comparison(
         tasks=tuple(task.name for task in tasks),
         higher_is_better=tuple(task.higher_is_better for task in tasks),
-        runs=tuple(StrategyRun(model, seed, row) for (model, seed), row in means.items()),
+        scores=tuple(StrategyScores(model, seed, row) for (model, seed), row in means.items()),
         samples=samples,
     )
 
 
-def _curves(folder: RunFolder, unit: Unit) -> list[Curve]:
+def _curves(folder: OutputFolder, unit: Unit) -> list[Curve]:
     """The training loss of each task, from the log entries that have one."""
-    model = SINGLE if unit.stage == "comparison" and unit.strategy is None else unit.model
+    model = SINGLE if unit.stage == "tune" and unit.strategy is None else unit.model
     points: dict[str, dict[int, float]] = {}
     for entry in folder.unit(unit.name).log():
         for task in unit.train_tasks:
@@ -119,7 +119,9 @@ def _curves(folder: RunFolder, unit: Unit) -> list[Curve]:
     ]
 
 
-def _provenance(config: Config, plan: Plan, manifests: dict[str, Manifest | None]) -> ReportProvenance:
+def _provenance(
+    config: Config, schedule: Schedule, manifests: dict[str, Manifest | None]
+) -> ReportProvenance:
     begun = [manifest for manifest in manifests.values() if manifest is not None]
     versions: dict[str, str] = {}
     for manifest in begun:
@@ -146,7 +148,7 @@ def _provenance(config: Config, plan: Plan, manifests: dict[str, Manifest | None
                 0 if manifest is None else manifest.samples.get("train", 0),
                 {} if manifest is None else dict(manifest.seconds),
             )
-            for unit in plan.units
+            for unit in schedule.units
             for manifest in [manifests[unit.name]]
         ),
     )

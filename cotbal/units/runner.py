@@ -21,16 +21,16 @@ from cotbal.units.choices import check_strategy, make_strategy, metric_of
 from cotbal.units.evaluate import answer, check_references, score_samples
 from cotbal.units.fingerprint import versions
 from cotbal.units.mixture import Mixture
-from cotbal.units.progress import PlanProgress, Work
-from cotbal.units.schedule import Plan, Unit, make_plan
+from cotbal.units.progress import ScheduleProgress, UnitPhase
+from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
 from cotbal.units.staleness import Staleness
-from cotbal.units.store import Manifest, RunFolder, SampleScore, UnitFolder
+from cotbal.units.store import Manifest, OutputFolder, SampleScore, UnitFolder
 
 __all__ = ["Runner"]
 
 
 class Runner:
-    """Runs the units of one config in this process.
+    """Makes the units of one config in this process.
 
     Args:
         config: what to run.
@@ -41,7 +41,7 @@ class Runner:
         ConfigError: a metric, strategy or setting is unknown, or a file is missing; nothing was run.
     """
 
-    def __init__(self, config: Config, progress: PlanProgress, *, redo: bool = False) -> None:
+    def __init__(self, config: Config, progress: ScheduleProgress, *, redo: bool = False) -> None:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         if processes > 1:
             raise ConfigError(
@@ -49,14 +49,14 @@ class Runner:
                 "cotbal itself, without torchrun or accelerate launch"
             )
         self.config = config
-        self.plan: Plan = make_plan(config)
-        self.folder = RunFolder(config.output)
+        self.schedule: Schedule = make_schedule(config)
+        self.folder = OutputFolder(config.output)
         self.progress = progress
         self.redo = redo
         self.metrics = {
             task.name: metric_of(task, index) for index, task in enumerate(config.tasks) if task.metric
         }
-        self.settings = {stage: training_settings(config, stage) for stage in ("preparation", "comparison")}
+        self.settings = {stage: training_settings(config, stage) for stage in STAGES}
         for index, strategy in enumerate(config.comparison.strategies):
             check_strategy(strategy, index, [task.name for task in config.tasks])
         self.mixture = Mixture(config)
@@ -91,18 +91,18 @@ class Runner:
         """See `Staleness.check`."""
         return self.staleness.check(units, weights, redo=self.redo)
 
-    def work(self, units: Iterable[Unit]) -> list[Work]:
+    def remaining(self, units: Iterable[Unit]) -> list[UnitPhase]:
         """What these units still have to do, in samples; counts for those that wait for weights too."""
-        works: list[Work] = []
+        phases: list[UnitPhase] = []
         for unit in units:
             manifest = self.folder.unit(unit.name).manifest()
             state = manifest.state if manifest is not None else "planned"
             if state == "planned":
-                works.append(Work(unit.name, "train", self._training_samples(unit)))
+                phases.append(UnitPhase(unit.name, "train", self._training_samples(unit)))
             if state != "scored":
-                works.append(Work(unit.name, "score", self._scored_samples(unit)))
+                phases.append(UnitPhase(unit.name, "score", self._scored_samples(unit)))
         self._tell_problems()
-        return works
+        return phases
 
     def _tell_problems(self) -> None:
         problems = self.mixture.problems
@@ -196,12 +196,12 @@ class Runner:
             )
         )
         shutil.rmtree(folder.predictions, ignore_errors=True)
-        if unit.stage == "preparation" and not self.config.preparation.keep_models:
+        if unit.stage == "prepare" and not self.config.preparation.keep_models:
             shutil.rmtree(folder.model, ignore_errors=True)
 
     def _tell_hopeless(self, unit: Unit, scores: Sequence[SampleScore]) -> None:
-        """Say at once what would stop the weighing when all runs are done: a task of undefined difficulty."""
-        for task in unit.scored_tasks if unit.stage == "preparation" else ():
+        """Say at once what would stop the weighing when all units are done: a task of undefined difficulty."""
+        for task in unit.scored_tasks if unit.stage == "prepare" else ():
             stated = self.mixture.task(task).higher_is_better
             higher = self.metrics[task].higher_is_better if stated is None else stated
             decisive = plus_model(task) if higher else MINI

@@ -1,16 +1,18 @@
-"""Which runs a config asks for: the N + 1 of the preparation, then the final ones on every seed."""
+"""Which units a config asks for: the N + 1 of the preparation, then the tuned ones on every seed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from cotbal.config.schema import Config, ConfigError, StrategyConfig
+from cotbal.config.schema import Config, StrategyConfig
+from cotbal.config.yaml_file import ConfigError
 from cotbal.tasks import MINI, plus_model, single_model
 
-__all__ = ["Plan", "Stage", "Unit", "make_plan"]
+__all__ = ["STAGES", "Schedule", "Stage", "Unit", "make_schedule"]
 
-Stage = Literal["preparation", "comparison"]
+Stage = Literal["prepare", "tune"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Unit:
     Attributes:
         name: name of the folder, such as ``plus_vqa`` or ``cotbal-seed1``.
         model: id of what is trained: ``mini``, ``plus_<task>``, ``single_<task>`` or a strategy's name.
-        stage: the preparation is scored on validation sets, the comparison on test sets.
+        stage: what `prepare` makes is scored on validation sets, what `tune` makes on test sets.
         seed: of data order, dropout and everything else random.
         train_tasks: tasks of the mixture it is trained on, in the config's order.
         scored_tasks: tasks it is scored on, in the config's order.
@@ -38,7 +40,7 @@ class Unit:
     @property
     def split(self) -> Literal["validation", "test"]:
         """The data it is scored on."""
-        return "validation" if self.stage == "preparation" else "test"
+        return "validation" if self.stage == "prepare" else "test"
 
     @property
     def needs_weights(self) -> bool:
@@ -47,7 +49,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """All units of a config, in the order they run in."""
 
     units: tuple[Unit, ...]
@@ -66,11 +68,11 @@ class Plan:
             if unit.name == name:
                 return unit
         names = ", ".join(unit.name for unit in self.units)
-        raise ConfigError(f"there is no unit '{name}' in the plan; its units are {names}")
+        raise ConfigError(f"there is no unit '{name}' in the schedule; its units are {names}")
 
 
-def make_plan(config: Config) -> Plan:
-    """The plan of a config; a pure function of it, reading no file.
+def make_schedule(config: Config) -> Schedule:
+    """The schedule of a config; a pure function of it, reading no file.
 
     A mixture of N measured tasks gives ``mini`` and N ``plus_<task>`` units, and for each seed of the comparison
     one unit per strategy and, with ``single_task``, one per task that has a test set. Tasks with an explicit
@@ -82,14 +84,14 @@ def make_plan(config: Config) -> Plan:
     units: list[Unit] = []
     if measured:
         models = [MINI, *(plus_model(name) for name in measured)]
-        units += [Unit(model, model, "preparation", config.seed, measured, measured) for model in models]
+        units += [Unit(model, model, "prepare", config.seed, measured, measured) for model in models]
     for seed in config.comparison_seeds:
         if config.comparison.single_task:
             units += [
                 Unit(
                     f"{single_model(name)}-seed{seed}",
                     single_model(name),
-                    "comparison",
+                    "tune",
                     seed,
                     (name,),
                     (name,),
@@ -97,13 +99,13 @@ def make_plan(config: Config) -> Plan:
                 for name in tested
             ]
         units += [
-            Unit(f"{s.model}-seed{seed}", s.model, "comparison", seed, everything, tested, s)
+            Unit(f"{s.model}-seed{seed}", s.model, "tune", seed, everything, tested, s)
             for s in config.comparison.strategies
         ]
     names = [unit.name.casefold() for unit in units]
     clash = sorted({unit.name for unit in units if names.count(unit.name.casefold()) > 1})
     if clash:
         raise ConfigError(
-            f"two runs would share the folder {clash[0]!r}; rename the task or `label` the strategy it comes from"
+            f"two units would share the folder {clash[0]!r}; rename the task or `label` the strategy it comes from"
         )
-    return Plan(tuple(units))
+    return Schedule(tuple(units))

@@ -15,7 +15,7 @@ from transformers import PrinterCallback
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
-from cotbal.data.formats import Record
+from cotbal.data.records import Record
 from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.tune.verification import Verification
 from cotbal.units.arguments import training_arguments, training_settings
@@ -71,7 +71,7 @@ def check_weights(config: Config, weights: Mapping[str, float] | None = None) ->
         ValueError: see `cotbal.tune.verify`.
     """
     tasks = [task.name for task in config.tasks]
-    settings = training_settings(config, "comparison") | _ONE_STEP
+    settings = training_settings(config, "tune") | _ONE_STEP
     with tempfile.TemporaryDirectory() as folder:
         arguments = training_arguments(settings, Path(folder), config.seed)
         records = first_records(config, arguments.world_size * arguments.per_device_train_batch_size)

@@ -15,23 +15,34 @@ import numpy as np
 
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
+from cotbal.method import weighing
 from cotbal.method.measurement import measure
 from cotbal.method.scores import ScoreTable
-from cotbal.method.weighing import Provenance, TaskWeights, weigh
-from cotbal.report import ReportInput
-from cotbal.units.progress import PlanProgress
+from cotbal.method.weights import Provenance, TaskWeights
+from cotbal.report.inputs import ReportInput
+from cotbal.units.progress import ScheduleProgress
 from cotbal.units.results import measure_scores, report_input, task_values
 from cotbal.units.runner import Runner
 from cotbal.units.schedule import Unit
-from cotbal.units.store import RunFolder
+from cotbal.units.store import OutputFolder
 
 if TYPE_CHECKING:
     from cotbal.tune.verification import Verification
 
-__all__ = ["check_weights", "mixture_weights", "prepare", "run_all", "score_table", "tune", "weigh_run"]
+__all__ = [
+    "check_weights",
+    "mixture_weights",
+    "prepare",
+    "run_stages",
+    "run_unit",
+    "tune",
+    "weigh",
+    "weigh_source",
+    "write_report",
+]
 
 
-def prepare(config: Config, progress: PlanProgress, *, redo: bool = False) -> ScoreTable:
+def prepare(config: Config, progress: ScheduleProgress, *, redo: bool = False) -> ScoreTable:
     """Run mini and every plus unit, and write their scores to ``scores.csv``.
 
     Raises:
@@ -40,12 +51,12 @@ def prepare(config: Config, progress: PlanProgress, *, redo: bool = False) -> Sc
     if not config.measured_tasks:
         raise ConfigError("no task has a `validation` set, so there is nothing to prepare or to measure")
     runner = Runner(config, progress, redo=redo)
-    units = runner.plan.of("preparation")
+    units = runner.schedule.of("prepare")
     runner.check(units)
     check_records(runner)
-    with progress.plan(runner.work(units)):
+    with progress.follow(runner.remaining(units)):
         runner.run(units)
-    return score_table(runner)
+    return collect_scores(runner)
 
 
 def check_records(runner: Runner) -> None:
@@ -55,7 +66,7 @@ def check_records(runner: Runner) -> None:
     check_data(runner.config, runner.mixture, lambda: runner.processor, runner.progress)
 
 
-def score_table(runner: Runner) -> ScoreTable:
+def collect_scores(runner: Runner) -> ScoreTable:
     """The validation scores of all preparation units, written to ``scores.csv`` too.
 
     Raises:
@@ -64,7 +75,7 @@ def score_table(runner: Runner) -> ScoreTable:
     config = runner.config
     samples: dict[str, dict[str, list[float]]] = {}
     groups: dict[str, list[str]] = {}
-    for unit in runner.plan.of("preparation"):
+    for unit in runner.schedule.of("prepare"):
         rows = samples.setdefault(unit.model, {})
         groups.clear()
         for score in runner.folder.unit(unit.name).scores():
@@ -82,18 +93,18 @@ def score_table(runner: Runner) -> ScoreTable:
     return table
 
 
-def weigh_run(config: Config) -> TaskWeights:
+def weigh(config: Config) -> TaskWeights:
     """Measure and weigh what the preparation found; writes ``weights.json``.
 
     Raises:
         ConfigError: there is no ``scores.csv`` yet.
     """
-    folder = RunFolder(config.output)
+    folder = OutputFolder(config.output)
     if not folder.scores_csv.is_file():
         raise ConfigError(f"{folder.scores_csv}: there is no such file; run `cotbal prepare` first")
     settings = config.weighing
     measurement = measure_scores(config, ScoreTable.from_csv(folder.scores_csv))
-    weights = weigh(
+    weights = weighing.weigh(
         measurement,
         settings.temperature,
         shrink=settings.shrink,
@@ -137,52 +148,52 @@ def _explicit_weights(weights: Mapping[str, float]) -> TaskWeights:
 
 
 def tune(
-    config: Config, progress: PlanProgress, *, weights: TaskWeights | None = None, redo: bool = False
+    config: Config, progress: ScheduleProgress, *, weights: TaskWeights | None = None, redo: bool = False
 ) -> tuple[Unit, ...]:
-    """Run every unit of the comparison: strategies and, where asked for, single tasks, on each seed.
+    """Run every unit of this stage: strategies and, where asked for, single tasks, on each seed.
 
     Args:
-        weights: measured weights to use in place of the run folder's ``weights.json``.
+        weights: measured weights to use in place of the output folder's ``weights.json``.
 
     Raises:
         ConfigError: see `prepare`; also weights are needed and there are none.
     """
     runner = Runner(config, progress, redo=redo)
-    units = runner.plan.of("comparison")
+    units = runner.schedule.of("tune")
     mixed = mixture_weights(config, weights or saved_weights(config))
     runner.check(units, mixed)
     check_records(runner)
-    with progress.plan(runner.work(units)):
+    with progress.follow(runner.remaining(units)):
         runner.run(units, mixed)
     return units
 
 
 def saved_weights(config: Config) -> TaskWeights | None:
-    """The weights that `weigh_run` saved, if any."""
-    path = RunFolder(config.output).weights_json
+    """The weights that `weigh` saved, if any."""
+    path = OutputFolder(config.output).weights_json
     return TaskWeights.load(path) if path.is_file() else None
 
 
-def run_all(config: Config, progress: PlanProgress, *, redo: bool = False) -> TaskWeights | None:
-    """Everything in order, under one progress display; returns the measured weights.
+def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False) -> TaskWeights | None:
+    """Prepare, weigh and tune, under one progress display; returns the measured weights.
 
     Raises:
         ConfigError: see `prepare`.
     """
     runner = Runner(config, progress, redo=redo)
-    preparation = runner.plan.of("preparation")
-    comparison = runner.plan.of("comparison")
-    runner.check(preparation)
+    prepared = runner.schedule.of("prepare")
+    tuned = runner.schedule.of("tune")
+    runner.check(prepared)
     # What needs no measured weights can be checked before the first hour is spent.
-    runner.check([unit for unit in comparison if not unit.needs_weights])
+    runner.check([unit for unit in tuned if not unit.needs_weights])
     check_records(runner)
     weights: TaskWeights | None = None
-    with progress.plan(runner.work((*preparation, *comparison))):
-        if preparation:
-            runner.run(preparation)
-            score_table(runner)
-            weights = weigh_run(config)
-        runner.run(comparison, mixture_weights(config, weights))
+    with progress.follow(runner.remaining((*prepared, *tuned))):
+        if prepared:
+            runner.run(prepared)
+            collect_scores(runner)
+            weights = weigh(config)
+        runner.run(tuned, mixture_weights(config, weights))
     return weights
 
 
@@ -199,30 +210,30 @@ def check_weights(config: Config) -> tuple[Verification, str]:
 
 def write_report(config: Config) -> tuple[ReportInput, Path]:
     """Write the report of what has been done so far; returns what is in it and the path of its page."""
-    from cotbal.report import write_report as write
+    from cotbal.report.write import write_report as write
 
     values = report_input(config)
-    return values, write(values, RunFolder(config.output).report)
+    return values, write(values, OutputFolder(config.output).report)
 
 
-def run_unit(config: Config, name: str, progress: PlanProgress) -> None:
-    """Run one unit of the plan in this process.
+def run_unit(config: Config, name: str, progress: ScheduleProgress) -> None:
+    """Run one unit of the schedule in this process.
 
     Raises:
         ConfigError: see `prepare`; also there is no such unit.
     """
     runner = Runner(config, progress)
-    unit = runner.plan.unit(name)
+    unit = runner.schedule.unit(name)
     weights = mixture_weights(config, saved_weights(config)) if unit.needs_weights else None
     check_records(runner)
-    with progress.plan(runner.work([unit])):
+    with progress.follow(runner.remaining([unit])):
         runner.run([unit], weights)
 
 
 def weigh_source(
     source: Path, output: Path | None, temperature: float | None, lower_is_better: Sequence[str]
 ) -> tuple[TaskWeights, Path]:
-    """Weights from a CSV of scores, a run's output folder, or a config; returns them and where they were saved.
+    """Weights from a CSV of scores, an output folder, or a config; returns them and where they were saved.
 
     Raises:
         ConfigError: the source is none of these, or an option does not apply to it.
@@ -235,9 +246,9 @@ def weigh_source(
             )
         if lower_is_better or output is not None:
             raise ConfigError("--lower-is-better and --output are for a CSV; with a config, write them there")
-        return weigh_run(config), RunFolder(config.output).weights_json
+        return weigh(config), OutputFolder(config.output).weights_json
     folder = source if source.is_dir() else source.parent
-    path = RunFolder(source).scores_csv if source.is_dir() else source
+    path = OutputFolder(source).scores_csv if source.is_dir() else source
     if not path.is_file():
         raise ConfigError(
             f"{path}: there is no such file; give a config (.yaml), the output folder of a prepared one, or a CSV"
@@ -251,10 +262,10 @@ def weigh_source(
                 f"--lower-is-better {unknown[0]}: {path} has no such task; it has {', '.join(tasks)}"
             )
         higher = {task: task not in lower_is_better for task in tasks}
-    weights = weigh(
+    weights = weighing.weigh(
         measure(ScoreTable.from_csv(path, higher_is_better=higher)),
         0.5 if temperature is None else temperature,
     )
-    target = output or RunFolder(folder).weights_json
+    target = output or OutputFolder(folder).weights_json
     weights.save(target)
     return weights, target

@@ -13,8 +13,8 @@ from cotbal.metrics.metric import Metric
 from cotbal.units.arguments import settings_that_matter
 from cotbal.units.fingerprint import differences, folder_digest
 from cotbal.units.mixture import Mixture
-from cotbal.units.schedule import Unit
-from cotbal.units.store import Manifest, RunFolder, UnitFolder
+from cotbal.units.schedule import Stage, Unit
+from cotbal.units.store import Manifest, OutputFolder, UnitFolder
 
 __all__ = ["Staleness", "UnitChangedError"]
 
@@ -37,10 +37,10 @@ class Staleness:
     def __init__(
         self,
         config: Config,
-        folder: RunFolder,
+        folder: OutputFolder,
         mixture: Mixture,
         metrics: Mapping[str, Metric],
-        settings: Mapping[str, Mapping[str, Any]],
+        settings: Mapping[Stage, Mapping[str, Any]],
     ) -> None:
         self.config = config
         self.folder = folder
@@ -105,7 +105,7 @@ class Staleness:
             "bad_records": config.bad_records,
             "training": settings_that_matter(self.settings[unit.stage]),
         }
-        if unit.stage == "preparation":
+        if unit.stage == "prepare":
             training["fractions"] = {
                 "mini": config.preparation.mini_fraction,
                 "plus": config.preparation.plus_fraction,

@@ -9,20 +9,20 @@ from rich.text import Text
 from cotbal.config.schema import Config
 from cotbal.units.checkpoints import last_complete, step_of
 from cotbal.units.display import show_time
-from cotbal.units.schedule import Unit, make_plan
-from cotbal.units.store import Manifest, RunFolder, UnitFolder
+from cotbal.units.schedule import Unit, make_schedule
+from cotbal.units.store import Manifest, OutputFolder, UnitFolder
 
 __all__ = ["status_table"]
 
 
 def status_table(config: Config) -> RenderableType:
     """One row a unit, then the products of the stages that are there."""
-    folder = RunFolder(config.output)
+    folder = OutputFolder(config.output)
     table = Table(title=str(folder.path), title_justify="left", box=None, pad_edge=False)
-    for heading in ("run", "stage", "state", "steps", "training", "scoring"):
-        table.add_column(heading, justify="left" if heading in ("run", "stage", "state") else "right")
+    for heading in ("unit", "stage", "state", "steps", "training", "scoring"):
+        table.add_column(heading, justify="left" if heading in ("unit", "stage", "state") else "right")
     done = 0
-    units = make_plan(config).units
+    units = make_schedule(config).units
     for unit in units:
         place = folder.unit(unit.name)
         manifest = place.manifest()
@@ -30,7 +30,7 @@ def status_table(config: Config) -> RenderableType:
         table.add_row(unit.name, unit.stage, _state(place, manifest, unit), *_figures(manifest))
     products = (folder.scores_csv, folder.weights_json, folder.report / "report.html")
     lines = [f"{path.name}: {'there' if path.is_file() else 'not yet'}" for path in products]
-    return Group(table, Text(f"\n{done} of {len(units)} runs done; " + ", ".join(lines)))
+    return Group(table, Text(f"\n{done} of {len(units)} units done; " + ", ".join(lines)))
 
 
 def _state(folder: UnitFolder, manifest: Manifest | None, unit: Unit) -> Text:

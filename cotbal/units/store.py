@@ -1,4 +1,4 @@
-"""The run folder on disk: what each unit is, how far it is, and writes that a kill cannot tear.
+"""The output folder on disk: what each unit is, how far it is, and writes that a kill cannot tear.
 
 Layout of ``OUTPUT``::
 
@@ -14,7 +14,6 @@ Layout of ``OUTPUT``::
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -26,8 +25,9 @@ from typing import Any, Literal
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
+from cotbal.units.locking import locked
 
-__all__ = ["Manifest", "RunFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]
+__all__ = ["Manifest", "OutputFolder", "SampleScore", "State", "UnitFolder", "json_line", "write_text"]
 
 State = Literal["planned", "trained", "scored"]
 SCHEMA = 1
@@ -191,7 +191,7 @@ class UnitFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-class RunFolder:
+class OutputFolder:
     """The output folder of a config."""
 
     def __init__(self, path: Path) -> None:
@@ -239,17 +239,9 @@ class RunFolder:
         """Keep a second process from working in this folder, and clear away what a killed one was writing.
 
         Raises:
-            ConfigError: another process holds the lock.
+            ConfigError: another process holds the lock; which one.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"{self.path}: another cotbal process is working in this folder; wait for it, or give another "
-                    "`output`"
-                ) from None
+        with locked(self.path):
             for unfinished in self.path.rglob(".*.tmp"):
                 unfinished.unlink()
             yield

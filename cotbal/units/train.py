@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState
@@ -16,9 +16,9 @@ from transformers import TrainingArguments as Arguments
 
 from cotbal.config.schema import Config
 from cotbal.data.collate import TaskCollator, mixes_images
-from cotbal.data.formats import Record
+from cotbal.data.records import Record
 from cotbal.strategies.base import Strategy
-from cotbal.tune import TaskBalancedTrainer
+from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.units.arguments import training_arguments
 from cotbal.units.checkpoints import discard_incomplete, last_complete, mark_complete, step_of
 from cotbal.units.loading import load_model
@@ -47,7 +47,7 @@ class _Watch(TrainerCallback):
         self.told = 0
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # A resumed run's earlier steps were told by the caller.
+        # A resumed unit's earlier steps were told by the caller.
         self.told = self._done(state)
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -122,7 +122,7 @@ def train(
         else:
             # The Trainer would take one step too many from a checkpoint of the last step in mid-epoch.
             trainer.state = state
-    _save(trainer.model, processor, folder)
+    _save(cast(PreTrainedModel, trainer.model), processor, folder)
     folder.write_log(trainer.state.log_history)
     return Trained(trainer.state.global_step, samples, time.monotonic() - started)
 

@@ -137,7 +137,7 @@ def test_status_of_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["status", str(config)]) == 0
     text = output(capsys)
     assert "plus_vqa" in text
-    assert "0 of 3 runs done" in text
+    assert "0 of 3 units done" in text
     assert not (config.parent / "out").exists()
 
 

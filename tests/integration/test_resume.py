@@ -15,7 +15,7 @@ from support.models import tiny_mixture
 
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
-from cotbal.units.store import RunFolder
+from cotbal.units.store import OutputFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -37,11 +37,11 @@ POINTS = [
     ("cotbal.units.store:UnitFolder.write_scores", 1, "before"),
     # the scores are there, the manifest does not say so yet
     ("cotbal.units.store:UnitFolder.write_scores", 1, "after"),
-    # one plus run on, between optimizer steps
+    # one plus unit on, between optimizer steps
     ("cotbal.tune.trainer:begin_step", 5, "after"),
     # the preparation is done, the weights are not saved
     ("cotbal.method.weights:TaskWeights.save", 1, "before"),
-    # in the final runs: a whole checkpoint was made, then some steps more
+    # in the tuned units: a whole checkpoint was made, then some steps more
     ("cotbal.units.train:_Watch.on_step_end", 5, "after"),
 ]
 
@@ -70,9 +70,9 @@ def cotbal(*arguments: str, kill: tuple[str, int, str] | None = None) -> subproc
 
 
 def products(output: Path) -> dict[str, str]:
-    """Digests of everything a run is made for: models, per-sample scores, the score table, the weights."""
+    """Digests of everything the units are made for: models, per-sample scores, the score table, the weights."""
     files = [output / "scores.csv", output / "weights.json"]
-    for folder, manifest in RunFolder(output).manifests():
+    for folder, manifest in OutputFolder(output).manifests():
         assert manifest.state == "scored"
         files += [folder.path / "scores.jsonl", folder.model / "model.safetensors"]
     return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -111,7 +111,7 @@ def test_a_run_leaves_weights_models_scores_and_a_report(mixture: Path, uninterr
     assert table.models == ("mini", "plus_colour", "plus_count")
     assert table.higher_is_better == (False, True)
     assert set(table.groups) == {"colour", "count"}
-    for folder, manifest in RunFolder(uninterrupted).manifests():
+    for folder, manifest in OutputFolder(uninterrupted).manifests():
         assert sorted(path.name for path in folder.path.iterdir()) == [
             "log.jsonl",
             "manifest.json",
@@ -120,7 +120,7 @@ def test_a_run_leaves_weights_models_scores_and_a_report(mixture: Path, uninterr
         ]
         tasks = {entry.split("/")[1] for line in folder.log() for entry in line if entry.startswith("loss/")}
         assert tasks == set(manifest.training["data"]), "every task's loss is logged"
-    trained = RunFolder(uninterrupted).unit("cotbal-seed0").manifest()
+    trained = OutputFolder(uninterrupted).unit("cotbal-seed0").manifest()
     assert trained is not None
     assert trained.training["weights"] == weights
     report = json.loads((uninterrupted / "report" / "report.json").read_text())

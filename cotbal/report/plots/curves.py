@@ -1,4 +1,4 @@
-"""Training loss per task over the steps of a run: one small panel per task, the same runs in each."""
+"""Training loss per task over the steps of a unit: one small panel per task, the same units in each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOG_FROM = 15.0  # ratio of the largest to the smallest loss in a panel
 
 @dataclass(frozen=True)
 class Line:
-    """The loss of one task in one run.
+    """The loss of one task in one unit.
 
     Attributes:
         task: the panel it belongs to.

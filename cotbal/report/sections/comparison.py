@@ -1,4 +1,4 @@
-"""The final runs on the test sets: per task, summed up, and seed by seed."""
+"""What was tuned, on the test sets: per task, summed up, and seed by seed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _task_table(report: ReportInput, comparison: Comparison, judgement: Judgemen
                 Cell(f"{comparison.samples[task]:,}") if task in comparison.samples else absent("unknown")
             )
         if with_single:
-            single = [run.scores[task] for run in comparison.of(SINGLE) if task in run.scores]
+            single = [row.scores[task] for row in comparison.of(SINGLE) if task in row.scores]
             cells.append(Cell(score(float(np.mean(single)))) if single else absent("not tuned"))
         means = [float(result.scores[:, index].mean()) for result in judgement.results]
         best = max(means) if higher else min(means)
@@ -104,11 +104,11 @@ def _seed_table(comparison: Comparison, judgement: Judgement) -> Table:
     found = {result.strategy: result for result in judgement.results}
     rows = []
     for strategy in (*comparison.strategies, SINGLE):
-        for run in comparison.of(strategy):
-            cells = [name_cell(strategy_label(strategy)), Cell(str(run.seed))]
-            cells += _summary_cells(found.get(strategy), run.seed)
+        for row in comparison.of(strategy):
+            cells = [name_cell(strategy_label(strategy)), Cell(str(row.seed))]
+            cells += _summary_cells(found.get(strategy), row.seed)
             cells += [
-                Cell(score(run.scores[task])) if task in run.scores else absent("not scored")
+                Cell(score(row.scores[task])) if task in row.scores else absent("not scored")
                 for task in comparison.tasks
             ]
             rows.append(tuple(cells))

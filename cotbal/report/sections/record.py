@@ -44,7 +44,7 @@ def data_section(report: ReportInput) -> Section | None:
 
 
 def provenance_section(report: ReportInput) -> Section | None:
-    """Versions, seeds, runs and the config."""
+    """Versions, seeds, units and the config."""
     source = report.provenance
     blocks: list[Block] = []
     facts = [
@@ -60,8 +60,8 @@ def provenance_section(report: ReportInput) -> Section | None:
         total = sum(unit.total_seconds for unit in source.units)
         blocks.append(
             Table(
-                "Runs",
-                ("Run", "State", "Seed", "Steps", "Training samples", "Training time", "Evaluation time"),
+                "Units",
+                ("Unit", "State", "Seed", "Steps", "Training samples", "Training time", "Evaluation time"),
                 tuple(
                     (
                         name_cell(unit.name),

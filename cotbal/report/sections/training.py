@@ -1,4 +1,4 @@
-"""Training losses per task: of the runs that are compared, and of the preparation runs."""
+"""Training losses per task: of the units that are compared, and of the preparation's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def training_section(report: ReportInput) -> Section | None:
         blocks.append(
             curves_plot(
                 "curves",
-                "Training loss per task of the compared runs",
+                "Training loss per task of the compared units",
                 _tasks(report, final),
                 [_line(curve, curve.model) for curve in final],
                 {key: styles[key] for key in order},
@@ -36,11 +36,11 @@ def training_section(report: ReportInput) -> Section | None:
         blocks.append(
             curves_plot(
                 "preparation",
-                "Training loss per task of the preparation runs",
+                "Training loss per task of the preparation's units",
                 _tasks(report, preparation),
                 [_line(curve, _role(curve)) for curve in preparation],
                 _preparation_looks(),
-                "In each panel: mini, the plus run with all of the task's data, the plus runs of the others.",
+                "In each panel: mini, the plus unit with all of the task's data, the plus units of the others.",
             )
         )
     return Section("training", "Training", tuple(blocks)) if blocks else None

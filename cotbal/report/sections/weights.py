@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cotbal.method.weighing import TaskWeights
+from cotbal.method.weights import TaskWeights
 from cotbal.report.document import Block, Cell, Section, Table, Text, absent, name_cell
 from cotbal.report.inputs import ReportInput
 from cotbal.report.names import interval, number

@@ -55,6 +55,13 @@ def test_a_name_that_is_no_folder_is_left_to_transformers(tmp_path: Path) -> Non
     assert load(tmp_path, minimal()).model.name == "some/model"
 
 
+def test_the_title_is_the_mixtures_name_and_by_default_the_files(tmp_path: Path) -> None:
+    assert load(tmp_path, minimal()).title == "mixture"
+    assert load(tmp_path, minimal(name="Charts and pages")).title == "Charts and pages"
+    assert Config.model_validate(minimal(output="results/first")).title == "first"
+    assert "name: found ''" in mistake(tmp_path, minimal(name=""))
+
+
 def test_defaults(tmp_path: Path) -> None:
     config = load(tmp_path, minimal(seed=3))
     assert config.preparation.mini_fraction == 1 / 32

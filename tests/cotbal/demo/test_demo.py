@@ -13,18 +13,18 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from cotbal.config.schema import Config, load_config
 from cotbal.data import TaskCollator, read_records
 from cotbal.demo import prepare_demo
-from cotbal.demo.pretrain import DEFAULT_SCHEDULE
+from cotbal.demo.pretrain import DEFAULT_PRETRAINING
 from cotbal.demo.questions import METRICS, QUESTIONS
 from cotbal.demo.scenes import SCENE_PIXELS, SPLITS, digit_images, draw_scene, paint
 from cotbal.metrics import get
 
-SHORT = replace(DEFAULT_SCHEDULE, scenes=64, vision_steps=2, alignment_steps=2)
+SHORT = replace(DEFAULT_PRETRAINING, scenes=64, vision_steps=2, alignment_steps=2)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("demo")
-    prepare_demo(made, schedule=SHORT)
+    prepare_demo(made, pretraining=SHORT)
     return made
 
 
@@ -81,7 +81,7 @@ def test_the_base_model_loads_as_anyones_and_is_fed_by_the_collator(folder: Path
 
 def test_what_is_there_is_kept(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    prepare_demo(folder, schedule=SHORT)
+    prepare_demo(folder, pretraining=SHORT)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 

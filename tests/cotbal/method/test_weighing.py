@@ -13,7 +13,8 @@ from support.method.measured import Terms, sampled_tables, terms
 from cotbal.method.bootstrap import Resampled
 from cotbal.method.measurement import Measurement, UndefinedContributionsWarning, measure
 from cotbal.method.scores import ScoreTable
-from cotbal.method.weighing import TaskWeights, task_weights, weigh
+from cotbal.method.weighing import combine_terms, weigh
+from cotbal.method.weights import TaskWeights
 
 # exp(x / T) is off by |x / T| eps or so, with |x| <= 10 between two drawn values and T >= 0.05; the sums of at most
 # eight terms and the few other operations add a handful of roundings.
@@ -27,7 +28,7 @@ VICUNA_7B = (
 
 
 def _weights(drawn: Terms) -> TaskWeights:
-    return task_weights(drawn.outward, drawn.inward, drawn.difficulty, drawn.temperature)
+    return combine_terms(drawn.outward, drawn.inward, drawn.difficulty, drawn.temperature)
 
 
 def _undefined_as_none(values: list[float]) -> list[float | None]:
@@ -35,7 +36,7 @@ def _undefined_as_none(values: list[float]) -> list[float | None]:
 
 
 def test_the_authors_weights_for_vicuna_7b() -> None:
-    found = task_weights(*VICUNA_7B, temperature=0.5)
+    found = combine_terms(*VICUNA_7B, temperature=0.5)
     np.testing.assert_array_equal(found.values.round(3), [0.859, 1.056, 0.811, 0.815, 1.002, 0.818, 1.640])
 
 
@@ -89,7 +90,7 @@ def test_adding_the_same_to_all_tasks_of_a_term_changes_nothing(drawn: Terms, sh
     for index in range(3):
         changed = [*given_terms]
         changed[index] = shifted[index]
-        np.testing.assert_allclose(task_weights(*changed, drawn.temperature).values, found.values, rtol=rtol)
+        np.testing.assert_allclose(combine_terms(*changed, drawn.temperature).values, found.values, rtol=rtol)
 
 
 @given(terms(count=st.integers(2, 8)), st.data())
@@ -100,7 +101,7 @@ def test_weights_follow_each_argument(drawn: Terms, data: st.DataObject) -> None
     raised = [list(drawn.outward), list(drawn.inward), list(drawn.difficulty)]
     raised[which][task] += step
     before = _weights(drawn)
-    after = task_weights(*raised, drawn.temperature)
+    after = combine_terms(*raised, drawn.temperature)
     change = after.values - before.values
     sign = -1 if which == 1 else 1
     others = np.arange(change.size) != task
@@ -116,28 +117,28 @@ def test_weights_follow_each_argument(drawn: Terms, data: st.DataObject) -> None
 def test_equal_tasks_have_equal_weights(
     count: int, out: float, into: float, hard: float, temperature: float
 ) -> None:
-    found = task_weights([out] * count, [into] * count, [hard] * count, temperature)
+    found = combine_terms([out] * count, [into] * count, [hard] * count, temperature)
     np.testing.assert_allclose(found.values, np.ones(count), rtol=4 * count * oracle.EPS)
 
 
 @given(terms(undefined=True))
 def test_a_large_temperature_makes_all_weights_one(drawn: Terms) -> None:
-    hot = task_weights(drawn.outward, drawn.inward, drawn.difficulty, 1e12)
+    hot = combine_terms(drawn.outward, drawn.inward, drawn.difficulty, 1e12)
     # |x| / T <= 10 / 1e12 moves a weight by no more than e^1e-11 - 1, from either side.
     np.testing.assert_allclose(hot.values, np.ones(len(drawn.difficulty)), rtol=2.1e-11)
 
 
 def test_a_tiny_temperature_gives_everything_to_the_largest() -> None:
-    found = task_weights([1.0, 2.0], [2.0, 1.0], [-1.0, 1.0], 5e-324)
+    found = combine_terms([1.0, 2.0], [2.0, 1.0], [-1.0, 1.0], 5e-324)
     np.testing.assert_array_equal(found.values, [0.0, 2.0])
 
 
 def test_one_task_has_weight_one() -> None:
-    assert task_weights([np.nan], [np.nan], [0.7]).values == [1.0]
+    assert combine_terms([np.nan], [np.nan], [0.7]).values == [1.0]
 
 
 def test_a_term_without_any_defined_entry_is_one_for_all() -> None:
-    found = task_weights([np.nan] * 3, [np.nan] * 3, [0.0, 0.0, 0.0])
+    found = combine_terms([np.nan] * 3, [np.nan] * 3, [0.0, 0.0, 0.0])
     np.testing.assert_array_equal(found.values, [1.0, 1.0, 1.0])
 
 
@@ -161,14 +162,14 @@ def test_a_term_without_any_defined_entry_is_one_for_all() -> None:
 )
 def test_bad_values_are_named(arguments: tuple, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        task_weights(*arguments, **options)
+        combine_terms(*arguments, **options)
 
 
 def test_what_is_no_number_is_named() -> None:
     with pytest.raises(TypeError, match="temperature must be a number; found str"):
-        task_weights([0], [0], [0], "0.5")  # type: ignore[arg-type]
+        combine_terms([0], [0], [0], "0.5")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="outward must be made of real numbers"):
-        task_weights(["a"], [0], [0])
+        combine_terms(["a"], [0], [0])
     with pytest.raises(TypeError, match="measurement must be a Measurement; found dict"):
         weigh({})  # type: ignore[arg-type]
 
@@ -198,7 +199,7 @@ def _mixture(size: int, gain: float = 0.3, seed: int = 0) -> ScoreTable:
 def test_weighing_a_measurement_is_weighing_its_numbers(table: ScoreTable, temperature: float) -> None:
     found = _measured(table, replicates=100)
     weights = weigh(found, temperature)
-    numbers = task_weights(found.outward, found.inward, found.difficulty, temperature, tasks=table.tasks)
+    numbers = combine_terms(found.outward, found.inward, found.difficulty, temperature, tasks=table.tasks)
     np.testing.assert_array_equal(weights.values, numbers.values)
     assert weights.tasks == table.tasks
     assert weights.provenance.scores_sha256 == table.sha256

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.method.measured import Terms, terms
 
-from cotbal.method.weighing import task_weights
+from cotbal.method.weighing import combine_terms
 from cotbal.method.weights import Provenance, TaskWeights
 
 
 def _example() -> TaskWeights:
-    return task_weights(
+    return combine_terms(
         [0.2, 0.1, np.nan], [0.3, 0.1, 0.2], [0.5, 0.1, 0.9], tasks=["vqa", "caption", "ocr"]
     ).with_explicit({"text-only": 0.5})
 
@@ -37,7 +37,7 @@ def _same(first: TaskWeights, second: TaskWeights) -> None:
 def test_what_is_saved_comes_back_exactly(
     drawn: Terms, explicit: float, bounds: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    made = task_weights(drawn.outward, drawn.inward, drawn.difficulty, drawn.temperature)
+    made = combine_terms(drawn.outward, drawn.inward, drawn.difficulty, drawn.temperature)
     intervals = np.stack([made.values * 0.9, made.values * 1.1], axis=1) if bounds else None
     provenance = Provenance.here(
         "samples", scores_sha256="ab", confidence=0.9, replicates=500, seed=3, undefined=("b",)

@@ -1,4 +1,4 @@
-"""The end of a run on the terminal."""
+"""What the terminal shows in the end."""
 
 from __future__ import annotations
 

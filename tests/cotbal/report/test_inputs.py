@@ -8,23 +8,23 @@ from dataclasses import replace
 import pytest
 from support.pages.made_reports import made_report
 
-from cotbal.report import Comparison, Curve, ReportInput, StrategyRun
+from cotbal.report import Comparison, Curve, ReportInput, StrategyScores
 from cotbal.tasks import Task
 
 
 def test_scores_must_be_finite() -> None:
     with pytest.raises(ValueError, match="'ew', seed 3, on task 'vqa' is nan"):
-        StrategyRun("ew", 3, {"vqa": math.nan})
+        StrategyScores("ew", 3, {"vqa": math.nan})
 
 
 def test_each_run_is_given_once() -> None:
     with pytest.raises(ValueError, match="'ew' with seed 0 twice"):
-        Comparison(("vqa",), (True,), (StrategyRun("ew", 0, {}), StrategyRun("ew", 0, {})))
+        Comparison(("vqa",), (True,), (StrategyScores("ew", 0, {}), StrategyScores("ew", 0, {})))
 
 
 def test_runs_have_scores_of_known_tasks_only() -> None:
     with pytest.raises(ValueError, match="a score of 'ocr'"):
-        Comparison(("vqa",), (True,), (StrategyRun("ew", 0, {"ocr": 0.5}),))
+        Comparison(("vqa",), (True,), (StrategyScores("ew", 0, {"ocr": 0.5}),))
 
 
 @pytest.mark.parametrize(

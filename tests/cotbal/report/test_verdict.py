@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cotbal
-from cotbal.report import Comparison, StrategyRun, judge
+from cotbal.report import Comparison, StrategyScores, judge
 
 TASKS = ("caption", "vqa")
 SCORES = st.floats(0.05, 2.0)
 
 
-def compared(higher: tuple[bool, ...] = (True, True), **runs: list[tuple[float, float]]) -> Comparison:
-    """One run per strategy and seed, seeds counted from 0."""
+def compared(higher: tuple[bool, ...] = (True, True), **rows: list[tuple[float, float]]) -> Comparison:
+    """One row per strategy and seed, seeds counted from 0."""
     return Comparison(
         TASKS,
         higher,
         tuple(
-            StrategyRun(strategy, seed, dict(zip(TASKS, scores, strict=True)))
-            for strategy, rows in runs.items()
-            for seed, scores in enumerate(rows)
+            StrategyScores(strategy, seed, dict(zip(TASKS, scores, strict=True)))
+            for strategy, scored in rows.items()
+            for seed, scores in enumerate(scored)
         ),
     )
 
@@ -64,7 +64,7 @@ def test_a_lead_within_the_spread_shows_nothing_and_says_so() -> None:
     assert judged.verdict.outcome == "within the spread"
     assert judged.verdict.ahead == "ew"
     assert "1 of 2 seeds in its favour" in judged.verdict.sentence
-    assert judged.verdict.sentence.endswith("so these runs do not show which is better.")
+    assert judged.verdict.sentence.endswith("so these units do not show which is better.")
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -118,7 +118,9 @@ def test_tasks_without_a_reference_above_zero_are_left_out_for_all() -> None:
 
 def test_runs_that_lack_a_task_are_named_and_left_out() -> None:
     whole = compared(single=[(0.5, 0.5)], ew=[(0.5, 0.5)], cotbal=[(0.6, 0.5)])
-    judged = judge(Comparison(TASKS, (True, True), (*whole.runs, StrategyRun("cotbal", 7, {"vqa": 0.9}))))
+    judged = judge(
+        Comparison(TASKS, (True, True), (*whole.scores, StrategyScores("cotbal", 7, {"vqa": 0.9})))
+    )
     assert judged.incomplete == ("CoTBal, seed 7: not scored on caption",)
     assert judged.result("cotbal").seeds == (0,)
 
@@ -136,9 +138,9 @@ def test_summaries_are_those_of_the_method_and_the_outcome_follows_from_them(com
     judged = judge(comparison)
     for result in judged.results:
         for row, seed in enumerate(result.seeds):
-            run = next(r for r in comparison.of(result.strategy) if r.seed == seed)
+            found = next(r for r in comparison.of(result.strategy) if r.seed == seed)
             improvement, error = cotbal.improvement_and_error(
-                [run.scores[task] for task in TASKS], judged.reference_scores, comparison.higher_is_better
+                [found.scores[task] for task in TASKS], judged.reference_scores, comparison.higher_is_better
             )
             assert result.improvement[row] == improvement
             assert result.error[row] == error
@@ -157,7 +159,7 @@ def test_summaries_are_those_of_the_method_and_the_outcome_follows_from_them(com
 
 @given(comparisons(), st.randoms())
 def test_the_order_of_seeds_does_not_matter(comparison: Comparison, random: object) -> None:
-    by_seed = tuple(sorted(comparison.runs, key=lambda run: -run.seed))
+    by_seed = tuple(sorted(comparison.scores, key=lambda row: -row.seed))
     shuffled = Comparison(TASKS, comparison.higher_is_better, by_seed)
     one, two = judge(comparison), judge(shuffled)
     for result in one.results:
@@ -166,6 +168,6 @@ def test_the_order_of_seeds_does_not_matter(comparison: Comparison, random: obje
 
 @given(comparisons())
 def test_swapping_the_direction_of_both_ratios_turns_the_changes(comparison: Comparison) -> None:
-    turned = Comparison(TASKS, tuple(not higher for higher in comparison.higher_is_better), comparison.runs)
+    turned = Comparison(TASKS, tuple(not higher for higher in comparison.higher_is_better), comparison.scores)
     for one, two in zip(judge(comparison).results, judge(turned).results, strict=True):
         assert np.array_equal(one.changes, -two.changes)

@@ -18,7 +18,7 @@ from support.pages.made_reports import made_report
 from support.pages.page_reader import Page, read_page
 
 from cotbal.data.records import Problem
-from cotbal.report import Comparison, ReportInput, StrategyRun, UnitRecord, write_report
+from cotbal.report import Comparison, ReportInput, StrategyScores, UnitRecord, write_report
 from cotbal.tasks import Task
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -198,15 +198,15 @@ def test_hostile_text_is_shown_as_it_is(tmp_path: Path) -> None:
     evil = "<script>alert('1')</script>|&amp; *b* `c` [d](e) $x$ \n_f_"
     base = made_report(2)
     assert base.comparison is not None
-    runs = tuple(
-        StrategyRun(evil if r.strategy == "ew" else r.strategy, r.seed, r.scores)
-        for r in base.comparison.runs
+    rows = tuple(
+        StrategyScores(evil if r.strategy == "ew" else r.strategy, r.seed, r.scores)
+        for r in base.comparison.scores
     )
     report = replace(
         base,
         title=evil,
         warnings=(evil,),
-        comparison=Comparison(base.comparison.tasks, base.comparison.higher_is_better, runs),
+        comparison=Comparison(base.comparison.tasks, base.comparison.higher_is_better, rows),
         curves=tuple(replace(curve, model=evil) if curve.model == "ew" else curve for curve in base.curves),
         problems=(Problem(Path("a/<b>.json"), 0, evil),),
         provenance=replace(
@@ -232,7 +232,22 @@ def test_hostile_text_is_shown_as_it_is(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["title"] == evil
 
 
-def test_unfinished_runs_and_weights_within_noise_are_told(tmp_path: Path) -> None:
+def test_the_head_of_the_page_and_the_pictures_show_no_path_of_the_machine(tmp_path: Path) -> None:
+    base = made_report(2)
+    folder = "/home/someone/models/base"
+    write_report(replace(base, provenance=replace(base.provenance, model=folder)), tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    head = page[page.index("<h1") : page.index("<section")]
+    assert "base" in head
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    pictures += [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.svg")]
+    assert pictures
+    for shown in (head, *pictures):
+        assert folder not in shown
+        assert str(tmp_path) not in shown
+
+
+def test_unfinished_units_and_weights_within_noise_are_told(tmp_path: Path) -> None:
     report = made_report(3, compared=False)
     assert report.weights is not None
     assert report.weights.intervals is not None
@@ -240,7 +255,7 @@ def test_unfinished_runs_and_weights_within_noise_are_told(tmp_path: Path) -> No
     units = (UnitRecord("mini", "scored", 0), UnitRecord("plus_vqa", "trained", 0))
     report = replace(report, weights=wide, provenance=replace(report.provenance, units=units))
     text = write_report(report, tmp_path).read_text(encoding="utf-8")
-    assert "1 run is not finished, so this report is not complete: plus_vqa." in text
+    assert "1 unit is not finished, so this report is not complete: plus_vqa." in text
     assert "The interval of every weight holds 1" in text
     sharp = replace(report, weights=replace(wide, intervals=np.array([[1.1, 1.9], [0.5, 1.5], [0.5, 1.5]])))
     assert "The interval of every weight holds 1" not in write_report(sharp, tmp_path).read_text(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.tune.strategy_oracle import DwaDefinition, IgbDefinition, softmax_times_count
 
 from cotbal import strategies
-from cotbal.method.weighing import task_weights
+from cotbal.method.weighing import combine_terms
 
 EPS = 2.0**-52
 LOSSES = st.floats(0.05, 20.0)
@@ -134,7 +134,7 @@ def test_fixed_weights_are_kept_as_they_are(run: tuple[list[list[float]], list[l
 
 
 def test_cotbal_uses_the_measured_weights_in_the_order_of_the_data() -> None:
-    measured = task_weights([0.2, 0.1], [0.1, 0.1], [0.5, 0.1], tasks=["a", "b"])
+    measured = combine_terms([0.2, 0.1], [0.1, 0.1], [0.5, 0.1], tasks=["a", "b"])
     tokens = torch.tensor([1, 1])
     assert (
         strategies.get("cotbal", 2, weights=measured).begin_step(tokens).tolist() == measured.values.tolist()

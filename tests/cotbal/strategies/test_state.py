@@ -13,7 +13,7 @@ from support.tune.strategy_oracle import DwaDefinition, softmax_times_count
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from cotbal import strategies
-from cotbal.method.weighing import task_weights
+from cotbal.method.weighing import combine_terms
 
 TASKS = 3
 # Windows short enough to be active within a few steps.
@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dwa": {"window": 2},
     "igb": {"base_start": 3, "base_stop": 6},
     "fixed": {"weights": [0.5, 1.0, 1.5]},
-    "cotbal": {"weights": task_weights([0.2, 0.1, 0.3], [0.1, 0.1, 0.0], [0.5, 0.1, 0.2])},
+    "cotbal": {"weights": combine_terms([0.2, 0.1, 0.3], [0.1, 0.1, 0.0], [0.5, 0.1, 0.2])},
 }
 STEPS = 12
 

@@ -18,6 +18,7 @@ import cotbal
 import cotbal_kernels as ck
 from cotbal.strategies import Fixed
 from cotbal.tune import balance, handle_of
+from cotbal.tune.counts import step_counts
 
 MODELS = {"llava": tiny_llava, "qwen2_5_vl": tiny_qwen2_5_vl, "llama": tiny_llama}
 families = pytest.mark.parametrize("family", MODELS)
@@ -106,12 +107,12 @@ def test_already_shifted_labels():
     assert largest_deviation(found[1], expected[1]) < 1e-12
 
 
-def test_normalizer_replaces_the_batchs_own_divisor():
+def test_normalizer_replaces_the_batchs_own_one():
     model = make("llama", torch.float64)
     batch = batch_for(model)
     handle = balance(model, [0.5, 2.0, 0.1])
     loss, gradients = backward(model, batch)
-    own = ck.plan(batch["labels"], batch["loss_task_index"], num_tasks=3, shift=True).divisor(handle.weights)
+    own = step_counts([batch], 3).normalizer(handle.weights)
     handle.normalizer = 2.5 * own
     scaled, found = backward(model, batch)
     assert 2.5 * scaled == pytest.approx(loss, rel=1e-12)
@@ -326,7 +327,7 @@ def test_bad_calls_are_refused_by_name():
 
 def test_task_weights_are_taken_as_they_are():
     """Their values are read-only, which must not give a warning."""
-    weights = cotbal.task_weights([0.1, 0.2], [0.2, 0.1], [0.5, 0.8], tasks=["caption", "vqa"])
+    weights = cotbal.combine_terms([0.1, 0.2], [0.2, 0.1], [0.5, 0.8], tasks=["caption", "vqa"])
     expected = list(weights.values)
     assert balance(make("llama"), weights).weights.tolist() == expected
     assert Fixed(2, weights.values).weights.tolist() == expected

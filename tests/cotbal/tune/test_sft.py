@@ -461,7 +461,7 @@ def test_the_docs_example_runs(tmp_path, monkeypatch):
     processor.save_pretrained(tmp_path / "my-model")
     data = [{**row, "task": ("reading", "counting")[n % 2]} for n, row in enumerate(rows(4, completion=True))]
     Dataset.from_list(data).save_to_disk(tmp_path / "my-data")
-    weights = cotbal.task_weights([0.1, 0.2], [0.2, 0.1], [0.5, 0.8], tasks=["reading", "counting"])
+    weights = cotbal.combine_terms([0.1, 0.2], [0.2, 0.1], [0.5, 0.8], tasks=["reading", "counting"])
     weights.save(tmp_path / "weights.json")
     page = Path(__file__).parents[3] / "docs" / "trl.md"
     (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)

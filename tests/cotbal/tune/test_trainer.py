@@ -12,6 +12,7 @@ from support.tune.recorded_steps import MicroBatches, Recorder, single, training
 from support.tune.step_oracle import largest_deviation, oracle_step, to_double
 from transformers import Trainer
 
+import cotbal
 import cotbal_kernels as ck
 from cotbal import strategies
 from cotbal.tune import TaskBalancedTrainer, balance, handle_of
@@ -143,7 +144,7 @@ def test_equal_weights_train_like_the_stock_trainer(tmp_path, family):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_tokens_can_be_the_divisor(tmp_path):
+def test_tokens_can_be_the_normalizer(tmp_path):
     model = make("llama")
     batches = micro_batches(model, 3)
     recorder = Recorder()
@@ -493,3 +494,55 @@ def test_figures_reach_tensorboard(tmp_path):
             seen = {event.step: event.value for event in events.Scalars(f"train/{kind}/{task}")}
             assert math.isclose(seen[step + 1], entries[step][f"{kind}/{task}"], rel_tol=1e-6)
     assert events.Scalars("eval/loss/vqa")
+
+
+def named_weights():
+    """Weights of the three tasks in another order than that of their names."""
+    measured = cotbal.combine_terms([0.1, 0.3, 0.2], [0.2, 0.1, 0.3], [0.5, 0.8, 0.1], tasks=TASKS)
+    return measured.for_tasks([TASKS[2], TASKS[0], TASKS[1]])
+
+
+@pytest.mark.parametrize("form", ["TaskWeights", "mapping"])
+def test_tasks_may_be_left_out_where_the_weights_name_them(tmp_path, form):
+    weights = named_weights()
+    given = weights if form == "TaskWeights" else weights.as_dict()
+    model = make("llama")
+    trainer = TaskBalancedTrainer(model, training_arguments(tmp_path), task_weights=given)
+    assert trainer.tasks == (TASKS[2], TASKS[0], TASKS[1])
+    assert trainer.balance_handle.weights.tolist() == weights.values.tolist()
+    trainer.balance_handle.remove()
+    ordered = TaskBalancedTrainer(model, training_arguments(tmp_path), tasks=TASKS, task_weights=given)
+    assert ordered.balance_handle.weights.tolist() == weights.for_tasks(TASKS).values.tolist()
+
+
+@pytest.mark.parametrize("options", [{"task_weights": [1.0, 2.0]}, {"strategy": "ew"}, {}])
+def test_tasks_that_nothing_names_are_asked_for(tmp_path, options):
+    with pytest.raises(ValueError, match=r"tasks is not given.*tasks=\[\.\.\.\]"):
+        TaskBalancedTrainer(make("llama"), training_arguments(tmp_path), **options)
+
+
+def test_a_collator_with_another_order_of_tasks_is_refused(tmp_path):
+    class Collator:
+        tasks = TASKS
+
+        def __call__(self, batches):
+            return batches[0]
+
+    options = {"args": training_arguments(tmp_path), "data_collator": Collator()}
+    with pytest.raises(ValueError, match="weights would go to the wrong tasks"):
+        TaskBalancedTrainer(model=make("llama"), task_weights=named_weights(), **options)
+    assert TaskBalancedTrainer(model=make("llama"), tasks=TASKS, task_weights=named_weights(), **options)
+
+
+def test_model_and_args_are_handed_on_by_keyword(tmp_path, monkeypatch):
+    """The stock Trainer may reorder its parameters; only their names are part of its interface."""
+    seen = []
+    stock = Trainer.__init__
+
+    def watching(self, *args, **kwargs):
+        seen.append((args, set(kwargs)))
+        stock(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "__init__", watching)
+    TaskBalancedTrainer(make("llama"), training_arguments(tmp_path), tasks=TASKS, strategy="ew")
+    assert seen == [((), {"model", "args"})]

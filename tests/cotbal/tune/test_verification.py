@@ -34,7 +34,7 @@ def test_a_balanced_model_passes_and_is_left_as_it_was(family, normalize):
     random_state = torch.get_rng_state()
     found = handle.verify(batch)
     assert found.passed, str(found)
-    assert found.divisors == (pytest.approx(found.expected_divisor),)
+    assert found.normalizers == (pytest.approx(found.expected_normalizer),)
     assert found.task_share > 0
     assert "act by the formula" in str(found)
     assert state == (handle.passes, handle.last, handle.weights.tolist(), float(handle.normalizer))
@@ -99,7 +99,7 @@ def ignoring_weights(original):
     return loss
 
 
-def ignoring_the_divisor(original):
+def ignoring_the_normalizer(original):
     return lambda *args, **options: original(*args, **{**options, "normalizer": None})
 
 
@@ -109,7 +109,7 @@ def ignoring_the_transform(original):
 
 @pytest.mark.parametrize(
     ("planted", "family"),
-    [(ignoring_weights, "llama"), (ignoring_the_divisor, "llama"), (ignoring_the_transform, "granite")],
+    [(ignoring_weights, "llama"), (ignoring_the_normalizer, "llama"), (ignoring_the_transform, "granite")],
 )
 def test_planted_bugs_are_seen(monkeypatch, planted, family):
     if family == "granite":

@@ -66,8 +66,8 @@ def test_the_preparation_changes_only_what_it_names() -> None:
         training={"learning_rate": 1e-3, "max_steps": 5}, preparation={"training": {"max_steps": 2}}
     )
     common = {**arguments.DEFAULTS, "learning_rate": 1e-3}
-    assert training_settings(settings, "comparison") == {**common, "max_steps": 5}
-    assert training_settings(settings, "preparation") == {**common, "max_steps": 2}
+    assert training_settings(settings, "tune") == {**common, "max_steps": 5}
+    assert training_settings(settings, "prepare") == {**common, "max_steps": 2}
 
 
 def test_what_only_concerns_watching_and_speed_does_not_matter() -> None:

@@ -19,7 +19,7 @@ from cotbal.data.records import BadRecordsError
 from cotbal.units import stages
 from cotbal.units.data_check import check_data
 from cotbal.units.mixture import Mixture
-from cotbal.units.store import RunFolder
+from cotbal.units.store import OutputFolder
 
 SETS = ("train", "validation", "test")
 
@@ -286,7 +286,7 @@ def test_what_training_skips_after_the_check_is_listed_too(
     assert "records were left out while training" in told.text
     # It stays listed when the data are checked again, and the report counts it.
     monkeypatch.undo()
-    assert len(RunFolder(config.output).problems()) == 1
+    assert len(OutputFolder(config.output).problems()) == 1
 
 
 def test_what_is_left_out_is_neither_trained_on_nor_scored(folder: Path) -> None:

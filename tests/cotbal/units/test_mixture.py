@@ -10,7 +10,7 @@ import yaml
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.units.mixture import Mixture, RecordDataset
-from cotbal.units.schedule import make_plan
+from cotbal.units.schedule import make_schedule
 
 COUNTS = {"a": 40, "b": 20, "text": 10}
 
@@ -43,7 +43,7 @@ def config(tmp_path: Path) -> Config:
 
 def counts(mixture: Mixture, unit: str) -> dict[str, int]:
     found: dict[str, int] = {}
-    for record in mixture.training_set(make_plan(mixture.config).unit(unit)):
+    for record in mixture.training_set(make_schedule(mixture.config).unit(unit)):
         found[record.task] = found.get(record.task, 0) + 1
     return found
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.units.progress import Clock, Work
+from cotbal.units.progress import Clock, UnitPhase
 
 WORK = [
-    Work("mini", "train", 10),
-    Work("mini", "score", 4),
-    Work("plus", "train", 30),
-    Work("plus", "score", 4),
+    UnitPhase("mini", "train", 10),
+    UnitPhase("mini", "score", 4),
+    UnitPhase("plus", "train", 30),
+    UnitPhase("plus", "score", 4),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Results: what a run folder holds becomes what a report is made from."""
+"""Results: what a output folder holds becomes what a report is made from."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from cotbal.config.schema import Config, load_config
 from cotbal.data.records import Problem
 from cotbal.report.inputs import SINGLE
 from cotbal.units.results import report_input, task_values
-from cotbal.units.schedule import make_plan
-from cotbal.units.store import Manifest, RunFolder, SampleScore
+from cotbal.units.schedule import make_schedule
+from cotbal.units.store import Manifest, OutputFolder, SampleScore
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def config(tmp_path: Path) -> Config:
 
 
 def finish(config: Config, name: str, scores: dict[str, list[float]], state: str = "scored") -> None:
-    unit = make_plan(config).unit(name)
-    folder = RunFolder(config.output).unit(name)
+    unit = make_schedule(config).unit(name)
+    folder = OutputFolder(config.output).unit(name)
     folder.write_manifest(
         Manifest(unit.name, unit.model, unit.stage, unit.seed, {}, {}).advanced(
             state,  # type: ignore[arg-type]
@@ -64,6 +64,7 @@ def test_nothing_done_is_nothing_reported(config: Config) -> None:
         (),
     )
     assert [task.name for task in found.tasks] == ["a", "b", "text"]
+    assert found.title == "mixture"
     assert {unit.state for unit in found.provenance.units} == {"planned"}
     assert "strategies" in found.provenance.config
 
@@ -76,7 +77,7 @@ def test_directions_and_weights_of_tasks_are_known(config: Config) -> None:
     ]
 
 
-def test_final_runs_are_gathered_by_strategy_and_seed(config: Config) -> None:
+def test_tuned_units_are_gathered_by_strategy_and_seed(config: Config) -> None:
     finish(config, "single_a-seed3", {"a": [1.0, 2.0]})
     finish(config, "single_b-seed3", {"b": [1.0]})
     finish(config, "single_a-seed5", {"a": [3.0, 5.0]})
@@ -88,7 +89,7 @@ def test_final_runs_are_gathered_by_strategy_and_seed(config: Config) -> None:
     assert comparison.tasks == ("a", "b")
     assert comparison.higher_is_better == (False, True)
     assert dict(comparison.samples) == {"a": 2, "b": 1}
-    assert {(run.strategy, run.seed): dict(run.scores) for run in comparison.runs} == {
+    assert {(row.strategy, row.seed): dict(row.scores) for row in comparison.scores} == {
         (SINGLE, 3): {"a": 1.5, "b": 1.0},
         (SINGLE, 5): {"a": 4.0},
         ("ew", 3): {"a": 0.5, "b": 0.5},
@@ -98,9 +99,9 @@ def test_final_runs_are_gathered_by_strategy_and_seed(config: Config) -> None:
 
 def test_curves_versions_and_problems_are_told(config: Config) -> None:
     finish(config, "ew-seed3", {"a": [0.0], "b": [0.5]})
-    RunFolder(config.output).write_problems([Problem(Path("t"), 7, "no answer")], set())
+    OutputFolder(config.output).write_problems([Problem(Path("t"), 7, "no answer")], set())
     found = report_input(config)
-    assert [(curve.run, curve.task, curve.steps, curve.losses) for curve in found.curves] == [
+    assert [(curve.unit, curve.task, curve.steps, curve.losses) for curve in found.curves] == [
         ("ew-seed3", "a", (2, 4), (1.5, 0.5)),
         ("ew-seed3", "b", (4,), (0.25,)),
     ]

@@ -16,11 +16,11 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.units import stages
 from cotbal.units.runner import Runner
 from cotbal.units.staleness import UnitChangedError
-from cotbal.units.store import RunFolder
+from cotbal.units.store import OutputFolder
 
 
 def test_a_task_that_cannot_be_weighed_is_told_when_its_run_ends(tmp_path: Path) -> None:
-    """An untrained model answers nothing right: that is known before the other runs have cost anything."""
+    """An untrained model answers nothing right: that is known before the other units have cost anything."""
     path = tiny_mixture.write_mixture(
         tmp_path / "m",
         samples=8,
@@ -32,8 +32,8 @@ def test_a_task_that_cannot_be_weighed_is_told_when_its_run_ends(tmp_path: Path)
     config = load_config(path)
     told = Told()
     runner = Runner(config, told)
-    for unit in runner.plan.of("preparation"):
-        with told.plan(runner.work([unit])):
+    for unit in runner.schedule.of("prepare"):
+        with told.follow(runner.remaining([unit])):
             runner.run([unit])
         if unit.model == "mini":
             assert "warning" not in told.text
@@ -58,7 +58,7 @@ def test_results_follow_from_the_seed_alone(mixture: Path) -> None:
     stages.prepare(again, Told())
     first = load_config(mixture)
     for name in ("mini", "plus_colour", "plus_count"):
-        one, other = (RunFolder(config.output).unit(name) for config in (first, again))
+        one, other = (OutputFolder(config.output).unit(name) for config in (first, again))
         assert one.scores() == other.scores()
         weights = [(folder.model / "model.safetensors").read_bytes() for folder in (one, other)]
         assert weights[0] == weights[1]
@@ -77,7 +77,7 @@ def test_models_are_thrown_away_when_asked(mixture: Path) -> None:
 
 def test_a_lost_model_is_named(mixture: Path) -> None:
     config = load_config(mixture)
-    folder = RunFolder(config.output).unit("mini")
+    folder = OutputFolder(config.output).unit("mini")
     shutil.rmtree(folder.model)
     manifest = folder.manifest()
     assert manifest is not None
@@ -90,14 +90,14 @@ def test_tuning_waits_for_weights_and_follows_them(mixture: Path) -> None:
     config = load_config(mixture)
     with pytest.raises(ConfigError, match="run `cotbal weigh` first"):
         stages.tune(config, Told())
-    weights = stages.weigh_run(config)
+    weights = stages.weigh(config)
     stages.tune(config, Told())
-    assert {manifest.unit for _, manifest in RunFolder(config.output).manifests()} >= {
+    assert {manifest.unit for _, manifest in OutputFolder(config.output).manifests()} >= {
         "ew-seed0",
         "cotbal-seed0",
     }
     hotter = change(mixture, weighing={"temperature": 5.0})
-    stages.weigh_run(hotter)
+    stages.weigh(hotter)
     with pytest.raises(UnitChangedError) as caught:
         stages.tune(hotter, Told())
     assert "cotbal-seed0" in str(caught.value)
@@ -110,7 +110,7 @@ def test_tuning_waits_for_weights_and_follows_them(mixture: Path) -> None:
 def test_one_unit_can_be_run_by_itself(mixture: Path) -> None:
     config = load_config(mixture, output=mixture.parent / "one")
     stages.run_unit(config, "plus_count", Told())
-    assert [manifest.unit for _, manifest in RunFolder(config.output).manifests()] == ["plus_count"]
+    assert [manifest.unit for _, manifest in OutputFolder(config.output).manifests()] == ["plus_count"]
     with pytest.raises(ConfigError, match="no unit 'plus_shape'"):
         stages.run_unit(config, "plus_shape", Told())
 
@@ -122,15 +122,15 @@ def test_broken_records_are_refused_or_listed(mixture: Path) -> None:
     path.write_text(json.dumps(records))
     elsewhere = mixture.parent / "skipping"
     with pytest.raises(ValueError, match=r"colour_train\.json, record 3: missing image"):
-        Runner(load_config(mixture, output=elsewhere), Told()).work(
-            Runner(load_config(mixture, output=elsewhere), Told()).plan.units
+        Runner(load_config(mixture, output=elsewhere), Told()).remaining(
+            Runner(load_config(mixture, output=elsewhere), Told()).schedule.units
         )
     config = change(mixture, bad_records="skip", output=str(elsewhere))
     told = Told()
     runner = Runner(config, told)
-    runner.work(runner.plan.units)
+    runner.remaining(runner.schedule.units)
     assert "left out 1 broken records" in told.text
-    assert [(problem.file.name, problem.index) for problem in RunFolder(elsewhere).problems()] == [
+    assert [(problem.file.name, problem.index) for problem in OutputFolder(elsewhere).problems()] == [
         ("colour_train.json", 3)
     ]
 
@@ -158,6 +158,6 @@ def test_a_text_model_goes_the_same_way(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({**values, "preparation": {"mini_fraction": 0.5}}))
     config = load_config(path)
     stages.run_unit(config, "mini", Told())
-    scores = RunFolder(config.output).unit("mini").scores()
+    scores = OutputFolder(config.output).unit("mini").scores()
     assert [score.task for score in scores] == ["loss"] * 4 + ["text"] * 4
     assert all(isinstance(score.prediction, str) == (score.task == "text") for score in scores)

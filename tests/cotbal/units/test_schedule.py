@@ -1,4 +1,4 @@
-"""Plans: the units a config asks for."""
+"""Schedules: the units a config asks for."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotbal.config.schema import Config, ConfigError, load_config
-from cotbal.units.schedule import make_plan
+from cotbal.units.schedule import make_schedule
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "llava-1.5-7b.yaml"
 
@@ -32,15 +32,15 @@ def config(measured: int, weighted: int = 0, **changes: Any) -> Config:
 def test_counts_and_tasks_of_every_unit(
     measured: int, weighted: int, strategies: list[str], single: bool, seeds: list[int]
 ) -> None:
-    plan = make_plan(
+    schedule = make_schedule(
         config(
             measured, weighted, comparison={"strategies": strategies, "single_task": single, "seeds": seeds}
         )
     )
-    preparation, comparison = plan.of("preparation"), plan.of("comparison")
+    preparation, comparison = schedule.of("prepare"), schedule.of("tune")
     assert len(preparation) == measured + 1
     assert len(comparison) == len(seeds) * (len(strategies) + measured * single)
-    assert len({unit.name for unit in plan.units}) == len(plan.units)
+    assert len({unit.name for unit in schedule.units}) == len(schedule.units)
     names = tuple(f"m{i}" for i in range(measured))
     for unit in preparation:
         assert unit.train_tasks == unit.scored_tasks == names
@@ -56,32 +56,32 @@ def test_counts_and_tasks_of_every_unit(
 
 
 def test_units_are_found_by_name_and_others_refused() -> None:
-    plan = make_plan(config(2))
-    assert plan.unit("plus_m1").model == "plus_m1"
+    schedule = make_schedule(config(2))
+    assert schedule.unit("plus_m1").model == "plus_m1"
     with pytest.raises(ConfigError, match=r"no unit 'plus_m9'.*plus_m0"):
-        plan.unit("plus_m9")
+        schedule.unit("plus_m9")
 
 
 def test_names_that_would_share_a_folder_are_refused() -> None:
     strategies = ["ew", {"name": "dwa", "label": "single_m0"}]
     with pytest.raises(ConfigError, match="single_m0-seed0"):
-        make_plan(config(1, comparison={"strategies": strategies, "single_task": True}))
+        make_schedule(config(1, comparison={"strategies": strategies, "single_task": True}))
 
 
 def test_a_mixture_of_given_weights_has_no_preparation() -> None:
-    assert make_plan(config(0, 2)).of("preparation") == ()
+    assert make_schedule(config(0, 2)).of("prepare") == ()
 
 
-def test_the_llava_example_loads_and_makes_the_plan_it_describes() -> None:
+def test_the_llava_example_loads_and_makes_the_schedule_it_describes() -> None:
     loaded = load_config(EXAMPLE)
-    plan = make_plan(loaded)
+    schedule = make_schedule(loaded)
     tasks = ("caption", "vqa", "ocr-vqa", "grounding")
-    assert [unit.name for unit in plan.of("preparation")] == ["mini", *(f"plus_{task}" for task in tasks)]
-    runs = [*(f"single_{task}" for task in tasks), "ew", "cotbal"]
-    assert [unit.name for unit in plan.of("comparison")] == [
-        f"{run}-seed{seed}" for seed in (0, 1) for run in runs
+    assert [unit.name for unit in schedule.of("prepare")] == ["mini", *(f"plus_{task}" for task in tasks)]
+    models = [*(f"single_{task}" for task in tasks), "ew", "cotbal"]
+    assert [unit.name for unit in schedule.of("tune")] == [
+        f"{model}-seed{seed}" for seed in (0, 1) for model in models
     ]
-    assert plan.unit("cotbal-seed1").train_tasks == (*tasks, "sharegpt")
+    assert schedule.unit("cotbal-seed1").train_tasks == (*tasks, "sharegpt")
     assert loaded.model.name == "llava-hf/llava-1.5-7b-hf"
     assert loaded.training["learning_rate"] == 2e-5
     assert {key for key, _ in loaded.missing_paths()} >= {"tasks[0].train", "tasks[0].images"}

@@ -66,7 +66,7 @@ def test_the_command_says_what_it_found(mixture: Path, capsys: pytest.CaptureFix
     assert main(["doctor", "--config", str(mixture)]) == 0
     shown = capsys.readouterr().out
     assert "task weights act by the formula" in shown
-    assert "divisor of this step: rank 0: " in shown
+    assert "normalizer of this step: rank 0: " in shown
     assert "Loss kernels" in shown
 
 

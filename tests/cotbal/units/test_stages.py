@@ -8,7 +8,7 @@ import yaml
 
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
-from cotbal.method.weighing import task_weights
+from cotbal.method.weighing import combine_terms
 from cotbal.units import stages
 
 
@@ -22,7 +22,7 @@ def config(folder: Path, measured: list[str], given: dict[str, float], **changes
     return load_config(path)
 
 
-MEASURED = task_weights([0.2, 0.1], [0.1, 0.1], [0.5, 0.1], tasks=["a", "b"])
+MEASURED = combine_terms([0.2, 0.1], [0.1, 0.1], [0.5, 0.1], tasks=["a", "b"])
 SCORES = "mini,a,0.5\nmini,b,0.4\nplus_a,a,0.7\nplus_a,b,0.45\nplus_b,a,0.6\nplus_b,b,0.8\n"
 
 
@@ -85,6 +85,6 @@ def test_options_that_do_not_apply_are_refused(tmp_path: Path) -> None:
 def test_nothing_to_weigh_is_said_with_what_to_do(tmp_path: Path) -> None:
     settings = config(tmp_path, ["a"], {})
     with pytest.raises(ConfigError, match="run `cotbal prepare` first"):
-        stages.weigh_run(settings)
+        stages.weigh(settings)
     with pytest.raises(ConfigError, match="no such file"):
         stages.weigh_source(tmp_path, None, None, [])

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from cotbal.config.schema import Config, load_config
 from cotbal.units.checkpoints import mark_complete
-from cotbal.units.schedule import make_plan
+from cotbal.units.schedule import make_schedule
 from cotbal.units.status import status_table
-from cotbal.units.store import Manifest, RunFolder, State
+from cotbal.units.store import Manifest, OutputFolder, State
 
 
 def shown(config: Config) -> dict[str, str]:
@@ -21,11 +21,11 @@ def shown(config: Config) -> dict[str, str]:
 
 
 def begin(config: Config, name: str, state: State) -> None:
-    unit = make_plan(config).unit(name)
+    unit = make_schedule(config).unit(name)
     manifest = Manifest(
         name, unit.model, unit.stage, unit.seed, {}, {}, state, seconds={"train": 75.0}, steps=12
     )
-    RunFolder(config.output).unit(name).write_manifest(manifest)
+    OutputFolder(config.output).unit(name).write_manifest(manifest)
 
 
 def test_every_state_is_told(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_every_state_is_told(tmp_path: Path) -> None:
     begin(config, "mini", "scored")
     begin(config, "plus_a", "trained")
     begin(config, "plus_b", "planned")
-    checkpoint = RunFolder(config.output).unit("plus_b").checkpoints / "checkpoint-40"
+    checkpoint = OutputFolder(config.output).unit("plus_b").checkpoints / "checkpoint-40"
     checkpoint.mkdir(parents=True)
     lines = shown(config)
     assert "done" in lines["mini"]
@@ -50,4 +50,4 @@ def test_every_state_is_told(tmp_path: Path) -> None:
     mark_complete(checkpoint)
     lines = shown(config)
     assert "checkpoint at step 40" in lines["plus_b"]
-    assert "1 of 4 runs done; scores.csv: not yet" in lines["1"]
+    assert "1 of 4 units done; scores.csv: not yet" in lines["1"]

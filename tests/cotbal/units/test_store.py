@@ -1,7 +1,6 @@
-"""The run folder: manifests and scores come back as written, and a kill never leaves half of one."""
+"""The output folder: manifests and scores come back as written, and a kill never leaves half of one."""
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
-from cotbal.units.store import Manifest, RunFolder, SampleScore, UnitFolder
+from cotbal.units.store import Manifest, OutputFolder, SampleScore, UnitFolder
 
 text = st.text(max_size=8)
 scores = st.builds(
@@ -26,7 +25,7 @@ scores = st.builds(
 
 
 def manifest(**changes: object) -> Manifest:
-    return Manifest("mini", "mini", "preparation", 0, {"seed": 0}, {"vqa": {"metric": "loss"}}).advanced(
+    return Manifest("mini", "mini", "prepare", 0, {"seed": 0}, {"vqa": {"metric": "loss"}}).advanced(
         "planned", **changes
     )
 
@@ -39,7 +38,7 @@ def test_scores_come_back(tmp_path_factory: pytest.TempPathFactory, found: list[
 
 
 def test_manifests_come_back_and_advance(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path).unit("mini")
+    folder = OutputFolder(tmp_path).unit("mini")
     assert folder.manifest() is None
     begun = manifest(versions={"torch": "2"})
     folder.write_manifest(begun)
@@ -83,29 +82,9 @@ def test_discarding_scores_keeps_the_model(tmp_path: Path) -> None:
 
 
 def test_problems_of_files_that_were_not_read_again_stay(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = OutputFolder(tmp_path)
     assert folder.problems() == ()
     old = [Problem(Path("a"), 0, "x"), Problem(Path("b"), 1, "y")]
     folder.write_problems(old, {Path("a"), Path("b")})
     folder.write_problems([Problem(Path("b"), 2, "z")], {Path("b")})
     assert folder.problems() == (old[0], Problem(Path("b"), 2, "z"))
-
-
-def _hold(path: Path, begun: "multiprocessing.synchronize.Event") -> None:
-    with RunFolder(path).locked():
-        begun.set()
-        multiprocessing.Event().wait()
-
-
-def test_a_folder_is_locked_until_its_holder_is_gone(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    begun = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, begun))
-    holder.start()
-    assert begun.wait(30)
-    with pytest.raises(ConfigError, match="another cotbal process"), RunFolder(tmp_path).locked():
-        pass
-    holder.kill()
-    holder.join()
-    with RunFolder(tmp_path).locked():
-        pass

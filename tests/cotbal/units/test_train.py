@@ -17,7 +17,7 @@ from cotbal.config.schema import Config, load_config
 from cotbal.units import stages, train
 from cotbal.units.checkpoints import last_complete, step_of
 from cotbal.units.display import LineProgress
-from cotbal.units.store import RunFolder
+from cotbal.units.store import OutputFolder
 
 # 9 samples in batches of 2, two batches a step: 3 steps an epoch, the last of one batch of a single sample.
 STEPS_AN_EPOCH = 3
@@ -63,7 +63,7 @@ def whole() -> dict[str, bytes]:
 
 
 def weights(config: Config) -> bytes:
-    return (RunFolder(config.output).unit("single_colour-seed0").model / "model.safetensors").read_bytes()
+    return (OutputFolder(config.output).unit("single_colour-seed0").model / "model.safetensors").read_bytes()
 
 
 def run(config: Config) -> None:
@@ -101,13 +101,13 @@ def test_stopped_anywhere_it_ends_the_same(
             patch.setattr(train, "_save", save)
         with pytest.raises(StoppedError):
             run(stopped)
-    checkpoint = last_complete(RunFolder(stopped.output).unit("single_colour-seed0").checkpoints)
+    checkpoint = last_complete(OutputFolder(stopped.output).unit("single_colour-seed0").checkpoints)
     assert checkpoint is not None
     last = LENGTHS[length].get("max_steps", 2 * STEPS_AN_EPOCH)
     assert step_of(checkpoint) == (last if stop == "saving" else stop)
     run(stopped)
     assert weights(stopped) == whole[length]
-    manifest = RunFolder(stopped.output).unit("single_colour-seed0").manifest()
+    manifest = OutputFolder(stopped.output).unit("single_colour-seed0").manifest()
     assert manifest is not None
     assert manifest.steps == last
 

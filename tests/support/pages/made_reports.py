@@ -12,7 +12,7 @@ from cotbal.data.records import Problem
 from cotbal.method.measurement import UndefinedContributionsWarning, measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weighing import weigh
-from cotbal.report.inputs import Comparison, Curve, ReportInput, ReportProvenance, StrategyRun, UnitRecord
+from cotbal.report.inputs import Comparison, Curve, ReportInput, ReportProvenance, StrategyScores, UnitRecord
 from cotbal.tasks import MINI, Task, plus_model
 
 METRICS = ("cider", "exact_match", "iou@0.5", "anls", "loss")
@@ -78,29 +78,29 @@ def comparison(
     random = np.random.default_rng(seed)
     tested = [task for task in tasks if task.is_measured]
     base = random.uniform(0.3, 0.8, len(tested))
-    runs = []
+    rows = []
     for number, strategy in enumerate((("single",) if single else ()) + strategies):
         for run_seed in seeds:
             factor = 1 + 0.02 * number + random.normal(0, 0.03, len(tested))
             sign = np.array([1 if task.higher_is_better else -1 for task in tested])
             scores = base * factor**sign
-            runs.append(
-                StrategyRun(
+            rows.append(
+                StrategyScores(
                     strategy, run_seed, {t.name: float(s) for t, s in zip(tested, scores, strict=True)}
                 )
             )
     return Comparison(
         tuple(task.name for task in tested),
         tuple(task.higher_is_better for task in tested),
-        tuple(runs),
+        tuple(rows),
         {task.name: 500 for task in tested},
     )
 
 
 def curves(
-    tasks: tuple[Task, ...], runs: Comparison, *, points: int = 50, seed: int = 0
+    tasks: tuple[Task, ...], compared: Comparison, *, points: int = 50, seed: int = 0
 ) -> tuple[Curve, ...]:
-    """Falling, noisy losses of every run."""
+    """Falling, noisy losses of every unit."""
     random = np.random.default_rng(seed)
     found = []
     steps = tuple(range(10, 10 * points + 1, 10))
@@ -110,15 +110,15 @@ def curves(
         return tuple(float(value) for value in fall * random.lognormal(0, 0.12, points))
 
     names = [task.name for task in tasks]
-    for run in runs.runs:
-        if run.strategy == "single":
+    for row in compared.scores:
+        if row.strategy == "single":
             found += [
-                Curve(f"single_{name}-seed{run.seed}", "single", run.seed, name, steps, losses())
-                for name in run.scores
+                Curve(f"single_{name}-seed{row.seed}", "single", row.seed, name, steps, losses())
+                for name in row.scores
             ]
         else:
-            name = f"{run.strategy}-seed{run.seed}"
-            found += [Curve(name, run.strategy, run.seed, task, steps, losses()) for task in names]
+            name = f"{row.strategy}-seed{row.seed}"
+            found += [Curve(name, row.strategy, row.seed, task, steps, losses()) for task in names]
     for model in [MINI, *(plus_model(task.name) for task in tasks if task.is_measured)]:
         found += [Curve(model, model, 0, task.name, steps, losses()) for task in tasks if task.is_measured]
     return tuple(found)
@@ -145,7 +145,7 @@ def made_report(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedContributionsWarning)
         measurement = measure(scores, replicates=200)
-    runs = comparison(tasks, seed=seed, **comparing) if compared else None
+    tuned = comparison(tasks, seed=seed, **comparing) if compared else None
     units = [MINI, *(plus_model(task) for task in scores.tasks)]
     return ReportInput(
         title="My mixture",
@@ -153,8 +153,8 @@ def made_report(
         scores=scores,
         measurement=measurement,
         weights=weigh(measurement),
-        comparison=runs,
-        curves=() if runs is None else curves(tasks, runs, seed=seed),
+        comparison=tuned,
+        curves=() if tuned is None else curves(tasks, tuned, seed=seed),
         problems=(Problem(Path("data/caption.json"), 17, "there is no image images/17.png"),),
         provenance=ReportProvenance(
             versions={"cotbal": "0.1.0", "torch": "2.13.0"},

@@ -55,7 +55,7 @@ def self_check(folder: Path) -> None:
                 _shard(bare, head_apart="apart" in wrap, low=False)
                 model = bare
             found = handle.verify(batch, model=model)
-            if not found.passed or len(found.divisors) != ranks or len(set(found.divisors)) != 1:
+            if not found.passed or len(found.normalizers) != ranks or len(set(found.normalizers)) != 1:
                 raise AssertionError(f"{wrap}, {kind}: {found}")
 
 
@@ -137,7 +137,7 @@ def evaluation(folder: Path) -> None:
 
 
 def refusals(folder: Path) -> None:
-    """Settings under which the ranks' divisors would differ."""
+    """Settings under which the ranks' normalizers would differ."""
     arguments = training_arguments(folder, average_tokens_across_devices=False, ddp_backend="gloo")
     with _refused("average_tokens_across_devices=False with"):
         TaskBalancedTrainer(tiny_llama()[0], arguments, tasks=TASKS, task_weights=WEIGHTS)

@@ -89,12 +89,12 @@ def _step(
     model.zero_grad(set_to_none=True)
     weights = torch.as_tensor(weights, dtype=torch.float64)
     total = torch.zeros((), dtype=torch.float64)
-    divisor = 0.0
+    normalizer = 0.0
     for batch in batches:
         numerator, denominator = _weighted(model, batch, weights, normalize, convert)
         total = total + numerator
-        divisor += denominator
-    loss = total / divisor if divisor > 0 else total
+        normalizer += denominator
+    loss = total / normalizer if normalizer > 0 else total
     loss.backward()
     return float(loss.detach()), gradients_of(model)
 
@@ -116,7 +116,7 @@ def _weighted(
     extra = batch.get("loss_token_weights", torch.ones(rows, length)).double()
     log_probabilities = torch.log_softmax(logits, dim=-1)
     total = 0.0 * logits.sum()
-    divisor = 0.0
+    normalizer = 0.0
     for row in range(rows):
         for place in range(1, length):
             target = int(labels[row, place])
@@ -124,8 +124,8 @@ def _weighted(
                 continue
             weight = weights[tasks[row, place]] * extra[row, place]
             total = total - weight * log_probabilities[row, place - 1, target]
-            divisor += 1.0 if normalize == "tokens" else float(weight)
-    return total, divisor
+            normalizer += 1.0 if normalize == "tokens" else float(weight)
+    return total, normalizer
 
 
 def _double(value: Any) -> Any:
