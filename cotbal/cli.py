@@ -395,6 +395,38 @@ def demo(
     run(config, None, False)
 
 
+data = typer.Typer(help="Look at the data of a mixture.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@data.command("check")
+def data_check(
+    config: ConfigPath,
+    output: OutputPath = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only headers of pictures, and a sample of records.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, help="Processes (default: one per processor).", show_default=False),
+    ] = None,
+) -> None:
+    """Check every record as training would meet it; writes a page with samples. `run` begins with the same check.
+
+    Example: [bold]cotbal data check my-mixture.yaml[/bold]
+    """
+    check_extras("cotbal data check", "train")
+    from cotbal.units.data_check import check_and_show
+
+    settings = _load(config, output)
+    if quick:
+        settings = settings.model_copy(update={"check": "quick"})
+    with _working(settings) as progress:
+        usable = check_and_show(settings, progress, Console(), workers=workers)
+    if not usable:
+        raise typer.Exit(1)
+
+
 @app.command()
 def unit(
     config: ConfigPath,

@@ -294,6 +294,12 @@ class Config(_Section):
     output: Path
     seed: int = Field(default=0, ge=0, lt=2**31)
     bad_records: Literal["refuse", "skip"] = "refuse"
+    max_bad_share: float = Field(
+        0.2, ge=0.0, le=1.0, description="of a task's records that may be skipped; with more, nothing is run"
+    )
+    check: Literal["full", "quick"] = Field(
+        "full", description="quick looks at the headers of all pictures and at a sample of records only"
+    )
     max_length: int | None = Field(
         None, ge=1, lt=2**31, description="longest sequence in tokens, image tokens included"
     )
@@ -356,10 +362,18 @@ class Config(_Section):
         for index, task in enumerate(self.tasks):
             for key in ("train", "validation", "test"):
                 paths: tuple[Path, ...] = getattr(task, key)
-                missing += [(f"tasks[{index}].{key}", path) for path in paths if not path.is_file()]
+                missing += [
+                    (f"tasks[{index}].{key}", path) for path in paths if not _data_file(path).exists()
+                ]
             if task.images is not None and not task.images.is_dir():
                 missing.append((f"tasks[{index}].images", task.images))
         return missing
+
+
+def _data_file(path: Path) -> Path:
+    """The file on disk: a data set of LLaMA-Factory's is named behind its `dataset_info.json`."""
+    file, mark, _ = path.name.partition("#")
+    return path.with_name(file) if mark and file == "dataset_info.json" else path
 
 
 def _refuse_repeated(names: list[str], what: str, remedy: str) -> None:

@@ -3,22 +3,31 @@
 Templates differ in what they put around an answer, and most cannot mark it (`{% generation %}` is rare). Rendering
 a conversation twice, once with its answers and once with a unique mark in place of each, shows where every answer
 stands whatever the template does around it.
+
+What is trained is what will be asked: the text of training begins with the prompt that a model is given for the last
+answer. Where a template writes a finished conversation in another way (a system prompt that moves, a block of thought
+that only the prompt opens), the text is put together from the prompt, the answer and the end-of-turn marker.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 from cotbal.data.records import IMAGE_PLACEHOLDER, Record, RecordError, Turn
+from cotbal.data.special_tokens import SpecialTokens
+
+logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 Span = tuple[int, int]
 
 _placeholder = re.compile(r"\s*" + re.escape(IMAGE_PLACEHOLDER) + r"\s*")
+_mark = re.compile("\ue000[0-9]+\ue001")
+_OPEN, _CLOSE = "<think>", "</think>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +35,28 @@ class RenderedChat:
     """A conversation as text, images still one placeholder each.
 
     Attributes:
-        text: the whole conversation.
+        text: the whole conversation; it begins with `prompt`.
         prompt: what a model is given to produce the last answer.
         answers: (start, end) in `text` of every answer turn's supervised characters: from where the prompt
             for that turn ends to the end of the template's end-of-turn marker.
+        weights: the loss weight of each answer.
+        notes: what a user should know of how the template was dealt with.
     """
 
     text: str
     prompt: str
     answers: tuple[Span, ...]
+    weights: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The end of a conversation: what follows the prompt for the last answer."""
+
+    answer: str
+    after: str
+    note: str | None = None
 
 
 class ChatRenderer:
@@ -57,68 +79,70 @@ class ChatRenderer:
                 f"{type(processor).__name__} has no chat template; set its chat_template to the one the model "
                 "was trained with"
             )
+        self.special = SpecialTokens(processor)
+        self._told: set[str] = set()
 
     def render(self, record: Record) -> RenderedChat:
         """The text, prompt and answer spans of a record.
 
         Raises:
-            RecordError: the template refuses the conversation, or rewrites an answer.
+            RecordError: the template refuses the conversation, leaves out or rewrites a part of it, or a text holds
+                a token that has a meaning of its own to the model.
         """
         turns = record.turns
-        whole = self._template(self._messages(turns))
-        answers = [turn.text for turn in turns if turn.role == "assistant"]
-        pieces, shown = self._split(turns, answers, whole)
-        prompts = [
-            self._template(self._messages(turns[:position]), add_generation_prompt=True)
+        self.special.refuse_in(turns)
+        places = [position for position, turn in enumerate(turns) if turn.role == "assistant"]
+        marks = {place: f"\ue000{number}\ue001" for number, place in enumerate(places)}
+        marked = [
+            Turn("assistant", marks[position]) if position in marks else turn
             for position, turn in enumerate(turns)
-            if turn.role == "assistant"
         ]
-        added, tail = self._stop(pieces[-1])
+        prompt = self._template(turns[:-1], ask=True)
+        prompt_skeleton = self._template(marked[:-1], ask=True)
+        skeleton = self._template(marked)
+        pieces = _cut(prompt_skeleton, [marks[place] for place in places[:-1]])
+        *_, before, after = _cut(skeleton, list(marks.values()))
+        marked_before = skeleton[: len(skeleton) - len(after) - len(marks[places[-1]])]
+        shown = _shown(prompt, pieces, [turns[place] for place in places[:-1]], places)
+        last = _last_answer(
+            turns, self._template(turns), prompt, prompt_skeleton, marked_before or before, after
+        )
+        added, stop = self._stop(last.after)
+        notes = [last.note] if last.note else []
         text = pieces[0]
         spans: list[Span] = []
-        for number, (answer, piece, prompt) in enumerate(zip(shown, pieces[1:], prompts, strict=True)):
-            inserted = number * len(added)
-            start = len(text)
+        for number, (place, answer, piece) in enumerate(zip(places, shown, pieces[1:], strict=False)):
+            asked = self._template(turns[:place], ask=True)
             # A model goes on from the end of the prompt, which is not always where the answer's text begins.
-            leads = len(prompt) + inserted <= start and whole.startswith(prompt)
-            if leads:
-                start = len(prompt) + inserted
+            if prompt.startswith(asked) and len(asked) + number * len(added) <= len(text):
+                start = len(asked) + number * len(added)
+            else:
+                start = len(text)
+                notes.append(
+                    "answers before the last are trained behind the text that the chat template gives to finished "
+                    f"turns, {_end(text)}, but asked behind {_end(asked)}"
+                )
             text += answer + added
-            end = len(text) + (len(tail) if piece.startswith(tail) else 0)
+            spans.append((start, len(text) + len(self._marker(piece, stop))))
             text += piece
-            spans.append((start, end))
-        return RenderedChat(text, text[: spans[-1][0]] if leads else prompts[-1], tuple(spans))
+        prompt = text
+        text += last.answer + added
+        spans.append((len(prompt), len(text) + len(stop)))
+        text += last.after
+        _refuse_missing(turns, text)
+        self._tell(notes)
+        return RenderedChat(
+            text, prompt, tuple(spans), tuple(turns[place].weight for place in places), tuple(notes)
+        )
 
     def starts_with_bos(self, text: str) -> bool:
         """True where the template already wrote the token that the tokenizer would add in front."""
         bos = getattr(self.tokenizer, "bos_token", None)
         return isinstance(bos, str) and bool(bos) and text.startswith(bos)
 
-    def _split(self, turns: Sequence[Turn], answers: list[str], whole: str) -> tuple[list[str], list[str]]:
-        """What stands before, between and after the answers, and the answers as the template shows them."""
-        marks = [f"\ue000{position}\ue001" for position in range(len(answers))]
-        replaced = iter(marks)
-        marked = [Turn("assistant", next(replaced)) if turn.role == "assistant" else turn for turn in turns]
-        skeleton = self._template(self._messages(marked))
-        pieces: list[str] = []
-        for mark in marks:
-            piece, found, skeleton = skeleton.partition(mark)
-            if not found or mark in skeleton:
-                raise RecordError("the chat template does not show every answer exactly once")
-            pieces.append(piece)
-        pieces.append(skeleton)
-        # Some templates trim what they show.
-        trims: tuple[Callable[[str], str], ...] = (str, str.strip, str.rstrip, str.lstrip)
-        for trim in trims:
-            shown = [trim(answer) for answer in answers]
-            parts = [part for pair in zip(pieces, [*shown, ""], strict=True) for part in pair]
-            if "".join(parts) == whole:
-                return pieces, shown
-        raise RecordError("the chat template rewrites an answer, so it cannot be located in the text")
-
-    def _stop(self, last: str) -> tuple[str, str]:
+    def _stop(self, after: str) -> tuple[str, str]:
         """What to add behind every answer, and the template's own end-of-turn marker; one of them is empty."""
-        tail = last.rstrip()
+        tail = after.rstrip()
         if tail:
             return "", tail
         eos = getattr(self.tokenizer, "eos_token", None)
@@ -129,17 +153,186 @@ class ChatRenderer:
             )
         return str(eos), ""
 
+    def _marker(self, piece: str, stop: str) -> str:
+        """The end-of-turn marker at the start of what follows an answer that is not the last.
+
+        The last one may be followed by more than the others (`<|end|>` by `<|endoftext|>`); what they share, up to
+        the end of a special token, is the marker.
+        """
+        if piece.startswith(stop):
+            return stop
+        shared = next((n for n, (a, b) in enumerate(zip(piece, stop, strict=False)) if a != b), len(piece))
+        return stop[: self.special.last_end(stop[:shared])]
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            kind = note[:40]
+            if kind not in self._told:
+                self._told.add(kind)
+                logger.warning("%s", note)
+
     def _messages(self, turns: Sequence[Turn]) -> list[Message]:
         if not self.typed:
             return [{"role": turn.role, "content": turn.text} for turn in turns]
         return [{"role": turn.role, "content": _parts(turn)} for turn in turns]
 
-    def _template(self, messages: list[Message], **options: bool) -> str:
+    def _template(self, turns: Sequence[Turn], *, ask: bool = False) -> str:
         try:
-            text = self.processor.apply_chat_template(messages, tokenize=False, **options)
+            text = self.processor.apply_chat_template(
+                self._messages(turns), tokenize=False, add_generation_prompt=ask
+            )
         except Exception as error:  # jinja2's errors; importing jinja2 here only to name them is not worth it
             raise RecordError(f"the chat template refuses the conversation: {error}") from error
         return str(text)
+
+
+def _cut(text: str, marks: Sequence[str]) -> list[str]:
+    """What stands before, between and after the marks.
+
+    Raises:
+        RecordError: a mark is not there exactly once, in order.
+    """
+    pieces: list[str] = []
+    for mark in marks:
+        piece, found, text = text.partition(mark)
+        if not found or mark in text:
+            raise RecordError("the chat template does not show every answer exactly once")
+        pieces.append(piece)
+    return [*pieces, text]
+
+
+def _forms(answer: str) -> Iterator[str]:
+    """An answer as templates show it: some trim."""
+    yield from (answer, answer.strip(), answer.rstrip(), answer.lstrip())
+
+
+def _shown(prompt: str, pieces: Sequence[str], answers: Sequence[Turn], places: Sequence[int]) -> list[str]:
+    """The answers before the last as the prompt shows them, between the pieces.
+
+    Raises:
+        RecordError: one is rewritten, or shown without the reasoning that is to be trained on.
+    """
+    shown: list[str] = []
+    at = len(pieces[0])
+    for number, (turn, piece) in enumerate(zip(answers, pieces[1:], strict=True)):
+        end = None if number + 1 == len(answers) else at
+        found = next((form for form in _forms(turn.text) if _fits(prompt, at, form + piece, end)), None)
+        if found is None and _CLOSE in turn.text:
+            found = next(
+                (form for form in _forms(_spoken(turn.text)) if _fits(prompt, at, form + piece, end)), None
+            )
+            if found is not None and turn.weight > 0:
+                raise RecordError(
+                    f"the chat template leaves out the reasoning of turn {places[number]}, an answer before the last "
+                    "one, so it cannot be trained on there; give each answer a record of its own, or this one a loss "
+                    "weight of 0"
+                )
+        if found is None:
+            raise RecordError("the chat template rewrites an answer, so it cannot be located in the text")
+        shown.append(found)
+        at += len(found) + len(piece)
+    return shown
+
+
+def _fits(text: str, start: int, expected: str, end: int | None) -> bool:
+    """Whether `expected` stands at `start`, and at the very end of the text where `end` is None."""
+    return text.startswith(expected, start) and (end is not None or start + len(expected) == len(text))
+
+
+def _last_answer(
+    turns: Sequence[Turn], whole: str, prompt: str, prompt_skeleton: str, before: str, after: str
+) -> _Last:
+    """What follows the prompt in the text of training.
+
+    Args:
+        whole, prompt: the finished conversation and the prompt for its last answer, as the template writes them.
+        prompt_skeleton, before: the prompt, and what stands before the last answer, both with marks for answers.
+        after: what follows the last answer.
+
+    Raises:
+        RecordError: the answer is rewritten, or training and asking cannot be made to agree.
+    """
+    answer = turns[-1].text
+    if before.startswith(prompt_skeleton):
+        lead = before[len(prompt_skeleton) :]
+        form = next((form for form in _forms(answer) if whole == prompt + lead + form + after), None)
+        if form is not None:
+            return _Last(lead + form, after)
+        if _CLOSE not in answer:
+            raise RecordError("the chat template rewrites an answer, so it cannot be located in the text")
+        rest = whole[len(prompt) : len(whole) - len(after)]
+        wanted = (_squeezed(answer), _squeezed(_continued(answer, prompt)))
+        if whole.startswith(prompt) and whole.endswith(after) and _squeezed(rest) in wanted:
+            return _Last(rest, after)
+        note = f"the chat template leaves reasoning out of a finished conversation; it is put behind {_end(prompt)}"
+        return _Last(_continued(answer, prompt), after, note)
+    between = _lead(turns, before, prompt_skeleton)
+    if between is None:
+        raise RecordError(
+            "the chat template asks for the last answer in another way than it shows it, and the two cannot be made "
+            f"to agree: asked behind {_end(prompt)}, shown behind {_end(before)}"
+        )
+    form = next((form for form in _forms(answer) if whole.endswith(between + form + after)), None)
+    if form is not None:
+        follows = between + _continued(form, prompt)
+    elif _CLOSE in answer:
+        follows = _continued(answer, prompt)
+    else:
+        raise RecordError("the chat template rewrites an answer, so it cannot be located in the text")
+    note = (
+        f"the chat template shows a finished answer behind {_end(before)} but asks for it behind {_end(prompt)}; "
+        "it is trained behind the latter"
+    )
+    return _Last(follows, after, note)
+
+
+def _lead(turns: Sequence[Turn], before: str, prompt: str) -> str | None:
+    """What stands between the prompt and the last answer of a conversation that does not begin with the prompt.
+
+    None where the two have no common end to tell it by.
+    """
+    if prompt.startswith(before):
+        return ""
+    shown, asked = before.rstrip(), prompt.rstrip()
+    common = 0
+    while common < min(len(shown), len(asked)) and shown[-1 - common] == asked[-1 - common]:
+        common += 1
+    question = _placeholder.split(turns[-2].text)[-1].strip() if len(turns) > 1 else ""
+    if not common or question not in shown[len(shown) - common :]:
+        return None
+    return before[len(shown) :].removeprefix(prompt[len(asked) :])
+
+
+def _continued(answer: str, prompt: str) -> str:
+    """An answer with reasoning as it goes on from a prompt, which may have opened the reasoning already."""
+    opened = prompt.rstrip().endswith(_OPEN) and answer.lstrip().startswith(_OPEN)
+    return answer.lstrip()[len(_OPEN) :].lstrip("\n") if opened else answer
+
+
+def _spoken(answer: str) -> str:
+    """An answer without its reasoning."""
+    return answer.rpartition(_CLOSE)[2]
+
+
+def _end(text: str) -> str:
+    """The end of a text for messages; other answers are marks in it."""
+    return repr("..." + _mark.sub("...", text[-300:]) if len(text) > 300 else _mark.sub("...", text))
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def _refuse_missing(turns: Sequence[Turn], text: str) -> None:
+    """Raise RecordError where the text of training lacks what a system or user turn says."""
+    for position, turn in enumerate(turns):
+        if turn.role == "assistant":
+            continue
+        if any(part.strip() not in text for part in turn.text.split(IMAGE_PLACEHOLDER)):
+            raise RecordError(
+                f"the chat template leaves out or rewrites turn {position} ({turn.role}); use the template that the "
+                "model was trained with, or take the turn out of the record"
+            )
 
 
 def _parts(turn: Turn) -> list[Message]:
@@ -191,12 +384,13 @@ def expanded_positions(
     """
     positions: list[int] = []
     cursor = 0
-    rest = list(plain)
+    rest = 0
     first = True
     while True:
-        segment = list(takewhile(lambda token: token not in placeholders, rest))
-        rest = rest[len(segment) :]
-        last = not rest
+        cut = next((n for n in range(rest, len(plain)) if plain[n] in placeholders), len(plain))
+        segment = list(plain[rest:cut])
+        rest = cut + 1
+        last = cut == len(plain)
         if last and not first:
             start = len(expanded) - len(segment)
             fits = start >= cursor and list(expanded[start:]) == segment
@@ -212,7 +406,6 @@ def expanded_positions(
         if last:
             return positions
         positions.append(-1)
-        rest = rest[1:]
         cursor = start + len(segment) + 1
         first = False
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cotbal.data.fields import as_turn, image_paths, record_id, record_references, record_task
+from cotbal.data.fields import as_turn, record_images
 from cotbal.data.messages import choose_images, message_turns
 from cotbal.data.records import RawSample, RecordError, Role, Turn
 
-
-def matches(raw: Mapping[str, Any]) -> bool:
-    """True for a record with a `prompt` field."""
-    return "prompt" in raw
+FIELD = "prompt"
 
 
 def parse(raw: Mapping[str, Any]) -> RawSample:
@@ -25,16 +22,10 @@ def parse(raw: Mapping[str, Any]) -> RawSample:
         raise RecordError("a 'prompt' without a 'completion': there is no answer to train on")
     prompt, asked = _side(raw["prompt"], "prompt", "user")
     completion, shown = _side(raw["completion"], "completion", "assistant")
-    return RawSample(
-        id=record_id(raw),
-        task=record_task(raw),
-        images=choose_images(image_paths(raw), asked + shown),
-        turns=prompt + completion,
-        references=record_references(raw),
-    )
+    return RawSample(images=choose_images(record_images(raw), asked + shown), turns=prompt + completion)
 
 
-def _side(value: object, field: str, role: Role) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
+def _side(value: object, field: str, role: Role) -> tuple[tuple[Turn, ...], tuple[str | bytes, ...]]:
     if isinstance(value, str):
         return (as_turn(role, value, 0),), ()
     return message_turns(value, field)

@@ -8,11 +8,9 @@ from typing import Any, Literal
 from PIL import Image
 
 from cotbal.data.chat import ChatRenderer, expanded_positions
-from cotbal.data.pictures_io import opened_picture
+from cotbal.data.pictures import load_picture
 from cotbal.data.records import Record
-
-# Names under which processors keep the token that a template writes for an image.
-_PLACEHOLDER_ATTRIBUTES = ("image_token", "boi_token", "fake_image_token")
+from cotbal.data.special_tokens import PLACEHOLDER_ATTRIBUTES
 
 
 class Encoder:
@@ -42,21 +40,27 @@ class Encoder:
 
     def tokens(self, text: str) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
         """Token ids of a text, images one placeholder each, and their (start, end) characters."""
-        encoded = self.tokenizer(text, return_offsets_mapping=True, **self._special(text))
+        encoded = self.tokenizer(text, return_offsets_mapping=True, truncation=False, **self._special(text))
         return tuple(encoded["input_ids"]), encoded["offset_mapping"]
 
     def encode(
         self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]], side: Literal["left", "right"]
     ) -> dict[str, Any]:
         """The processor's tensors for a batch of texts and their images, padded on the given side."""
-        options = {"padding": True, "padding_side": side, "return_tensors": "pt", **self._special(texts[0])}
+        # A tokenizer's file may hold a truncation of its own; only `max_length` cuts.
+        options = {
+            "padding": True,
+            "padding_side": side,
+            "truncation": False,
+            "return_tensors": "pt",
+            **self._special(texts[0]),
+        }
         if not self.sees:
             return dict(self.tokenizer(list(texts), **options))
-        # Lists of lists say which image is whose; a flat list is what processors take when a row has none.
-        nested: list[Any] = [list(row) for row in images]
-        if not all(nested):
-            nested = [image for row in nested for image in row]
-        return dict(self.processor(text=list(texts), images=nested or None, **options))
+        if not any(images):
+            return dict(self.processor(text=list(texts), images=None, **options))
+        # One list per row says which image is whose, in rows without images too.
+        return dict(self.processor(text=list(texts), images=[list(row) for row in images], **options))
 
     def locate(self, plain: Sequence[int], expanded: Sequence[int]) -> list[int]:
         """Positions in a row of the batch of the tokens that `tokens` gave; -1 for image placeholders.
@@ -72,7 +76,7 @@ class Encoder:
             ) from None
 
     def images(self, record: Record) -> tuple[Image.Image, ...]:
-        """The record's images, decoded, RGB.
+        """The record's images, as `load_picture` gives them.
 
         Raises:
             RecordError: a file is missing or cannot be decoded.
@@ -84,18 +88,14 @@ class Encoder:
                 f"{record.source}, record {record.index} has images, but {type(self.processor).__name__} takes none; "
                 "hand in the model's processor, not its tokenizer"
             )
-        decoded: list[Image.Image] = []
-        for path in record.images:
-            with opened_picture(path) as image:
-                decoded.append(image.convert("RGB"))
-        return tuple(decoded)
+        return tuple(map(load_picture, record.images))
 
     def _special(self, text: str) -> dict[str, bool]:
         return {"add_special_tokens": False} if self.renderer.starts_with_bos(text) else {}
 
     def _placeholders(self) -> frozenset[int]:
         found: set[int] = set()
-        for attribute in _PLACEHOLDER_ATTRIBUTES:
+        for attribute in PLACEHOLDER_ATTRIBUTES:
             token = getattr(self.processor, attribute, None)
             if isinstance(token, str) and token:
                 ids = self.tokenizer.encode(token, add_special_tokens=False)

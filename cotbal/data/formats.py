@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import gc
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from cotbal.data import completion, llava, messages
+from cotbal.data import alpaca, completion, llava, messages
+from cotbal.data.dataset_info import listed_file, split_name
+from cotbal.data.fields import record_id, record_references, record_system, record_task
 from cotbal.data.json_stream import Broken, Element, iter_json
+from cotbal.data.loss_weights import refuse_without_loss, weighted
+from cotbal.data.objects import fill_objects
+from cotbal.data.pictures import picture_size
 from cotbal.data.records import (
     IMAGE_PLACEHOLDER,
     BadRecordsError,
+    ImageSource,
     OnBad,
     Problem,
     RawSample,
@@ -21,6 +31,8 @@ from cotbal.data.records import (
     Turn,
     check_on_bad,
 )
+from cotbal.data.tables import is_table, iter_rows
+from cotbal.data.unsupported import refuse_marks, refuse_unsupported
 
 __all__ = [
     "IMAGE_PLACEHOLDER",
@@ -35,7 +47,16 @@ __all__ = [
     "read_records",
 ]
 
-_FORMATS = (llava, messages, completion)
+Parse = Callable[[Mapping[str, Any]], RawSample]
+# A record is of the first format whose field it has.
+_FORMATS: dict[str, Parse] = {
+    llava.FIELD: llava.parse,
+    messages.FIELD: messages.parse,
+    completion.FIELD: completion.parse,
+    "instruction": alpaca.parse_instruction,
+    "query": alpaca.parse_query,
+    "conversation": alpaca.parse_conversation,
+}
 
 
 def read_records(
@@ -46,7 +67,9 @@ def read_records(
     on_bad: OnBad = "refuse",
     check_images: bool = True,
 ) -> RecordSet:
-    """Read the records of one or several JSON or JSON Lines files.
+    """Read the records of one or several files: JSON, JSON Lines, Parquet, or folders that `datasets` saved.
+
+    `dataset_info.json#NAME` is the file that LLaMA-Factory lists under that name.
 
     Formats are recognised record by record: LLaVA (`conversations`), chat (`messages`), and
     `prompt` / `completion`; images in `image` or `images`, a string or a list.
@@ -74,7 +97,7 @@ def read_records(
     ... ]))
     >>> found = read_records(folder / "a.json", task="sums", on_bad="skip")
     >>> found.records[0].turns[1], found.records[0].references
-    (Turn(role='assistant', text='4'), ('4',))
+    (Turn(role='assistant', text='4', weight=1.0), ('4',))
     >>> [(problem.index, problem.reason) for problem in found.problems]
     [(1, "no answer: the last turn is not the assistant's")]
     """
@@ -84,16 +107,27 @@ def read_records(
         raise ValueError("paths is empty; expected at least one JSON or JSON Lines file")
     records: list[Record] = []
     problems: list[Problem] = []
-    for file in files:
-        for item in iter_records(file, task=task, image_root=image_root, check_images=check_images):
-            if isinstance(item, Problem):
-                problems.append(item)
-            else:
-                records.append(item)
+    # Millions of small values are kept: looking for cycles among them again and again costs as much as making them.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for file in files:
+            for item in iter_records(file, task=task, image_root=image_root, check_images=check_images):
+                if isinstance(item, Problem):
+                    problems.append(item)
+                else:
+                    records.append(item)
+    finally:
+        if collecting:
+            gc.enable()
     if problems and on_bad == "refuse":
-        advice = f"{len(records)} others are good. Mend the files, or leave bad records out with 'skip'."
-        raise BadRecordsError(problems, advice)
+        raise BadRecordsError(problems, refusal(len(records)))
     return RecordSet(tuple(records), tuple(problems))
+
+
+def refusal(good: int) -> str:
+    """What to do about bad records, when so many others are good."""
+    return f"{good} others are good. Mend the files, or leave bad records out with 'skip'."
 
 
 def iter_records(
@@ -108,16 +142,22 @@ def iter_records(
     Raises:
         FileNotFoundError: the file does not exist.
     """
-    file = Path(path)
-    if not file.is_file():
+    file, name = split_name(Path(path))
+    if not file.exists():
         raise FileNotFoundError(f"{file}: no such file")
+    # LLaMA-Factory's paths start from the folder of its list.
     root = file.parent if image_root is None else Path(image_root)
+    listed = None if name is None else listed_file(file, name)
+    if listed is not None:
+        file = listed.path
     empty = True
-    for element in iter_json(file):
+    for element in _rows(file) if is_table(file) else iter_json(file):
         empty = False
         if isinstance(element, Broken):
             yield Problem(file, element.index, element.reason)
             continue
+        if listed is not None:
+            element = replace(element, value=listed.record(element.value))
         try:
             yield _record(element, file, root, task, check_images)
         except RecordError as error:
@@ -126,48 +166,106 @@ def iter_records(
         yield Problem(file, 0, "the file holds no record")
 
 
+def _rows(file: Path) -> Iterator[Element | Broken]:
+    index = -1
+    try:
+        for index, row in enumerate(iter_rows(file)):
+            yield Element(index, index + 1, row)
+    except ValueError as error:
+        yield Broken(index + 1, str(error))
+
+
 def _record(element: Element, file: Path, root: Path, task: str | None, check_images: bool) -> Record:
-    raw = element.value
-    if not isinstance(raw, Mapping):
-        raise RecordError(f"line {element.line}: a record is {type(raw).__name__}; expected an object")
-    for form in _FORMATS:
-        if form.matches(raw):
-            sample = form.parse(raw)
-            break
-    else:
+    if not isinstance(element.value, Mapping):
         raise RecordError(
-            f"no 'conversations', 'messages' or 'prompt' among its fields ({', '.join(list(raw)[:8]) or 'none'})"
+            f"line {element.line}: a record is {type(element.value).__name__}; expected an object"
         )
-    name = task if task is not None else sample.task
+    return record_of(element.value, file, element.index, root=root, task=task, check_images=check_images)
+
+
+def record_of(
+    raw: Mapping[str, Any],
+    source: Path,
+    index: int,
+    *,
+    root: Path,
+    task: str | None = None,
+    check_images: bool = True,
+) -> Record:
+    """The record that a dictionary describes, in any of the formats.
+
+    Args:
+        source, index: where it comes from, for messages.
+        root: folder that relative image paths start from.
+        task, check_images: as for `read_records`.
+
+    Raises:
+        RecordError: why it cannot be used.
+    """
+    refuse_unsupported(raw)
+    sample = _parsed(raw)
+    name = task if task is not None else record_task(raw)
     if name is None:
         raise RecordError(
             "no task: neither the config nor a 'task', 'channel', 'dataset' or 'source' field names one"
         )
-    turns = _checked_turns(sample)
-    images = tuple(root / image for image in sample.images)
+    images: tuple[ImageSource, ...] = tuple(
+        image if isinstance(image, bytes) else Path(os.path.join(root, image)) for image in sample.images
+    )
+    turns = weighted(sample.turns, raw)
+    turns = fill_objects(turns, raw, lambda which: _size(images, which))
+    turns = _checked_turns(_with_system(turns, record_system(raw)), len(images))
     if check_images:
         for image in images:
-            if not image.is_file():
+            # Not Path.is_file: it raises where a name is too long for the file system.
+            if not isinstance(image, bytes) and not os.path.isfile(image):
                 raise RecordError(f"missing image {image}")
+    own, references = record_id(raw), record_references(raw)
     return Record(
-        id=sample.id if sample.id is not None else str(element.index),
+        id=own if own is not None else str(index),
         task=name,
         images=images,
         turns=turns,
-        references=sample.references if sample.references is not None else (turns[-1].text,),
-        source=file,
-        index=element.index,
+        references=references if references is not None else (turns[-1].text,),
+        source=source,
+        index=index,
     )
 
 
-def _checked_turns(sample: RawSample) -> tuple[Turn, ...]:
+def _parsed(raw: Mapping[str, Any]) -> RawSample:
+    fields = [field for field in _FORMATS if raw.get(field) is not None]
+    if not fields:
+        there = ", ".join(map(str, list(raw)[:8])) or "none"
+        raise RecordError(f"no 'conversations', 'messages' or 'prompt' among its fields ({there})")
+    if {llava.FIELD, messages.FIELD} <= set(fields):
+        raise RecordError(
+            "both 'conversations' and 'messages' are there; keep the one that is to be trained on"
+        )
+    return _FORMATS[fields[0]](raw)
+
+
+def _with_system(turns: tuple[Turn, ...], system: str | None) -> tuple[Turn, ...]:
+    """The turns with the system prompt that stands beside them, unless it is the first of them already."""
+    if system is None or (turns and turns[0] == Turn("system", system)):
+        return turns
+    if turns and turns[0].role == "system":
+        raise RecordError("two system prompts that differ: one beside the turns, one as the first of them")
+    return (Turn("system", system), *turns)
+
+
+def _size(images: tuple[ImageSource, ...], which: int) -> tuple[int, int]:
+    if not 0 <= which < len(images):
+        raise RecordError(f"a box lies on image {which}, but the record has {len(images)} image(s)")
+    return picture_size(images[which])
+
+
+def _checked_turns(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
     """The turns, in an order chat templates accept, with as many placeholders as images.
 
     Raises:
         RecordError: an answer is missing or empty, turns do not alternate, or placeholders do not fit.
     """
-    turns = sample.turns
-    if not any(turn.role == "assistant" for turn in turns):
+    if not turns or all(turn.role != "assistant" for turn in turns):
         raise RecordError(
             "no answer: " + ("there is no turn" if not turns else "the last turn is not the assistant's")
         )
@@ -177,7 +275,7 @@ def _checked_turns(sample: RawSample) -> tuple[Turn, ...]:
             continue
         if turn.role != expected:
             raise RecordError(f"turn {position} is the {turn.role}'s; expected the {expected}'s")
-        if turn.role == "assistant" and not turn.text.strip():
+        if turn.role == "assistant" and (not turn.text or turn.text.isspace()):
             raise RecordError(f"no answer: turn {position} (assistant) is empty")
         if turn.role != "user" and IMAGE_PLACEHOLDER in turn.text:
             raise RecordError(
@@ -186,7 +284,9 @@ def _checked_turns(sample: RawSample) -> tuple[Turn, ...]:
         expected = "assistant" if turn.role == "user" else "user"
     if turns[-1].role != "assistant":
         raise RecordError("no answer: the last turn is not the assistant's")
-    return _placed_images(turns, len(sample.images))
+    refuse_without_loss(turns)
+    refuse_marks(turns)
+    return _placed_images(turns, images)
 
 
 def _placed_images(turns: tuple[Turn, ...], count: int) -> tuple[Turn, ...]:

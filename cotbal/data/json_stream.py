@@ -15,6 +15,11 @@ CHUNK_BYTES = 1 << 20
 # (a literal such as `false`, or an escape such as `\u00e9`); an earlier failure is a real one.
 CUT_MARGIN = 16
 
+_NOT_LINES = (
+    "not JSON Lines, which have one object on each line; a JSON array, or objects over several lines, belong into a "
+    "file whose name ends in .json: rename it"
+)
+
 _space = re.compile(r"[ \t\r\n]*")
 _cut_number = re.compile(r"(\.|[eE][+-]?)?")
 _decode = json.JSONDecoder().raw_decode
@@ -57,6 +62,7 @@ def iter_json(path: Path) -> Iterator[Element | Broken]:
 def _lines(file: BinaryIO) -> Iterator[Element | Broken]:
     index = 0
     offset = 0
+    first = True
     for number, raw in enumerate(file, start=1):
         start = offset
         offset += len(raw)
@@ -66,6 +72,10 @@ def _lines(file: BinaryIO) -> Iterator[Element | Broken]:
             text = raw.decode("utf-8").strip()
             if not text:
                 continue
+            if first and _is_no_line(text):
+                yield Broken(index, f"line {number}: {_NOT_LINES}")
+                return
+            first = False
             yield Element(index, number, json.loads(text))
         except UnicodeDecodeError as error:
             yield Broken(index, f"line {number}, byte {start + error.start}: not UTF-8 ({error.reason})")
@@ -73,7 +83,25 @@ def _lines(file: BinaryIO) -> Iterator[Element | Broken]:
             position = start + len(text[: error.pos].encode())
             cut = "" if raw.endswith(b"\n") else " (the file ends here: truncated?)"
             yield Broken(index, f"line {number}, byte {position}: broken JSON: {error.msg}{cut}")
+        except (ValueError, RecursionError) as error:
+            yield Broken(index, f"line {number}: {_unreadable(error)}")
         index += 1
+
+
+def _is_no_line(text: str) -> bool:
+    """Whether a first line shows that the file is an array of objects, or objects over several lines."""
+    if text[0] != "[":
+        return text == "{"
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _unreadable(error: Exception) -> str:
+    """JSON that is well formed and cannot be read all the same: numbers of thousands of digits, endless nesting."""
+    return f"unreadable JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}"
 
 
 class _Reader:
@@ -85,7 +113,8 @@ class _Reader:
         self.text = ""
         self.position = 0
         self.byte = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else file.seek(0)
-        self.line = 1
+        self.line = 1  # of the character at `counted`
+        self.counted = 0
         self.ended = False
         self.bad_bytes: str | None = None
 
@@ -116,7 +145,7 @@ class _Reader:
                     return
                 self.position += 1
                 self.peek()
-            line = self.line + self.text.count("\n", 0, self.position)
+            line = self.line_here()
             try:
                 value = self.value()
             except json.JSONDecodeError as error:
@@ -124,6 +153,9 @@ class _Reader:
                 kind = "truncated" if cut or error.msg.startswith("Unterminated") else "broken"
                 detail = self.bad_bytes or f"{kind} JSON: {error.msg}"
                 yield Broken(index, f"{self.where(error.pos)}: {detail}")
+                return
+            except (ValueError, RecursionError) as error:
+                yield Broken(index, f"{self.where()}: {_unreadable(error)}")
                 return
             yield Element(index, line, value)
             index += 1
@@ -162,11 +194,10 @@ class _Reader:
         """Read on, dropping the text before the position; False where the file has ended and none is left."""
         if self.ended:
             return False
-        done = self.text[: self.position]
-        self.byte += len(done.encode())
-        self.line += done.count("\n")
+        self.line_here()
+        self.byte += len(self.text[: self.position].encode())
         self.text = self.text[self.position :]
-        self.position = 0
+        self.position = self.counted = 0
         raw = self.file.read(CHUNK_BYTES if size is None else size)
         self.ended = not raw
         try:
@@ -177,6 +208,13 @@ class _Reader:
             self.ended = True
         return not self.ended or bool(self.text)
 
+    def line_here(self) -> int:
+        """The line of the position; what was counted once is not counted again, or reading would be quadratic."""
+        self.line += self.text.count("\n", self.counted, self.position)
+        self.counted = self.position
+        return self.line
+
     def where(self, position: int | None = None) -> str:
-        done = self.text[: self.position if position is None else position]
-        return f"line {self.line + done.count(chr(10))}, byte {self.byte + len(done.encode())}"
+        place = self.position if position is None else position
+        line = self.line_here() + self.text.count("\n", self.position, place)
+        return f"line {line}, byte {self.byte + len(self.text[:place].encode())}"

@@ -17,9 +17,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from cotbal.data.records import RecordError
+from cotbal.data.records import ImageSource, RecordError
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "PAUSES", "PictureFaultError", "opened_picture", "read_picture_bytes"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "PAUSES",
+    "PictureFaultError",
+    "describe",
+    "opened_picture",
+    "read_picture_bytes",
+]
 
 MAX_PIXELS = 178_956_970
 """A picture of more pixels (about 13377 x 13377, where Pillow draws the line too) is refused before it is decoded."""
@@ -38,6 +46,11 @@ _FINAL = frozenset({errno.EACCES, errno.EPERM})
 
 class PictureFaultError(OSError):
     """A picture's file could not be read, and the fault is not the file's: the run has to stop, not the record."""
+
+
+def describe(source: ImageSource) -> str:
+    """What an image is called in messages."""
+    return str(source) if isinstance(source, Path) else f"of {len(source)} bytes within the record"
 
 
 def read_picture_bytes(path: Path, pauses: tuple[float, ...] | None = None) -> bytes:
@@ -94,29 +107,30 @@ def _pauses() -> tuple[float, ...]:
 
 
 @contextmanager
-def opened_picture(path: Path) -> Iterator[Image.Image]:
+def opened_picture(source: ImageSource) -> Iterator[Image.Image]:
     """A picture, opened and not yet decoded; what goes wrong in the block counts as the picture's fault.
 
     Raises:
         RecordError: there is no such file, it has more than `MAX_PIXELS` pixels, or it does not decode.
         PictureFaultError: the machine could not read the file, see `read_picture_bytes`.
     """
-    content = read_picture_bytes(path)
+    content = read_picture_bytes(source) if isinstance(source, Path) else source
+    name = describe(source)
     try:
         with Image.open(BytesIO(content)) as image:
             pixels = image.width * image.height
             if pixels > MAX_PIXELS:
                 raise RecordError(
-                    f"image {path} has {image.width} x {image.height} pixels; more than {MAX_PIXELS} are not decoded"
+                    f"image {name} has {image.width} x {image.height} pixels; more than {MAX_PIXELS} are not decoded"
                 )
             yield image
     except RecordError:
         raise
     except MemoryError as error:
         raise PictureFaultError(
-            errno.ENOMEM, f"image {path} cannot be decoded: {os.strerror(errno.ENOMEM)}"
+            errno.ENOMEM, f"image {name} cannot be decoded: {os.strerror(errno.ENOMEM)}"
         ) from error
     except (
         Exception
     ) as error:  # decoders of broken files raise anything: struct.error, IndexError, zlib.error, ...
-        raise RecordError(f"image {path} cannot be decoded: {error}") from error
+        raise RecordError(f"image {name} cannot be decoded: {error or type(error).__name__}") from error

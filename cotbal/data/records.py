@@ -11,6 +11,8 @@ IMAGE_PLACEHOLDER = "<image>"
 
 Role = Literal["system", "user", "assistant"]
 OnBad = Literal["refuse", "skip"]
+ImageSource = Path | bytes
+"""Where an image is: the path of its file, or the file's bytes."""
 
 # How many problems an error message lists before it only counts.
 SHOWN_PROBLEMS = 10
@@ -18,10 +20,14 @@ SHOWN_PROBLEMS = 10
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation; user texts keep their `<image>` placeholders."""
+    """One message of a conversation; user texts keep their `<image>` placeholders.
+
+    `weight` multiplies the loss of an answer's tokens; an answer of weight 0 is shown and not trained on.
+    """
 
     role: Role
     text: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,8 @@ class Record:
     Attributes:
         id: the file's own id, or the record's index when it has none.
         task: name of the task it belongs to.
-        images: paths of its images, in the order of the `<image>` placeholders of its user turns.
+        images: its images, in the order of the `<image>` placeholders of its user turns: paths, or the bytes of
+            image files where a table holds the images themselves.
         turns: the conversation: system turns first, then user and assistant in turn, ending with an answer.
         references: accepted answers to the last question; the last assistant turn unless the file lists others.
         source: the file it was read from.
@@ -40,7 +47,7 @@ class Record:
 
     id: str
     task: str
-    images: tuple[Path, ...]
+    images: tuple[ImageSource, ...]
     turns: tuple[Turn, ...]
     references: tuple[str, ...]
     source: Path
@@ -105,13 +112,10 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RawSample:
-    """A record as its file writes it, before paths are resolved and the conversation is checked."""
+    """What a format's reader finds in a record, before paths are resolved and the conversation is checked."""
 
-    id: str | None
-    task: str | None
-    images: tuple[str, ...]
+    images: tuple[str | bytes, ...]
     turns: tuple[Turn, ...]
-    references: tuple[str, ...] | None
 
 
 def check_on_bad(value: str) -> None:

@@ -132,6 +132,17 @@ class TaskBalancedTrainer(ResumableTrainer):
                 num_items = self._counts.tokens.sum()
         return batches, num_items
 
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        # A collator of whole records reads columns that the model does not know.
+        if getattr(self.data_collator, "takes_whole_records", False):
+            return dataset
+        return super()._remove_unused_columns(dataset, description)
+
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        if getattr(data_collator, "takes_whole_records", False):
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description)
+
     def compute_loss(
         self,
         model: nn.Module,

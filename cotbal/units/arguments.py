@@ -72,10 +72,11 @@ _NOT_NEGATIVE = {
     "warmup_steps",
 }
 
+_GROUPED = ("group_by_length", "batch_rebalance")
+
 _RENAMED = {
     "warmup_ratio": "`warmup_steps`, where a number below 1 is a share of all steps",
     "evaluation_strategy": "nothing: cotbal scores each unit when it is trained",
-    "group_by_length": "`train_sampling_strategy: group_by_length`",
 }
 
 # These change how a unit is logged or how fast it runs, not what it computes (beyond rounding).
@@ -127,6 +128,11 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
         path = f"{section}.{name}"
         if name in _OURS:
             raise ConfigError(f"{path}: cannot be set here; {_OURS[name]}")
+        if name == "train_sampling_strategy" and value in _GROUPED:
+            raise ConfigError(
+                f"{path}: {value!r} needs the length of every record in tokens, which is known only after the "
+                "processor has seen its images; leave it out, or use 'random' or 'sequential'"
+            )
         if name not in known and name not in _COTBALS:
             renamed = f"it is now {_RENAMED[name]}" if name in _RENAMED else suggest(name, sorted(known))
             raise ConfigError(f"{path}: transformers' TrainingArguments has no such setting; {renamed}")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cotbal import __version__
+from cotbal.data.dataset_info import listed_file, split_name
 
-__all__ = ["differences", "file_digest", "folder_digest", "versions"]
+__all__ = ["data_digest", "differences", "file_digest", "folder_digest", "versions"]
 
 _WHOLE = 64 * 2**20
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
@@ -42,6 +43,22 @@ def folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         digest.update(f"{path.name}={file_digest(path)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def data_digest(path: Path) -> str:
+    """The digest of a data file, or of a folder that is read as one."""
+    file, name = split_name(path)
+    if name is not None:
+        # The list says how the file is read.
+        listed = listed_file(file, name)
+        described = repr((listed.sharegpt, sorted(listed.columns.items()), sorted(listed.tags.items())))
+        return f"{data_digest(listed.path)}, {hashlib.sha256(described.encode()).hexdigest()[:16]}"
+    if not path.is_dir():
+        return file_digest(path)
+    digest = hashlib.sha256()
+    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+        digest.update(f"{part.relative_to(path)}={file_digest(part)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +10,12 @@ from torch.utils.data import Dataset
 
 from cotbal.config.schema import Config, TaskConfig
 from cotbal.config.yaml_file import ConfigError
-from cotbal.data.formats import read_records
-from cotbal.data.records import Problem, Record
+from cotbal.data.dataset_info import data_file
+from cotbal.data.formats import read_records, refusal
+from cotbal.data.packed import PackedRecords
+from cotbal.data.records import BadRecordsError, Problem, Record, RecordSet
 from cotbal.data.splits import preparation_sets
-from cotbal.units.fingerprint import file_digest
+from cotbal.units.fingerprint import data_digest
 from cotbal.units.schedule import Unit
 
 __all__ = ["Mixture", "RecordDataset"]
@@ -22,13 +24,13 @@ Split = Literal["train", "validation", "test"]
 
 
 class RecordDataset(Dataset[Record | None]):
-    """Records as a dataset; everything the processor does is left to the collator.
+    """Records as a dataset, shared by forked workers; everything the processor does is left to the collator.
 
     Past its end it has blanks (None), which fill up the last step of an epoch.
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self.records = list(records)
+        self.records = PackedRecords(records)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -56,6 +58,8 @@ class Mixture:
         self.problems: list[Problem] = []
         self.files_read: set[Path] = set()
         self._tasks = {task.name: task for task in config.tasks}
+        self._read: dict[tuple[str, Split], RecordSet] = {}
+        self._left_out: set[tuple[Path, int]] = set()
         self._records: dict[tuple[str, Split], list[Record]] = {}
         self._preparations: dict[int, dict[str, list[Record]]] = {}
 
@@ -63,8 +67,31 @@ class Mixture:
         """Return the config of a task."""
         return self._tasks[name]
 
+    def read(self, task: str, split: Split) -> RecordSet:
+        """What the files of one split of a task hold: records, and the problems of those that cannot be read."""
+        key = (task, split)
+        if key not in self._read:
+            settings = self._tasks[task]
+            paths = getattr(settings, split)
+            found = read_records(paths, task=task, image_root=settings.images, on_bad="skip")
+            self._read[key] = found
+            self.problems += found.problems
+            self.files_read.update(map(data_file, paths))
+        return self._read[key]
+
+    def leave_out(self, problems: Iterable[Problem]) -> None:
+        """Leave these records out from now on: a check has found that they cannot be used."""
+        known = {(problem.file, problem.index) for problem in self.problems}
+        for problem in problems:
+            place = (problem.file, problem.index)
+            if place not in known:
+                self.problems.append(problem)
+            self._left_out.add(place)
+        self._records.clear()
+        self._preparations.clear()
+
     def records(self, task: str, split: Split) -> list[Record]:
-        """Return all records of one split of a task.
+        """Return the usable records of one split of a task.
 
         Raises:
             ConfigError: the split has no usable record.
@@ -72,15 +99,14 @@ class Mixture:
         """
         key = (task, split)
         if key not in self._records:
-            settings = self._tasks[task]
-            paths = getattr(settings, split)
-            found = read_records(paths, task=task, image_root=settings.images, on_bad=self.config.bad_records)
-            self.problems += found.problems
-            self.files_read.update(paths)
-            if not found.records:
-                names = ", ".join(str(path) for path in paths)
+            found = self.read(task, split)
+            if found.problems and self.config.bad_records == "refuse":
+                raise BadRecordsError(found.problems, refusal(len(found)))
+            kept = [record for record in found if (record.source, record.index) not in self._left_out]
+            if not kept:
+                names = ", ".join(str(path) for path in getattr(self._tasks[task], split))
                 raise ConfigError(f"task '{task}': no usable record in its {split} data ({names})")
-            self._records[key] = list(found.records)
+            self._records[key] = kept
         return self._records[key]
 
     def training_set(self, unit: Unit) -> list[Record]:
@@ -114,4 +140,4 @@ class Mixture:
         return self._digests(task, unit.split)
 
     def _digests(self, task: str, split: Split) -> list[str]:
-        return [file_digest(path) for path in getattr(self._tasks[task], split)]
+        return [data_digest(path) for path in getattr(self._tasks[task], split)]

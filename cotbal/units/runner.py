@@ -181,6 +181,11 @@ class Runner:
         ranks.barrier()
         # The other processes learn from it what the first has saved.
         manifest = manifest if ranks.is_first() else folder.manifest() or manifest
+        if folder.skipped.is_file() and ranks.is_first():
+            self.folder.write_problems((), read=())
+            self.progress.say(
+                f"{unit.name}: records were left out while training, see {self.folder.bad_records}"
+            )
         release_memory()
         self.progress.end()
         return manifest

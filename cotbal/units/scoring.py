@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,4 +88,6 @@ def group_of(record: Record, image_root: Path | None = None) -> str:
     if not record.images:
         return f"{record.source.name}:{record.index}"
     picture, root = record.images[0], image_root or record.source.parent
+    if not isinstance(picture, Path):
+        return f"sha256:{hashlib.sha256(picture).hexdigest()}"
     return (picture.relative_to(root) if picture.is_relative_to(root) else picture).as_posix()

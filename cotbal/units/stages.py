@@ -59,9 +59,17 @@ def prepare(config: Config, progress: ScheduleProgress, *, redo: bool = False) -
     runner = Runner(config, progress, redo=redo)
     units = runner.schedule.of("prepare")
     runner.check(units)
+    check_records(runner)
     with progress.follow(runner.remaining(units)):
         make(runner, units)
     return collect_scores(runner)
+
+
+def check_records(runner: Runner) -> None:
+    """Every stage that trains begins with this: see `cotbal.units.data_check.check_data`."""
+    from cotbal.units.data_check import check_data
+
+    check_data(runner.config, runner.mixture, lambda: runner.processor, runner.progress)
 
 
 def collect_scores(runner: Runner) -> ScoreTable:
@@ -173,6 +181,7 @@ def tune(
     units = runner.schedule.of("tune")
     mixed = mixture_weights(config, weights or saved_weights(config))
     runner.check(units, mixed)
+    check_records(runner)
     with progress.follow(runner.remaining(units)):
         make(runner, units, mixed)
     return units
@@ -199,6 +208,7 @@ def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False
     runner.check(prepared)
     # Check everything that needs no measured weights before the first hour is spent.
     runner.check([unit for unit in tuned if not unit.needs_weights])
+    check_records(runner)
     weights: TaskWeights | None = None
     with progress.follow(runner.remaining((*prepared, *tuned))):
         if prepared:
@@ -245,6 +255,7 @@ def run_unit(
     runner = Runner(config, progress)
     unit = runner.schedule.unit(name)
     mixed = mixture_weights(config, weights or saved_weights(config)) if unit.needs_weights else None
+    check_records(runner)
     with progress.follow(runner.remaining([unit])):
         runner.run([unit], mixed)
 

@@ -5,10 +5,11 @@ Layout of `OUTPUT`:
     units/<unit>/manifest.json      what the unit is made from, its state, versions, times
                  checkpoints/       while it trains; a finished checkpoint holds a COMPLETE file
                  model/             the trained model, as `save_pretrained` writes it
+                 skipped.jsonl      records that training skipped although the check had passed them
                  log.jsonl          what the trainer logged, one line an entry
                  predictions/       while it is scored: one JSONL a task
                  scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
-    scores.csv  weights.json  seals.json  bad_records.jsonl  report/
+    scores.csv  weights.json  seals.json  bad_records.jsonl  check/  report/
 """
 
 from __future__ import annotations
@@ -51,6 +52,16 @@ def json_line(values: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:
         line = json.dumps(dict(values), sort_keys=True)
     return line + "\n"
+
+
+def _problems(path: Path) -> tuple[Problem, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        lines = [values for _, values in read_json_lines(path)]
+        return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
+    except (KeyError, TypeError):
+        raise ConfigError(f"{path}: not a list of records; delete it, and it is written anew") from None
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,7 @@ class UnitFolder:
         self._manifest = path / "manifest.json"
         self._scores = path / "scores.jsonl"
         self._log = path / "log.jsonl"
+        self.skipped = path / "skipped.jsonl"
 
     def manifest(self) -> Manifest | None:
         """Return the manifest, or None if the unit has not begun.
@@ -237,6 +249,7 @@ class OutputFolder:
         self.bad_records = path / "bad_records.jsonl"
         self._seals = path / "seals.json"
         self.report = path / "report"
+        self.check = path / "check"
 
     def unit(self, name: str) -> UnitFolder:
         """Return the folder of the unit with that name, whether or not it exists."""
@@ -259,20 +272,20 @@ class OutputFolder:
 
     def problems(self) -> tuple[Problem, ...]:
         """Return the broken records that were left out of the files read so far."""
-        if not self.bad_records.is_file():
-            return ()
-        try:
-            lines = [values for _, values in read_json_lines(self.bad_records)]
-            return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
-        except (KeyError, TypeError):
-            raise ConfigError(
-                f"{self.bad_records}: not a list of records; delete it, and it is written anew"
-            ) from None
+        return _problems(self.bad_records)
 
-    def write_problems(self, problems: Iterable[Problem], read: Container[Path]) -> None:
-        """Replace the broken records of the files that were read, and keep those of other files."""
-        kept = [problem for problem in self.problems() if problem.file not in read]
-        entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in (*kept, *problems)]
+    def _skipped_late(self) -> Iterator[Problem]:
+        """What trainings skipped although the check had passed it: a picture that was lost meanwhile, for one."""
+        for path in sorted(self.units.glob("*/skipped.jsonl")):
+            yield from _problems(path)
+
+    def write_problems(self, problems: Iterable[Problem], read: Container[Path] | None = None) -> None:
+        """Replace what is known of the files that were read (None: of all); of others it stays."""
+        kept = [] if read is None else [problem for problem in self.problems() if problem.file not in read]
+        listed: dict[tuple[Path, int], Problem] = {}
+        for problem in (*kept, *problems, *self._skipped_late()):
+            listed.setdefault((problem.file, problem.index), problem)
+        entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in listed.values()]
         write_text(self.bad_records, "".join(json_line(entry) for entry in entries))
 
     @contextmanager

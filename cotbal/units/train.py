@@ -137,6 +137,7 @@ def train(
             on_bad=config.bad_records,
             blank_image=arguments.world_size > 1 and mixes_images(records),
             length_exponent=strategy.length_exponent,
+            skipped_file=folder.skipped,
         ),
         strategy=strategy,
         tasks=unit.train_tasks,

@@ -3,9 +3,11 @@
 import copy
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from transformers import Trainer, TrainingArguments
 from cotbal.data import BadRecordsError, PromptCollator, Record, TaskCollator, Turn
 from cotbal.data.chat import expanded_positions, supervised_tokens
 from cotbal.data.collate import mixes_images
+from cotbal.tune import TaskBalancedTrainer, balance
 
 KINDS = ("llava", "qwen", "llama")
 TASKS = ("a", "b")
@@ -339,6 +342,148 @@ def test_copies_and_pickles(made: dict[str, tuple[Any, Any]]) -> None:
     expected = collate([record(TWO)])["labels"]
     for other in (copy.deepcopy(collate), pickle.loads(pickle.dumps(collate))):
         assert torch.equal(other([record(TWO)])["labels"], expected)
+
+
+# Loss weights of turns.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_of_weight_0_are_shown_and_not_trained_on(
+    made: dict[str, tuple[Any, Any]], kind: str
+) -> None:
+    processor = made[kind][1]
+    plain = record(TWO)
+    turns = tuple(
+        replace(turn, weight=0.0) if number == 1 else turn for number, turn in enumerate(plain.turns)
+    )
+    expected, batch = (TaskCollator(processor, TASKS)([one]) for one in (plain, replace(plain, turns=turns)))
+    assert torch.equal(batch["input_ids"], expected["input_ids"])
+    assert [text.strip() for text in answers_in(batch["labels"][0], processor)] == [TWO[1][1] + STOPS[kind]]
+    assert batch["loss_plan"].token_weights is None
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 1.0, 3.0]), min_size=2, max_size=2).filter(any))
+def test_weights_of_turns_are_weights_of_their_tokens(
+    made: dict[str, tuple[Any, Any]], weights: list[float]
+) -> None:
+    model, tokenizer = made["llama"]
+    model.train(False)
+    plain = record(TWO)
+    answers = iter(weights)
+    turns = tuple(
+        replace(turn, weight=next(answers)) if turn.role == "assistant" else turn for turn in plain.turns
+    )
+    batch = TaskCollator(tokenizer, TASKS)([replace(plain, turns=turns), record(TWO, task="b")])
+    full = TaskCollator(tokenizer, TASKS)([plain, record(TWO, task="b")])
+    # The loss by hand: each supervised token's own, times its answer's weight.
+    logits = model(input_ids=full["input_ids"], attention_mask=full["attention_mask"]).logits[:, :-1]
+    losses = torch.nn.functional.cross_entropy(logits.mT, full["labels"][:, 1:], reduction="none")
+    starts = (full["labels"][0, 1:] >= 0).int().diff(prepend=torch.zeros(1, dtype=torch.int32)) == 1
+    numbers = starts.cumsum(0).clamp(min=1) - 1
+    factors = torch.ones_like(losses)
+    factors[0] = torch.tensor(weights)[numbers]
+    supervised = full["labels"][:, 1:] >= 0
+    expected = (factors * losses)[supervised].sum() / factors[supervised].sum()
+    handle = balance(copy.deepcopy(model), [1.0, 1.0])
+    handle.model.train()
+    try:
+        loss = handle.model(**batch).loss
+    finally:
+        handle.remove()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_masked_answer_may_be_cut_away(made: dict[str, tuple[Any, Any]]) -> None:
+    tokenizer = made["llama"][1]
+    plain = record(TWO)
+    turns = (*plain.turns[:3], replace(plain.turns[3], weight=0.0))
+    collate = TaskCollator(tokenizer, TASKS, max_length=30)
+    assert answers_in(collate([replace(plain, turns=turns)])["labels"][0], tokenizer) == [
+        "Two digits.<|eot_id|>"
+    ]
+    assert collate.shortened == 0
+
+
+# Records with and without images in one batch.
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen", "gemma3"])
+def test_rows_without_images_beside_rows_with_some(
+    made: dict[str, tuple[Any, Any]], images: list[Path], kind: str
+) -> None:
+    processor = tiny_models.tiny_gemma3_processor() if kind == "gemma3" else made[kind][1]
+    records = [record(TWO), record(TWO[:1], images[:1], "b"), record(TWO), record(TWO[:1], images[:2])]
+    alone = [TaskCollator(processor, TASKS)([one]) for one in records]
+    batch = TaskCollator(processor, TASKS)(records)
+    for row, one in enumerate(alone):
+        length = one["input_ids"].shape[1]
+        assert torch.equal(batch["input_ids"][row, :length], one["input_ids"][0])
+        assert torch.equal(batch["labels"][row, :length], one["labels"][0])
+    pixels = torch.cat([one["pixel_values"] for one in alone if "pixel_values" in one])
+    assert torch.equal(batch["pixel_values"], pixels)
+    prompts = PromptCollator(processor)(records)
+    assert torch.equal(prompts["pixel_values"], pixels)
+    assert len(TaskCollator(processor, TASKS, blank_image=True)(records[:1])["labels"]) == 2
+
+
+# Dictionaries.
+
+
+def raw(image: Path, task: str | None = "a") -> dict[str, Any]:
+    turns = [{"from": "human", "value": "<image>\nHow many?"}, {"from": "gpt", "value": "Two digits."}]
+    return {"image": str(image), "conversations": turns, "task": task}
+
+
+def test_dictionaries_are_read_as_records_are(made: dict[str, tuple[Any, Any]], images: list[Path]) -> None:
+    processor = made["llava"][1]
+    expected = TaskCollator(processor, TASKS)([record(TWO[:1], images[:1], "b")])
+    with Image.open(images[0]) as picture:
+        for given in (raw(images[0], "b"), raw(images[0], "b") | {"image": picture}):
+            batch = TaskCollator(processor, TASKS)([given])
+            assert torch.equal(batch["labels"], expected["labels"])
+            assert torch.equal(batch["pixel_values"], expected["pixel_values"])
+            assert batch["loss_task_index"].tolist() == [1]
+    assert TaskCollator(processor, ["only"])([raw(images[0], None)])["loss_task_index"].tolist() == [0]
+
+
+def test_dictionaries_that_are_no_records(made: dict[str, tuple[Any, Any]], images: list[Path]) -> None:
+    processor = made["llava"][1]
+    bad = {"input_ids": [1, 2]}
+    with pytest.raises(BadRecordsError, match=r"batch, record 1: no 'conversations'.*\(input_ids\)"):
+        TaskCollator(processor, TASKS)([raw(images[0]), bad])
+    collate = TaskCollator(processor, TASKS, on_bad="skip")
+    assert collate([raw(images[0]), bad])["loss_task_index"].tolist() == [0]
+    assert collate.skipped == 1
+    assert collate([bad])["loss_plan"].num_supervised == 0
+    with pytest.raises(TypeError, match=r"TaskCollator takes records.*found str"):
+        TaskCollator(processor, TASKS)(["a text"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("form", ["list", "datasets"])
+def test_the_trainer_takes_dictionaries(
+    made: dict[str, tuple[Any, Any]], images: list[Path], tmp_path: Path, form: str
+) -> None:
+    model, processor = tiny_models.tiny_llava()
+    rows: Any = [raw(images[0], task) for task in "abab"]
+    if form == "datasets":
+        rows = datasets.Dataset.from_list(rows)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=2,
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = TaskBalancedTrainer(
+        model,
+        arguments,
+        train_dataset=rows,
+        data_collator=TaskCollator(processor, TASKS),
+        tasks=TASKS,
+        strategy="ew",
+    )
+    assert trainer.train().training_loss > 0
 
 
 # What is not accepted.

@@ -29,6 +29,8 @@ def config(**changes: Any) -> Config:
     [
         ("learning_rat", 1, ["did you mean `learning_rate`?"]),
         ("warmup_ratio", 0.03, ["`warmup_steps`"]),
+        ("train_sampling_strategy", "group_by_length", ["length of every record", "leave it out"]),
+        ("train_sampling_strategy", "batch_rebalance", ["length of every record", "leave it out"]),
         ("output_dir", "x", ["its own folder"]),
         ("seed", 1, ["top level"]),
         ("remove_unused_columns", True, ["task of each sample"]),

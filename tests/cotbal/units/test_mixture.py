@@ -79,7 +79,7 @@ def test_datasets_hold_the_records_themselves(config: Config) -> None:
     records = Mixture(config).records("b", "validation")
     dataset = RecordDataset(records)
     assert len(dataset) == 3
-    assert dataset[2] is records[2]
+    assert dataset[2] == records[2]
 
 
 def test_missing_files_are_all_named(config: Config) -> None:

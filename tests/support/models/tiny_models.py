@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
+    Gemma3Processor,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
@@ -25,6 +26,7 @@ from transformers import (
     Qwen2_5_VLProcessor,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 CORPUS = (
@@ -144,6 +146,38 @@ def tiny_llama(seed: int = 0, **options: Any) -> tuple[LlamaForCausalLM, PreTrai
     model = LlamaForCausalLM(_llama_config(tokenizer, **options))
     _settle(model, tokenizer)
     return model, tokenizer
+
+
+# Typed contents as in Gemma 3's template, whose processor expects one list of images per row.
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' }}"
+    "{% for p in m['content'] %}{{ '<start_of_image>' if p['type'] == 'image' else p['text'] }}{% endfor %}"
+    "{{ '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
+
+def tiny_gemma3_processor() -> Gemma3Processor:
+    """Gemma 3's own processor on a tiny tokenizer; 4 tokens an image."""
+    names = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    tokenizer: Any = tiny_tokenizer(
+        "<start_of_turn>",
+        "<end_of_turn>",
+        *names.values(),
+        bos="<bos>",
+        eos="<eos>",
+        pad="<pad>",
+        template=GEMMA_TEMPLATE,
+    )
+    for name, token in names.items():
+        setattr(tokenizer, name, token)
+        setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+    images = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
+    return Gemma3Processor(images, tokenizer, chat_template=GEMMA_TEMPLATE, image_seq_length=4)
 
 
 class PictureQwenProcessor(Qwen2_5_VLProcessor):

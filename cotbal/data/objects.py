@@ -1,0 +1,96 @@
+"""Grounding in ms-swift's general form: `<ref-object>` and `<bbox>` in the texts, names and boxes in `objects`.
+
+`objects: {"ref": [...], "bbox": [[x1, y1, x2, y2], ...], "bbox_type": "real" | "norm1", "image_id": [...]}`, as
+ms-swift's page "Custom dataset" describes it. A name is put in as it is, a box as `[x1, y1, x2, y2]` (a point as
+`[x, y]`) in thousandths of the image's width and height, rounded. ms-swift lets each model's template choose another
+notation; data for a model that was pre-trained with one are better written in it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from cotbal.data.fields import kind_of, refuse_half_characters
+from cotbal.data.records import RecordError, Turn
+
+REF = "<ref-object>"
+BOX = "<bbox>"
+_marks = re.compile(f"{re.escape(REF)}|{re.escape(BOX)}")
+SizeOf = Callable[[int], tuple[int, int]]
+
+
+def fill_objects(turns: tuple[Turn, ...], raw: Mapping[str, Any], size_of: SizeOf) -> tuple[Turn, ...]:
+    """The turns with every mark replaced by what `objects` lists for it, in order.
+
+    Args:
+        size_of: width and height in pixels of the record's image of that position; asked for real boxes only.
+
+    Raises:
+        RecordError: marks without `objects`, another number of marks than of names or boxes, a box that is not 2 or
+            4 finite numbers or lies outside the picture.
+    """
+    if not any(REF in turn.text or BOX in turn.text for turn in turns):
+        return turns
+    found = {mark: sum(turn.text.count(mark) for turn in turns) for mark in (REF, BOX)}
+    objects = raw.get("objects")
+    if not isinstance(objects, Mapping):
+        mark = next(mark for mark in (REF, BOX) if found[mark])
+        raise RecordError(
+            f"a text holds {mark}, but 'objects' is {kind_of(objects)}; there is nothing to put there"
+        )
+    names = _listed(objects, "ref")
+    boxes = _listed(objects, "bbox")
+    for mark, values, field in ((REF, names, "ref"), (BOX, boxes, "bbox")):
+        if found[mark] != len(values):
+            raise RecordError(f"{found[mark]} {mark} mark(s) for {len(values)} entries of 'objects.{field}'")
+    parts = {REF: iter(map(_name, names)), BOX: _boxes(boxes, objects, size_of)}
+    return tuple(
+        replace(turn, text=_marks.sub(lambda match: next(parts[match.group()]), turn.text)) for turn in turns
+    )
+
+
+def _listed(objects: Mapping[str, Any], field: str) -> list[Any]:
+    value = objects.get(field)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise RecordError(f"'objects.{field}' is {kind_of(value)}; expected a list")
+    return value
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise RecordError(f"'objects.ref' holds {kind_of(value)}; expected a string")
+    refuse_half_characters(value, "'objects.ref'")
+    return value
+
+
+def _boxes(boxes: list[Any], objects: Mapping[str, Any], size_of: SizeOf) -> Iterator[str]:
+    kind = objects.get("bbox_type") or "real"
+    if kind not in ("real", "norm1"):
+        raise RecordError(
+            f"'objects.bbox_type' is {kind!r:.40}; expected 'real' (pixels) or 'norm1' (0 to 1)"
+        )
+    pictures = objects.get("image_id") or []
+    for position, box in enumerate(boxes):
+        if not isinstance(box, list) or len(box) not in (2, 4) or not all(map(_is_number, box)):
+            raise RecordError(f"'objects.bbox[{position}]' is {box!r:.60}; expected 2 or 4 numbers")
+        which = pictures[position] if position < len(pictures) else 0
+        if not isinstance(which, int) or isinstance(which, bool):
+            raise RecordError(
+                f"'objects.image_id[{position}]' is {which!r:.40}; expected the number of an image"
+            )
+        width, height = (1, 1) if kind == "norm1" else size_of(which)
+        shares = [value / (height if axis % 2 else width) for axis, value in enumerate(box)]
+        if not all(-0.001 <= share <= 1.001 for share in shares):
+            limits = "0 to 1" if kind == "norm1" else f"a picture of {width} x {height} pixels"
+            raise RecordError(f"'objects.bbox[{position}]' is {box}, outside {limits}")
+        yield f"[{', '.join(str(min(1000, max(0, round(share * 1000)))) for share in shares)}]"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,98 @@
+"""Records that are made for something else: recognised, and refused as what they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cotbal.data.records import RecordError, Turn
+
+_MEDIA = {
+    "video": "video",
+    "videos": "video",
+    "audio": "audio",
+    "audios": "audio",
+    "speech": "audio",
+}
+_PREFERENCE = (
+    "chosen",
+    "rejected",
+    "rejected_response",
+    "rejected_messages",
+    "rejected_images",
+    "kto_tag",
+    "kto_label",
+)
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+_TOOLS = ("tool_calls", "function_call")
+# A mark at either end of a question stands for a medium; within a sentence it is a word, as in "the <video> tag".
+_NEEDS_A_LOOK = frozenset((*_MEDIA, *_PREFERENCE, "label", "tools"))
+_TURN_NEEDS_A_LOOK = frozenset((*_REASONING, *_TOOLS, *_MEDIA))
+_mark = re.compile(r"\A\s*<(video|audio)>|<(video|audio)>\s*\Z")
+
+
+def refuse_unsupported(raw: Mapping[str, Any]) -> None:
+    """Refuse what a record's fields show to be no instruction-tuning record of texts and pictures.
+
+    Raises:
+        RecordError: video or audio, a preference or KTO record, tools.
+    """
+    if _NEEDS_A_LOOK.isdisjoint(raw):
+        return
+    for field, kind in _MEDIA.items():
+        if raw.get(field):
+            raise RecordError(f"a{'n' if kind == 'audio' else ''} {kind} record (field {field!r}); {_ONLY}")
+    for field in _PREFERENCE:
+        if raw.get(field) is not None:
+            raise RecordError(
+                f"a preference record (field {field!r}), made for DPO, KTO or a reward model; expected one answer "
+                "to train on: leave the field out if the answer is wanted"
+            )
+    if isinstance(raw.get("label"), bool):
+        raise RecordError(
+            f"a KTO record ('label': {str(raw['label']).lower()}); expected answers to train on: keep those that are "
+            "desired and remove the field"
+        )
+    if raw.get("tools"):
+        raise RecordError("a record with 'tools'; calls of functions are not supported")
+
+
+def refuse_unsupported_turn(message: Mapping[str, Any], position: int) -> None:
+    """Refuse parts of a message that would otherwise be dropped without a word.
+
+    Raises:
+        RecordError: a reasoning beside the content, calls of tools, video or audio.
+    """
+    if _TURN_NEEDS_A_LOOK.isdisjoint(message):
+        return
+    for field in _REASONING:
+        if message.get(field):
+            raise RecordError(
+                f"turn {position} has its reasoning in {field!r}; write it into the text, in the tags of the model's "
+                "chat template, such as <think>...</think>"
+            )
+    for field in _TOOLS:
+        if message.get(field):
+            raise RecordError(f"turn {position} has {field!r}; calls of functions are not supported")
+    for field, kind in _MEDIA.items():
+        if message.get(field):
+            raise RecordError(f"turn {position} holds {kind} ({field!r}); {_ONLY}")
+
+
+def refuse_marks(turns: Sequence[Turn]) -> None:
+    """Refuse a question that begins or ends with `<video>` or `<audio>`.
+
+    Raises:
+        RecordError: naming the turn.
+    """
+    for position, turn in enumerate(turns):
+        if turn.role != "user" or ("<video>" not in turn.text and "<audio>" not in turn.text):
+            continue
+        found = _mark.search(turn.text)
+        if found:
+            kind = found.group(1) or found.group(2)
+            raise RecordError(f"turn {position} (user) holds the mark <{kind}> of a {kind}; {_ONLY}")
+
+
+_ONLY = "only text and images are supported"
