@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from cotbal.data.collate import TaskCollator
 from cotbal.data.packed import PackedRecords
 from cotbal.data.pictures import picture_size
+from cotbal.data.pictures_io import read_picture_bytes
 from cotbal.data.records import Problem, Record, RecordError
 from cotbal.data.splits import mini_indices
 
@@ -217,7 +218,7 @@ def content_digest(record: Record) -> bytes:
     for turn in record.turns:
         digest.update(f"{turn.role}\0{turn.text}\0".encode())
     for image in record.images:
-        content = image.read_bytes() if isinstance(image, Path) else image
+        content = read_picture_bytes(image) if isinstance(image, Path) else image
         digest.update(blake2b(content, digest_size=16).digest())
     return digest.digest()
 

@@ -69,7 +69,12 @@ def check_records(runner: Runner) -> None:
     """Every stage that trains begins with this: see `cotbal.units.data_check.check_data`."""
     from cotbal.units.data_check import check_data
 
-    check_data(runner.config, runner.mixture, lambda: runner.processor, runner.progress)
+    if ranks.is_first():
+        check_data(runner.config, runner.mixture, lambda: runner.processor, runner.progress)
+    ranks.barrier()
+    if not ranks.is_first():
+        # What the first process found is kept by content, so that this takes no time.
+        check_data(runner.config, runner.mixture, lambda: runner.processor, runner.progress)
 
 
 def collect_scores(runner: Runner) -> ScoreTable:

@@ -14,6 +14,7 @@ from cotbal.config.schema import (
     Config,
     ConfigError,
     EvaluationConfig,
+    LaunchConfig,
     ModelConfig,
     PreparationConfig,
     TaskConfig,
@@ -202,6 +203,7 @@ SECTIONS = {
     "`weighing`:": WeighingConfig,
     "`evaluation`:": EvaluationConfig,
     "`comparison`:": ComparisonConfig,
+    "`launch`:": LaunchConfig,
 }
 
 

@@ -1,0 +1,153 @@
+"""The whole job with one process per unit, with two, and with the model sharded over two: the same result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support.models import tiny_mixture
+from transformers import AutoModelForImageTextToText
+
+from cotbal.method.scores import ScoreTable
+from cotbal.method.weights import TaskWeights
+
+TRAINING = {
+    "num_train_epochs": 2,
+    "learning_rate": 5e-3,
+    "per_device_train_batch_size": 2,
+    "global_batch_size": 8,
+    "save_steps": 2,
+    "logging_steps": 2,
+    "use_cpu": True,
+}
+# Three tasks of which one is text alone: 14 + 14 + 7 samples, which no layout of the processes divides.
+SAMPLES = 14
+
+
+def mixture(folder: Path, processes: int, **training: object) -> Path:
+    return tiny_mixture.write_mixture(
+        folder,
+        samples=SAMPLES,
+        training={**TRAINING, **training},
+        comparison={"strategies": ["cotbal"], "seeds": [0]},
+        launch={"processes": processes},
+    )
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(config: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "cotbal", *(command or ("run",)), str(config)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment(), timeout=600)
+
+
+def results(config: Path) -> tuple[dict[str, dict[str, torch.Tensor]], ScoreTable, TaskWeights]:
+    output = config.parent / "run"
+    models = {
+        path.parent.name: AutoModelForImageTextToText.from_pretrained(path, dtype="float32").state_dict()
+        for path in sorted(output.glob("units/*/model"))
+    }
+    return models, ScoreTable.from_csv(output / "scores.csv"), TaskWeights.load(output / "weights.json")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = mixture(tmp_path_factory.mktemp("alone") / "m", 1)
+    done = run(config)
+    assert done.returncode == 0, done.stderr
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_two_processes_give_what_one_gives(alone: Path, tmp_path: Path, sharding: str) -> None:
+    config = mixture(tmp_path / "m", 2, **({"fsdp": True} if sharding == "fsdp2" else {}))
+    done = run(config)
+    logs = "".join(path.read_text() for path in (tmp_path / "m" / "run").glob("units/*/output.log"))
+    assert done.returncode == 0, done.stderr + logs[-4000:]
+    models, scores, weights = results(config)
+    wanted, wanted_scores, wanted_weights = results(alone)
+    assert models.keys() == wanted.keys()
+    for name, tensors in models.items():
+        assert tensors.keys() == wanted[name].keys()
+        for key, tensor in tensors.items():
+            # Sums over two processes round otherwise; Adam's first steps divide by their size.
+            torch.testing.assert_close(tensor, wanted[name][key], rtol=0, atol=2e-4)
+    assert weights.as_dict() == pytest.approx(wanted_weights.as_dict(), abs=1e-3)
+    for model in scores.models:
+        for task in scores.tasks:
+            assert scores.mean(model, task) == pytest.approx(wanted_scores.mean(model, task), abs=2e-3)
+    # Two processes did train each unit, and every rank left its random state with the checkpoints' marks.
+    manifest = json.loads((tmp_path / "m" / "run" / "units" / "mini" / "manifest.json").read_text())
+    assert manifest["training"]["samples_per_step"] == 8
+    assert "--nproc-per-node 2" in logs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_unit_that_is_told_to_stop_goes_on_to_the_same_model(
+    alone: Path, tmp_path: Path, processes: int
+) -> None:
+    config = mixture(tmp_path / "m", processes, save_steps=100)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    words = [
+        sys.executable,
+        *(launcher if processes > 1 else []),
+        "-m",
+        "cotbal",
+        "unit",
+        str(config),
+        "mini",
+    ]
+    unit = tmp_path / "m" / "run" / "units" / "mini"
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    )
+    deadline = time.monotonic() + 300
+    while _done(unit / "progress.json") == 0:
+        assert time.monotonic() < deadline, "no step was made"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=300)
+    if processes == 1:
+        assert process.returncode == 75, said
+    state = json.loads((unit / "manifest.json").read_text())["state"]
+    if state == "planned":  # else the last step was over before the signal came
+        assert list(unit.glob("checkpoints/checkpoint-*/COMPLETE")), said
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment(), timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = AutoModelForImageTextToText.from_pretrained(unit / "model", dtype="float32").state_dict()
+    wanted = results(alone)[0]["mini"]
+    for key, tensor in found.items():
+        torch.testing.assert_close(tensor, wanted[key], rtol=0, atol=2e-4)
+
+
+def _done(path: Path) -> int:
+    try:
+        values = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return 0
+    return int(values["done"]) if values["phase"] == "train" else int(values["phase"] == "score")
+
+
+def test_the_driver_is_not_for_torchrun(tmp_path: Path) -> None:
+    config = mixture(tmp_path / "m", 1)
+    words = [sys.executable, "-m", "cotbal", "run", str(config)]
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment(), "WORLD_SIZE": "2", "RANK": "0"},
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert "starts the processes of its units by itself" in done.stderr
