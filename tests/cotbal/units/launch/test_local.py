@@ -79,8 +79,11 @@ def test_a_request_to_stop_reaches_every_command(tmp_path: Path) -> None:
         from cotbal.units.launch.local import run_side_by_side
         from cotbal.units.stopping import UnitStoppedError
 
-        code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(75)))\\n" \\
+        code = (
+            "import signal, sys, time\\n"
+            "signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(75)))\\n"
             "print('ready', flush=True); time.sleep(60)"
+        )
         folder = Path({str(tmp_path)!r})
         commands = [UnitCommand(n, (sys.executable, "-c", code), 1, folder / n) for n in "ab"]
         try:
