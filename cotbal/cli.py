@@ -453,7 +453,7 @@ def unit(
     folder = OutputFolder(settings.output)
     _quiet()
     with _plain_warnings(), _stoppable():
-        progress = FileProgress(folder.unit(name).progress) if ranks.is_first() else NoProgress()
+        progress = FileProgress(folder.progress_of(name)) if ranks.is_first() else NoProgress()
         stages.run_unit(settings, name, progress, given)
 
 

@@ -90,7 +90,7 @@ class Runner:
         chosen = list(units)
         manifests = self.check(chosen, weights)
         for unit in chosen:
-            with locked(self.folder.locks / unit.name) if ranks.is_first() else nullcontext():
+            with locked(self.folder.running / unit.name) if ranks.is_first() else nullcontext():
                 self._run_unit(unit, manifests[unit.name], weights)
 
     def check(self, units: Sequence[Unit], weights: TaskWeights | None = None) -> dict[str, Manifest]:

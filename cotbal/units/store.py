@@ -10,6 +10,7 @@ Layout of `OUTPUT`:
                  predictions/       while it is scored: one JSONL a task
                  scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
     scores.csv  weights.json  seals.json  bad_records.jsonl  check/  report/
+    running/<unit>/  its lock and progress    logs/<unit>.log  what its command said
 """
 
 from __future__ import annotations
@@ -133,8 +134,6 @@ class UnitFolder:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.predictions = path / "predictions"
-        self.progress = path / "progress.json"
-        self.output = path / "output.log"
         self._manifest = path / "manifest.json"
         self._scores = path / "scores.jsonl"
         self._log = path / "log.jsonl"
@@ -245,7 +244,7 @@ class OutputFolder:
         self.scores_csv = path / "scores.csv"
         self.weights_json = path / "weights.json"
         self.weights_in_use = path / "weights_in_use.json"
-        self.locks = path / "locks"
+        self.running = path / "running"
         self.bad_records = path / "bad_records.jsonl"
         self._seals = path / "seals.json"
         self.report = path / "report"
@@ -254,6 +253,14 @@ class OutputFolder:
     def unit(self, name: str) -> UnitFolder:
         """Return the folder of the unit with that name, whether or not it exists."""
         return UnitFolder(self.units / name)
+
+    def progress_of(self, unit: str) -> Path:
+        """The file in which a unit's command tells how far it is, while it runs."""
+        return self.running / unit / "progress.json"
+
+    def output_of(self, unit: str) -> Path:
+        """The file that has what a unit's command said."""
+        return self.path / "logs" / f"{unit}.log"
 
     def manifests(self) -> Iterator[tuple[UnitFolder, Manifest]]:
         """The units that were begun, sorted by name."""

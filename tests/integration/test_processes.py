@@ -70,7 +70,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_give_what_one_gives(alone: Path, tmp_path: Path, sharding: str) -> None:
     config = mixture(tmp_path / "m", 2, **({"fsdp": True} if sharding == "fsdp2" else {}))
     done = run(config)
-    logs = "".join(path.read_text() for path in (tmp_path / "m" / "run").glob("units/*/output.log"))
+    logs = "".join(path.read_text() for path in (tmp_path / "m" / "run").glob("logs/*.log"))
     assert done.returncode == 0, done.stderr + logs[-4000:]
     models, scores, weights = results(config)
     wanted, wanted_scores, wanted_weights = results(alone)
@@ -111,7 +111,7 @@ def test_a_unit_that_is_told_to_stop_goes_on_to_the_same_model(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
     )
     deadline = time.monotonic() + 300
-    while _done(unit / "progress.json") == 0:
+    while _done(tmp_path / "m" / "run" / "running" / "mini" / "progress.json") == 0:
         assert time.monotonic() < deadline, "no step was made"
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)

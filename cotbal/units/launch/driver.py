@@ -53,7 +53,7 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
             config.source,
             unit.name,
             processes=processes,
-            log=runner.folder.unit(unit.name).output,
+            log=runner.folder.output_of(unit.name),
             launcher=config.launch.command,
             options=options,
         )
@@ -66,5 +66,5 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
         if manifest is None or manifest.state != "scored":
             raise UnitFailedError(
                 f"{unit.name}: its command ended well, but the unit is not made; "
-                f"{runner.folder.unit(unit.name).output} has what it said"
+                f"{runner.folder.output_of(unit.name)} has what it said"
             )

@@ -104,7 +104,7 @@ class Follower:
 
     def _told(self, unit: str) -> dict[str, Any] | None:
         try:
-            found = json.loads(self.folder.unit(unit).progress.read_text(encoding="utf-8"))
+            found = json.loads(self.folder.progress_of(unit).read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         return found if isinstance(found, dict) else None
