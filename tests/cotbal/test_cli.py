@@ -41,8 +41,8 @@ def test_every_command_is_listed_and_the_hidden_one_is_not(capsys: pytest.Captur
     assert main(["--help"]) == 0
     text = output(capsys)
     for command in COMMANDS:
-        assert f" {command} " in text
-    assert " unit " not in text
+        assert f"│ {command} " in text
+    assert "│ unit " not in text
     assert {command.name or command.callback.__name__ for command in app.registered_commands} == {
         *COMMANDS,
         "unit",
