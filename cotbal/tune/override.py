@@ -80,7 +80,7 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept_random_state(device: torch.device) -> Iterator[None]:
-    """A resumed run looks at the transform again, and must draw the same dropout afterwards."""
+    """A resumed training looks at the transform again, and must draw the same dropout afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield
