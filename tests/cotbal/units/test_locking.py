@@ -24,7 +24,7 @@ def _hold(path: Path, begun: Event) -> None:
 def test_a_folder_is_locked_until_its_holder_is_gone(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     begun = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, begun))
+    holder = context.Process(target=_hold, args=(tmp_path, begun), daemon=True)
     holder.start()
     assert begun.wait(30)
     with (
