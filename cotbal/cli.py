@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -495,6 +496,11 @@ def _stoppable() -> Iterator[None]:
     """Ctrl-C and a SIGTERM end a command with a line, not with a traceback, and with exit codes of their own."""
     from cotbal.units.stopping import STOPPED, UnitStoppedError
 
+    def stop(*_: object) -> None:
+        raise UnitStoppedError("stopped; the same command continues from here")
+
+    # A training takes the signal over while it lasts, to end with a checkpoint.
+    earlier = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except KeyboardInterrupt:
@@ -503,6 +509,8 @@ def _stoppable() -> Iterator[None]:
     except UnitStoppedError as stopped:
         _say(str(stopped))
         raise typer.Exit(STOPPED) from None
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _quiet() -> None:

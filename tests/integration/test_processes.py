@@ -35,6 +35,7 @@ def mixture(folder: Path, processes: int, **training: object) -> Path:
         samples=SAMPLES,
         training={**TRAINING, **training},
         comparison={"strategies": ["cotbal"], "seeds": [0]},
+        preparation={"mini_fraction": 0.25},
         launch={"processes": processes},
     )
 
@@ -44,7 +45,8 @@ def environment() -> dict[str, str]:
 
 
 def run(config: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "cotbal", *(command or ("run",)), str(config)]
+    first, *rest = command or ("run",)
+    words = [sys.executable, "-m", "cotbal", first, str(config), *rest]
     return subprocess.run(words, capture_output=True, text=True, check=False, env=environment(), timeout=600)
 
 
@@ -90,12 +92,20 @@ def test_two_processes_give_what_one_gives(alone: Path, tmp_path: Path, sharding
     assert "--nproc-per-node 2" in logs
 
 
+@pytest.fixture(scope="module")
+def long_unit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = mixture(tmp_path_factory.mktemp("long") / "m", 1, num_train_epochs=60)
+    done = run(config, "unit", "mini")
+    assert done.returncode == 0, done.stderr
+    return config.parent / "run" / "units" / "mini" / "model"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_unit_that_is_told_to_stop_goes_on_to_the_same_model(
-    alone: Path, tmp_path: Path, processes: int
+    long_unit: Path, tmp_path: Path, processes: int
 ) -> None:
-    config = mixture(tmp_path / "m", processes, save_steps=100)
+    config = mixture(tmp_path / "m", processes, num_train_epochs=60, save_steps=1000)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     words = [
         sys.executable,
@@ -106,36 +116,39 @@ def test_a_unit_that_is_told_to_stop_goes_on_to_the_same_model(
         str(config),
         "mini",
     ]
-    unit = tmp_path / "m" / "run" / "units" / "mini"
+    output = tmp_path / "m" / "run"
+    unit = output / "units" / "mini"
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
     )
     deadline = time.monotonic() + 300
-    while _done(tmp_path / "m" / "run" / "running" / "mini" / "progress.json") == 0:
+    while not _trains(output / "running" / "mini" / "progress.json"):
         assert time.monotonic() < deadline, "no step was made"
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=300)
-    if processes == 1:
-        assert process.returncode == 75, said
-    state = json.loads((unit / "manifest.json").read_text())["state"]
-    if state == "planned":  # else the last step was over before the signal came
-        assert list(unit.glob("checkpoints/checkpoint-*/COMPLETE")), said
+    # torchrun ends with a code of its own where its processes end with 75.
+    assert process.returncode == (75 if processes == 1 else 1), said
+    assert json.loads((unit / "manifest.json").read_text())["state"] == "planned"
+    assert list(unit.glob("checkpoints/checkpoint-*/COMPLETE")), said
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment(), timeout=600)
     assert done.returncode == 0, done.stderr
     found = AutoModelForImageTextToText.from_pretrained(unit / "model", dtype="float32").state_dict()
-    wanted = results(alone)[0]["mini"]
+    wanted = AutoModelForImageTextToText.from_pretrained(long_unit, dtype="float32").state_dict()
     for key, tensor in found.items():
-        torch.testing.assert_close(tensor, wanted[key], rtol=0, atol=2e-4)
+        if processes == 1:
+            assert torch.equal(tensor, wanted[key])
+        else:
+            torch.testing.assert_close(tensor, wanted[key], rtol=0, atol=2e-3)
 
 
-def _done(path: Path) -> int:
+def _trains(path: Path) -> bool:
     try:
         values = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
-        return 0
-    return int(values["done"]) if values["phase"] == "train" else int(values["phase"] == "score")
+        return False
+    return bool(values["phase"] == "train" and values["done"] > 0)
 
 
 def test_the_driver_is_not_for_torchrun(tmp_path: Path) -> None:
