@@ -18,6 +18,8 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "demo": ("sklearn",),
         "peft": ("peft",),
         "trl": ("trl", "datasets"),
+        "tables": ("datasets", "pyarrow"),
+        "xlsx": ("openpyxl",),
         "gpu": ("triton",),
     }
 )

@@ -40,7 +40,7 @@ def test_measurement():
         "from     to caption  to vqa  outward  inward  difficulty\n"
         "caption           -       -        -   0.500       0.286\n"
         "vqa           0.500       -    0.500       -       0.000\n"
-        "contributions to vqa are undefined: its own full training improved it by nothing"
+        "contributions to vqa are undefined: its own full training did not improve it"
     )
     assert repr(found) == "Measurement(caption, vqa, 1 undefined; 0 replicates)"
 

@@ -22,6 +22,7 @@ import cotbal_kernels as ck
 from cotbal import metrics, strategies
 from cotbal.cli import app
 from cotbal.config import schema
+from cotbal.units.arguments import _COTBALS as COTBALS_OWN
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -38,6 +39,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "weighing": schema.WeighingConfig,
     "evaluation": schema.EvaluationConfig,
     "comparison": schema.ComparisonConfig,
+    "launch": schema.LaunchConfig,
 }
 
 
@@ -57,7 +59,8 @@ def spans(page: str) -> list[str]:
 
 def cotbal_calls(page: str) -> Iterator[list[str]]:
     """The words after `cotbal` in every command of a page."""
-    lines = [line for block in fences(page, "bash") for line in block.splitlines()] + spans(page)
+    blocks = [block.replace("\\\n", " ") for block in fences(page, "bash")]
+    lines = [line for block in blocks for line in block.splitlines()] + spans(page)
     for line in lines:
         found = re.search(r"(?:^|-m )cotbal((?: [^#]*)?)$", re.sub(r"\s+#.*", "", line))
         if found:
@@ -65,12 +68,13 @@ def cotbal_calls(page: str) -> Iterator[list[str]]:
 
 
 def options_of(command: Any) -> set[str]:
-    return {"--help", "-h", "--debug"}.union(*(parameter.opts for parameter in command.params))
+    own = {"--help", "-h", "--debug"}.union(*(parameter.opts for parameter in command.params))
+    return own.union(*map(options_of, getattr(command, "commands", {}).values()))
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_and_option_is_cotbals(page: str) -> None:
-    known = set().union(*map(options_of, COMMANDS.values()))
+    known = {"--log_samples"}.union(*map(options_of, COMMANDS.values()))  # the option of lmms-eval
     for words in cotbal_calls(page):
         if not words:
             continue
@@ -89,7 +93,7 @@ def test_every_command_and_option_is_cotbals(page: str) -> None:
 def test_settings_shown_in_passing_are_settings(page: str) -> None:
     """Inline code of the form `key: value` is a config key, of ours or of TrainingArguments."""
     keys = {key for section in SECTIONS.values() for key in section.model_fields}
-    keys |= set(inspect.signature(TrainingArguments).parameters)
+    keys |= {*inspect.signature(TrainingArguments).parameters, *COTBALS_OWN}
     for span in spans(page):
         found = re.match(r"(\w+): [^\s[]", span)
         if found:
@@ -104,12 +108,12 @@ def test_shown_configs_fit_the_schema(path: str) -> None:
     assert texts
     for text in texts:
         config = schema.Config.model_validate(yaml.safe_load(text), context={"base": ROOT})
-        assert set(config.training) <= set(inspect.signature(TrainingArguments).parameters)
+        assert set(config.training) <= {*inspect.signature(TrainingArguments).parameters, *COTBALS_OWN}
 
 
 def test_listed_strategies_metrics_and_implementations_are_all_there_are() -> None:
     row = next(line for line in text_of("docs/config.md").splitlines() if line.startswith("| `strategies`"))
-    assert set(re.findall(r"`(\w+)`", row)) - {"strategies"} == set(strategies.names())
+    assert set(re.findall(r"`([\w-]+)`", row)) - {"strategies"} == set(strategies.names())
     table = text_of("docs/data.md").split("## Metrics")[1]
     named = {
         name for line in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`([^`]+)`", line)
@@ -162,7 +166,11 @@ def _arguments() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_argument_shown_in_passing_exists(page: str) -> None:
-    known = _arguments() | set(inspect.signature(TrainingArguments).parameters) | {"loss_type", "task_column"}
+    known = (
+        _arguments()
+        | set(inspect.signature(TrainingArguments).parameters)
+        | {"loss_type", "task_column", "sep"}
+    )
     for span in spans(page):
         found = re.match(r"([a-z_]\w*)=", span)
         if found:

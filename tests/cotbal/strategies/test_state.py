@@ -248,7 +248,12 @@ def test_other_shapes_are_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "tasks", "options", "message"),
     [
-        ("uw", 2, {}, "no strategy 'uw'; known are ew, tla, rlw, dwa, igb, uw-so, famo, coba, square, fixed"),
+        (
+            "uw",
+            2,
+            {},
+            "no strategy 'uw'; known strategies: ew, tla, rlw, dwa, igb, uw-so, famo, coba, square, fixed",
+        ),
         ("ew", 0, {}, "num_tasks is 0"),
         ("ew", True, {}, "num_tasks is True"),
         ("ew", 2, {"window": 3}, "strategy 'ew' has no option 'window'; its options are none"),
@@ -256,8 +261,8 @@ def test_other_shapes_are_named(name: str) -> None:
         ("dwa", 2, {"window": 0}, "window is 0"),
         ("dwa", 2, {"window": 2.5}, "window is 2.5"),
         ("dwa", 2, {"temperature": 0.0}, "temperature is 0.0"),
-        ("igb", 2, {"base_start": 5, "base_stop": 5}, r"base steps 5 to 5 \(exclusive\)"),
-        ("igb", 2, {"base_start": -1}, "base steps -1 to 200"),
+        ("igb", 2, {"base_start": 5, "base_stop": 5}, "base_start is 5 and base_stop is 5"),
+        ("igb", 2, {"base_start": -1}, "base_start is -1 and base_stop is 200"),
         ("uw-so", 2, {"temperature": -1.0}, "temperature is -1.0"),
         ("famo", 2, {"learning_rate": float("inf")}, "learning_rate is inf"),
         ("famo", 2, {"weight_decay": -0.1}, "weight_decay is -0.1"),

@@ -15,7 +15,7 @@ from support.packaging.index import IndexUnreachable
 from support.tune import lowest_versions
 from support.tune.run_setups import run_on_ranks
 
-from cotbal.units.store import RunFolder
+from cotbal.units.store import OutputFolder
 
 pytestmark = [
     pytest.mark.slow,
@@ -105,7 +105,7 @@ def test_a_whole_job(folder, tmp_path):
     done = run_python(folder, "-m", "cotbal", "run", str(config))
     assert done.returncode == 0, done.stdout + done.stderr
     output = config.parent / "run"
-    states = {manifest.state for _, manifest in RunFolder(output).manifests()}
+    states = {manifest.state for _, manifest in OutputFolder(output).manifests()}
     assert states == {"scored"}
     for name in ("scores.csv", "weights.json", "report/report.html", "report/report.md"):
         assert (output / name).stat().st_size > 0, name

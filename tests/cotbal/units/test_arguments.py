@@ -45,7 +45,7 @@ def config(**changes: Any) -> Config:
         ("weight_decay", -math.inf, ["found -inf", "a finite number"]),
         ("num_train_epochs", -1, ["found -1", "at least 0"]),
         ("max_grad_norm", math.nan, ["found nan", "a finite number"]),
-        ("on_divergence", "ignore", ["found 'ignore'", "stop, retry"]),
+        ("on_divergence", "ignore", ["found 'ignore'", "'stop' or 'retry'"]),
     ],
 )
 def test_mistakes_name_the_setting(name: str, value: object, parts: list[str]) -> None:
@@ -70,7 +70,9 @@ def test_what_to_do_on_divergence_is_cotbals_own(tmp_path: Path) -> None:
 
 def test_every_name_the_tables_speak_of_exists() -> None:
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    assert set(arguments.DEFAULTS) | set(arguments._OURS) | arguments._INDIFFERENT <= known
+    assert set(arguments.DEFAULTS) | set(arguments._OURS) | arguments._INDIFFERENT <= known | set(
+        arguments._COTBALS
+    )
     assert not set(arguments._RENAMED) & known
 
 

@@ -162,12 +162,6 @@ def test_broken_records_are_refused_or_listed(mixture: Path) -> None:
     ]
 
 
-def test_several_processes_are_refused(mixture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="WORLD_SIZE is 2"):
-        stages.prepare(load_config(mixture), Told())
-
-
 def test_a_text_model_goes_the_same_way(tmp_path: Path) -> None:
     model, tokenizer = tiny_models.tiny_llama()
     model.save_pretrained(tmp_path / "model")
