@@ -411,6 +411,8 @@ def data_check(
         int | None,
         typer.Option("--workers", min=0, help="Processes (default: one per processor).", show_default=False),
     ] = None,
+    allow_code: AllowCode = False,
+    allow_remote: AllowRemote = False,
 ) -> None:
     """Check every record as training would meet it; writes a page with samples. `run` begins with the same check.
 
@@ -419,7 +421,7 @@ def data_check(
     check_extras("cotbal data check", "train")
     from cotbal.units.data_check import check_and_show
 
-    settings = _load(config, output)
+    settings = _allowed(_load(config, output), allow_code, allow_remote)
     if quick:
         settings = settings.model_copy(update={"check": "quick"})
     with _working(settings) as progress:
@@ -440,7 +442,7 @@ def unit(
     """Make one unit: train it and score it, in this process or in those that torchrun started.
 
     `cotbal run` starts its units by this command; a job array or another scheduler can start them, too. A SIGTERM
-    ends it with a checkpoint and exit code 75; started again, it goes on from there.
+    ends it with a checkpoint and exit code 75 (1 under torchrun); started again, it goes on from there.
     Example: [bold]torchrun --nproc-per-node 8 -m cotbal unit my-mixture.yaml mini[/bold]
     """
     check_extras("cotbal unit", "train")
@@ -563,7 +565,10 @@ def _say(message: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for a mistake in the input, or 1 for a bug."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    token = _debug.set("--debug" in given)
+    token = _debug.set("--debug" in given or os.environ.get("COTBAL_DEBUG") == "1")
+    if "--debug" in given:
+        # For the units' commands.
+        os.environ["COTBAL_DEBUG"] = "1"
     try:
         app(
             args=[argument for argument in given if argument != "--debug"],
@@ -576,6 +581,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _explain(error)
     finally:
         _debug.reset(token)
+        if "--debug" in given:
+            del os.environ["COTBAL_DEBUG"]
     return 0
 
 

@@ -26,7 +26,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"cotbal.method", "cotbal.config"},
         {"cotbal.strategies", "cotbal.data", "cotbal.metrics"},
         {"cotbal.tune", "cotbal.imports"},
-        {"cotbal.report", "cotbal.demo", "cotbal.integrations"},
+        {"cotbal.report", "cotbal.demo"},
         {"cotbal"},
         {"cotbal.units"},
         {"cotbal.doctor"},
@@ -43,14 +43,14 @@ LAYERS: dict[str, list[set[str]]] = {
         },
         {"cotbal_kernels.backends"},
         {"cotbal_kernels.linear", "cotbal_kernels.logits"},
-        {"cotbal_kernels.autograd", "cotbal_kernels.ops"},
+        {"cotbal_kernels.ops"},
         {"cotbal_kernels.api", "cotbal_kernels.warming"},
         {"cotbal_kernels"},
     ],
 }
 # Public names that are meant to be modules.
 PUBLIC_MODULES = {"cotbal.metrics", "cotbal.strategies", "cotbal_kernels.reference"}
-TRANSFORMERS_ROOMS = {"cotbal.tune", "cotbal.units", "cotbal.demo", "cotbal.integrations"}
+TRANSFORMERS_ROOMS = {"cotbal.tune", "cotbal.units", "cotbal.demo"}
 OF_TRANSFORMERS = {"transformers", "accelerate", "peft", "trl"}
 EVERY_FILE = [*modules().values()]
 

@@ -20,9 +20,9 @@ class ConvergenceBalancing(Strategy):
         DF  = n softmax_j(-tau n b(j) / sum_j |b(j)|), of the last of n
         w   = softmax_k(T (DF RCS + (1 - DF) ACS)), then 1 / (10 T) + (1 - 1/10) w where one is below 1 / (10 T)
 
-    and w = 1 / T in the first `warmup` steps, as in the authors' code; here w is multiplied by T, which the divisor
-    cancels. The loss is the mean over tasks of w_k L_k, L_k the mean loss of task k. n is the number of slopes so
-    far, N at most.
+    and w = 1 / T in the first `warmup` steps, as in the authors' code; here w is multiplied by T, which the
+    normalizer cancels. The loss is the mean over tasks of w_k L_k, L_k the mean loss of task k. n is the number of
+    slopes so far, N at most.
 
     Deviations: the definition takes the losses of an extra validation batch in every step; here they are those of the
     training step before its update, which in a single epoch are of data not seen before. They lag by one step. DF

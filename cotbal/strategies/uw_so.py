@@ -22,7 +22,7 @@ class SoftOptimalUncertainty(Strategy):
     being taken by one task. The paper tunes t for every data set; 1 here.
 
     Deviations: the definition uses the loss of the step it weighs. Here the weights of step s + 1 are those the
-    definition gives at step s. Its sum of weights is 1, not T; the divisor cancels that. An absent task keeps its
+    definition gives at step s. Its sum of weights is 1, not T; the normalizer cancels that. An absent task keeps its
     last loss; one that was never seen weighs 1, and the softmax over the K others sums to K.
 
     >>> import torch

@@ -73,15 +73,23 @@ class DivergenceWatch:
         event.record()
         self._under_way.append((step, arriving, event))
 
-    def check(self, *, wait: bool = False) -> None:
+    def check(self, *, wait: bool = False, together: bool = False) -> None:
         """Look at the steps whose numbers have arrived, or at all of them.
+
+        Args:
+            wait: look at all of them.
+            together: several ranks look. What has arrived differs from rank to rank, but all must stop in the same
+                step: each waits for every step but the last one, which is hardly a wait.
 
         Raises:
             DivergedError: one of them has a loss or a gradient norm that is not finite.
         """
         while self._under_way:
             step, values, event = self._under_way[0]
-            ready = values.device.type == "cpu" and (event is None or event.query())
+            if together and event is not None:
+                ready = len(self._under_way) > 1
+            else:
+                ready = values.device.type == "cpu" and (event is None or event.query())
             if not (ready or wait):
                 return
             if event is not None:

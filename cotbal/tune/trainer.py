@@ -181,7 +181,7 @@ class TaskBalancedTrainer(ResumableTrainer):
         if self._divergence is not None:
             norm, self._gradient_norm = self._gradient_norm, None
             self._divergence.note(self.state.global_step, sums, norm if self._norm_counts else None)
-            self._divergence.check()
+            self._divergence.check(together=self.args.world_size > 1)
 
     @property
     def _norm_counts(self) -> bool:

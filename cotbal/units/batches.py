@@ -41,8 +41,8 @@ def processes_per_unit(config: Config) -> int:
 
     Under torchrun or accelerate launch, those that they started.
     """
-    started = int(os.environ.get("WORLD_SIZE", "0"))
-    if started:
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1:
         return started
     return config.launch.processes or max(1, torch.cuda.device_count())
 

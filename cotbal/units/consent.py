@@ -50,6 +50,8 @@ def wishes(config: Config) -> Wishes:
     if config.model.trust_remote_code:
         revision = "" if config.model.revision is None else f" at {config.model.revision}"
         code.append(f"model.trust_remote_code runs the code that comes with {config.model.name}{revision}")
+        if config.model.processor is not None:
+            code.append(f"model.trust_remote_code runs the code that comes with {config.model.processor}")
     remote = [
         *_remote(config.training, "training"),
         *_remote(config.preparation.training, "preparation.training"),

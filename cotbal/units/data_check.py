@@ -26,6 +26,7 @@ from cotbal.data.check_page import COLUMNS, cells, check_page, samples_of
 from cotbal.data.dataset_info import data_file
 from cotbal.data.formats import refusal
 from cotbal.data.records import BadRecordsError, Problem, RecordSet
+from cotbal.units import ranks
 from cotbal.units.fingerprint import data_digest, folder_digest, versions
 from cotbal.units.mixture import Mixture, Split
 from cotbal.units.progress import ScheduleProgress
@@ -151,7 +152,8 @@ def refuse_bad(
     folder = OutputFolder(config.output)
     problems = [problem for item in sets for problem in item.problems]
     mixture.leave_out(problems)
-    folder.write_problems(problems)
+    if ranks.is_first():
+        folder.write_problems(problems)
     for note in dict.fromkeys(note for item in sets for note in item.notes):
         progress.say(f"note: {note}")
     if config.check == "quick":

@@ -20,7 +20,7 @@ class Damage:
     """What is damaged of a unit, one sentence per file.
 
     Attributes:
-        model: of what was trained; it has to be trained again.
+        model: of what was trained, its log included; it has to be trained again.
         scores: of what was scored; it has to be scored again, if the model is whole.
     """
 
@@ -50,6 +50,9 @@ def unit_damage(folder: UnitFolder, manifest: Manifest) -> Damage:
     scores: list[str] = []
     try:
         folder.log()
+    except DamagedFileError as error:
+        model.append(str(error).removesuffix("; add --redo to do it again"))
+    try:
         if manifest.state == "scored":
             count, wanted = len(folder.scores()), manifest.samples.get("score")
             if count != wanted:

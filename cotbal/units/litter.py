@@ -23,6 +23,9 @@ _NAMES = (
     "report.html",
     "report.md",
     "report.json",
+    "weights_in_use.json",
+    "check.json",
+    "index.html",
 )
 # As `replacing` names what it has not finished.
 _LITTER = re.compile(rf"\.({'|'.join(map(re.escape, _NAMES))})\.\d+-[0-9a-f]{{8}}\.tmp")

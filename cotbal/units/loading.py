@@ -74,7 +74,9 @@ def load_processor(config: ModelConfig) -> Any:
     if config.processor is None and config.revision is not None:
         options["revision"] = config.revision
     try:
-        described = AutoConfig.from_pretrained(config.name, trust_remote_code=config.trust_remote_code)
+        described = AutoConfig.from_pretrained(
+            config.name, trust_remote_code=config.trust_remote_code, revision=config.revision or "main"
+        )
         multimodal = described.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         return (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(source, **options)
     except (OSError, ValueError, ImportError) as error:

@@ -7,15 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-__all__ = ["barrier", "gathered", "is_first", "rank", "start", "world_size"]
-
-
-def start(*, use_cpu: bool) -> None:
-    """Join the other processes, where a launcher started several; they must all call."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _started():
-        from accelerate import PartialState
-
-        PartialState(cpu=use_cpu)
+__all__ = ["barrier", "gathered", "is_first", "rank", "world_size"]
 
 
 def world_size() -> int:

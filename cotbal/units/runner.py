@@ -94,11 +94,10 @@ class Runner:
                 self._run_unit(unit, manifests[unit.name], weights)
 
     def check(self, units: Sequence[Unit], weights: TaskWeights | None = None) -> dict[str, Manifest]:
-        """See `Staleness.check`; of several processes the first discards, and the others look when it has."""
-        if ranks.is_first():
-            manifests = self.staleness.check(units, weights, redo=self.redo)
-        ranks.barrier()
-        return manifests if ranks.is_first() else self.staleness.check(units, weights)
+        """See `Staleness.check`; of several processes the first looks, and tells the others."""
+        found = self.staleness.check(units, weights, redo=self.redo) if ranks.is_first() else {}
+        told: dict[str, Manifest] = ranks.gathered(found)[0]
+        return told
 
     def remaining(self, units: Iterable[Unit]) -> list[UnitPhase]:
         """Return the samples that these units still have to process, including those that wait for weights."""
@@ -279,6 +278,9 @@ class Runner:
             advance=self.progress.advance,
             source=source,
         )
+        # Metrics may be slow, or cost money: the first process scores for all.
+        if not ranks.is_first():
+            return []
         return score_samples(records, answers, metric, task, self.mixture.task(task).images)
 
     def _device(self, unit: Unit) -> Any:
@@ -299,7 +301,7 @@ class Runner:
 
     def _scored_samples(self, unit: Unit) -> int:
         for task in unit.scored_tasks:
-            if (task, unit.split) not in self._references_checked:
+            if (task, unit.split) not in self._references_checked and ranks.is_first():
                 check_references(self.mixture.records(task, unit.split), self.metrics[task], task)
                 self._references_checked.add((task, unit.split))
         return sum(len(self.mixture.records(task, unit.split)) for task in unit.scored_tasks)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cotbal.atomic import sync
+from cotbal.units.litter import is_litter
 
 __all__ = ["Seals", "bytes_damage", "damage", "seal_bytes", "seal_files", "seal_folder", "sync_folder"]
 
@@ -46,7 +47,10 @@ def seal_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def seal_folder(folder: Path, *, leave_out: Iterable[str] = ()) -> dict[str, str]:
-    """The seals of all files below a folder; hidden files and those named in `leave_out` are none of its content."""
+    """The seals of all files below a folder but those named in `leave_out`.
+
+    Hidden ones are sealed too: torch keeps the index of a checkpoint of several processes in such a file.
+    """
     return seal_files(folder, _names(folder) - set(leave_out))
 
 
@@ -77,7 +81,10 @@ def damage(
         else:
             whole.append(name)
     found += [
-        f"{folder / name} was not written by cotbal" for name in sorted(present - set(seals)) if extra(name)
+        f"{folder / name} was not written by cotbal"
+        for name in sorted(present - set(seals))
+        # Systems leave hidden files of their own behind.
+        if extra(name) and not Path(name).name.startswith(".")
     ]
     if deep:
         now = seal_files(folder, whole)
@@ -99,7 +106,7 @@ def _names(folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {path.as_posix() for path in files if not path.name.startswith(".")}
+    return {path.as_posix() for path in files if not is_litter(path.name)}
 
 
 def _seal(path: Path) -> str:

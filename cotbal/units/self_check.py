@@ -28,6 +28,7 @@ __all__ = ["check_weights"]
 _ONE_STEP: dict[str, Any] = {
     "max_steps": 1,
     "gradient_accumulation_steps": 1,
+    "global_batch_size": None,
     "train_sampling_strategy": "sequential",
     "save_strategy": "no",
     "logging_strategy": "no",

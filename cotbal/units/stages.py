@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
@@ -23,6 +22,7 @@ from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import Provenance, TaskWeights
 from cotbal.report.inputs import ReportInput
 from cotbal.units import ranks
+from cotbal.units.batches import processes_per_unit
 from cotbal.units.launch.driver import make
 from cotbal.units.progress import ScheduleProgress
 from cotbal.units.results import measure_scores, report_input, task_values
@@ -254,11 +254,19 @@ def run_unit(
     Raises:
         ConfigError: as in `prepare`; also if no unit has that name.
     """
-    ranks.start(use_cpu=bool(config.training.get("use_cpu", not torch.accelerator.is_available())))
+    from cotbal.units.arguments import training_arguments
     from cotbal.units.runner import Runner
 
     runner = Runner(config, progress)
     unit = runner.schedule.unit(name)
+    wanted = processes_per_unit(config)
+    if wanted != ranks.world_size():
+        raise ConfigError(
+            f"{name} is trained by {wanted} processes (launch.processes, or one per visible GPU), and this is one; "
+            f"start it by `torchrun --nproc-per-node {wanted} -m cotbal unit ...`, or set launch.processes: 1"
+        )
+    # Making them joins the other processes, over the backend and with the time limit that the settings ask for.
+    training_arguments(runner.settings[unit.stage], runner.folder.unit(name).checkpoints, unit.seed)
     mixed = mixture_weights(config, weights or saved_weights(config)) if unit.needs_weights else None
     check_records(runner)
     with progress.follow(runner.remaining([unit])):

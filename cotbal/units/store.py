@@ -29,7 +29,7 @@ from cotbal.data.records import Problem
 from cotbal.units.litter import bury, is_litter, remove_graves, remove_litter
 from cotbal.units.locking import locked
 from cotbal.units.products import check_product, seal_product
-from cotbal.units.score_file import SampleScore, read_json_lines, read_scores
+from cotbal.units.score_file import DamagedFileError, SampleScore, read_json_lines, read_scores
 from cotbal.units.seals import damage, seal_files, seal_folder
 
 __all__ = ["Manifest", "OutputFolder", "State", "UnitFolder", "json_line", "write_text"]
@@ -284,7 +284,11 @@ class OutputFolder:
     def _skipped_late(self) -> Iterator[Problem]:
         """What trainings skipped although the check had passed it: a picture that was lost meanwhile, for one."""
         for path in sorted(self.units.glob("*/skipped.jsonl")):
-            yield from _problems(path)
+            try:
+                yield from _problems(path)
+            except DamagedFileError:
+                # Workers append to it as they go, so that a kill can leave half a line; the whole ones count.
+                continue
 
     def write_problems(self, problems: Iterable[Problem], read: Container[Path] | None = None) -> None:
         """Replace what is known of the files that were read (None: of all); of others it stays."""

@@ -38,10 +38,9 @@ __all__ = ["Trained", "release_memory", "train"]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training took: optimizer steps and samples in all, seconds of this call; and the seals of its files."""
+    """What a training took: optimizer steps in all, seconds of this call; and the seals of its files."""
 
     steps: int
-    samples: int
     seconds: float
     files: Mapping[str, str]
 
@@ -148,12 +147,14 @@ def train(
     try:
         _run(trainer, checkpoint, samples, begin)
     finally:
+        stop.restore()
         log = folder.write_log(trainer.state.log_history) if ranks.is_first() else {}
     if stop.stopped:
         raise UnitStoppedError(f"{unit.name} stopped at step {trainer.state.global_step}, with a checkpoint")
+    stop.pass_on()
     _save(trainer, processor, folder)
     files = {**log, **folder.seal_model()} if ranks.is_first() else {}
-    return Trained(trainer.state.global_step, samples, time.monotonic() - started, files)
+    return Trained(trainer.state.global_step, time.monotonic() - started, files)
 
 
 def _run(trainer: UnitTrainer, checkpoint: Path | None, samples: int, begin: Callable[[int], None]) -> None:

@@ -94,7 +94,7 @@ class StopOnSignal(TrainerCallback):
         self._earlier: Any = None
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._earlier = signal.signal(signal.SIGTERM, self._note)
+        self._earlier = signal.signal(signal.SIGTERM, self._note) or signal.SIG_DFL
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._anyone_asked(args):
@@ -102,8 +102,15 @@ class StopOnSignal(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
-    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        signal.signal(signal.SIGTERM, self._earlier or signal.SIG_DFL)
+    def restore(self) -> None:
+        """Hand the signal back, however the training ended."""
+        if self._earlier is not None:
+            signal.signal(signal.SIGTERM, self._earlier)
+
+    def pass_on(self) -> None:
+        """Raise a signal again that came too late to stop the training."""
+        if self.asked and not self.stopped:
+            signal.raise_signal(signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

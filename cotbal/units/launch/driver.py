@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import torch
+
 from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.units.batches import processes_per_unit
@@ -37,7 +39,7 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
         )
     processes = processes_per_unit(config)
     free = places(processes, config.launch.side_by_side)
-    if processes == 1 and len(free) == 1 and not config.launch.command:
+    if processes == 1 and len(free) == 1 and not config.launch.command and torch.cuda.device_count() <= 1:
         runner.run(units, weights)
         return
     if config.source is None:
@@ -59,6 +61,9 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
         )
         for unit in missing
     ]
+    for unit in missing:
+        # What a killed call left there is not this one's.
+        runner.folder.progress_of(unit.name).unlink(missing_ok=True)
     follower = Follower(runner.folder, runner.progress)
     run_side_by_side(commands, free, watch=follower.look, finished=follower.finish)
     for unit in missing:

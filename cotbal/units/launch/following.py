@@ -70,7 +70,7 @@ class FileProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.path.unlink(missing_ok=True)
+        self._write(now=True)
 
 
 class Follower:
@@ -97,6 +97,7 @@ class Follower:
 
     def finish(self, unit: str) -> None:
         """A unit is made."""
+        self.look([unit])
         if self._phases.get(unit) == "train":
             self._begin(unit, "score", 0)
         if unit in self._phases:

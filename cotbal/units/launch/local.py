@@ -95,6 +95,7 @@ def run_side_by_side(
                 for each in running:
                     each.process.send_signal(signal.SIGTERM)
             for each in [each for each in running if each.process.poll() is not None]:
+                watch([each.command.unit])
                 running.remove(each)
                 free.append(each.place)
                 if each.process.returncode == 0:
