@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import sys
 from collections.abc import Mapping
 from typing import Any
-
-from PIL import Image
 
 from cotbal.data.records import RecordError, Role, Turn
 
@@ -108,7 +107,7 @@ def image_source(value: object, field: str) -> str | bytes:
         value = next((value[key] for key in ("path", "image", "url") if value.get(key)), None)
     if isinstance(value, (bytes, bytearray)) and value:
         return bytes(value)
-    if isinstance(value, Image.Image):
+    if _is_picture(value):
         return _as_png(value)
     if not isinstance(value, str) or not value:
         raise RecordError(f"'{field}' holds {kind_of(value)}; expected the path of an image file")
@@ -124,7 +123,13 @@ def image_source(value: object, field: str) -> str | bytes:
     return value
 
 
-def _as_png(picture: Image.Image) -> bytes:
+def _is_picture(value: object) -> bool:
+    """Whether a value is a picture of Pillow's; where Pillow was never imported, none can be."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(value, pillow.Image)
+
+
+def _as_png(picture: Any) -> bytes:
     """A decoded picture as the bytes of a file, which can be compared, hashed and sent to other processes."""
     written = io.BytesIO()
     # Without compression, as these bytes are read again at once.

@@ -16,7 +16,6 @@ from cotbal.data.fields import record_id, record_references, record_system, reco
 from cotbal.data.json_stream import Broken, Element, iter_json
 from cotbal.data.loss_weights import refuse_without_loss, weighted
 from cotbal.data.objects import fill_objects
-from cotbal.data.pictures import picture_size
 from cotbal.data.records import (
     IMAGE_PLACEHOLDER,
     BadRecordsError,
@@ -256,6 +255,9 @@ def _with_system(turns: tuple[Turn, ...], system: str | None) -> tuple[Turn, ...
 def _size(images: tuple[ImageSource, ...], which: int) -> tuple[int, int]:
     if not 0 <= which < len(images):
         raise RecordError(f"a box lies on image {which}, but the record has {len(images)} image(s)")
+    # Reading records needs Pillow for boxes in pixels alone.
+    from cotbal.data.pictures import picture_size
+
     return picture_size(images[which])
 
 

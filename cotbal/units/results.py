@@ -23,10 +23,9 @@ from cotbal.report.inputs import (
     UnitRecord,
 )
 from cotbal.tasks import Task
-from cotbal.units.retries import retry_sentence
 from cotbal.units.schedule import Schedule, Unit, make_schedule
 from cotbal.units.score_file import SampleScore
-from cotbal.units.store import Manifest, OutputFolder
+from cotbal.units.store import Manifest, OutputFolder, retry_sentence
 
 __all__ = ["measure_scores", "report_input", "task_values"]
 

@@ -10,7 +10,7 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.tune.divergence import DivergedError
 from cotbal.units import ranks
 from cotbal.units.checkpoints import last_complete, step_of
-from cotbal.units.store import Manifest, UnitFolder
+from cotbal.units.store import Manifest, UnitFolder, retry_sentence
 
 __all__ = ["FACTOR", "RETRIES", "UnitDivergedError", "learning_rate_scale", "train_through"]
 
@@ -78,14 +78,6 @@ def train_through(
             manifest = replace(manifest, divergences=(*manifest.divergences, entry))
             _write(folder, manifest)
             say(f"warning: {manifest.unit} {retry_sentence(entry)}")
-
-
-def retry_sentence(entry: Mapping[str, Any]) -> str:
-    """A retry in words, as an end of a sentence that begins with the unit."""
-    return (
-        f"diverged at step {entry['step']} ({entry['what']}) and was taken up again at step {entry['resumed_at']} "
-        f"with learning_rate {entry['learning_rate']:g}"
-    )
 
 
 def _write(folder: UnitFolder, manifest: Manifest) -> None:

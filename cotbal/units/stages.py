@@ -21,9 +21,6 @@ from cotbal.method.measurement import measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import Provenance, TaskWeights
 from cotbal.report.inputs import ReportInput
-from cotbal.units import ranks
-from cotbal.units.batches import processes_per_unit
-from cotbal.units.launch.driver import make
 from cotbal.units.progress import ScheduleProgress
 from cotbal.units.results import measure_scores, report_input, task_values
 from cotbal.units.schedule import Unit
@@ -61,12 +58,20 @@ def prepare(config: Config, progress: ScheduleProgress, *, redo: bool = False) -
     runner.check(units)
     check_records(runner)
     with progress.follow(runner.remaining(units)):
-        make(runner, units)
+        make_units(runner, units)
     return collect_scores(runner)
+
+
+def make_units(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = None) -> None:
+    """See `cotbal.units.launch.driver.make`."""
+    from cotbal.units.launch.driver import make
+
+    make(runner, units, weights)
 
 
 def check_records(runner: Runner) -> None:
     """Every stage that trains begins with this: see `cotbal.units.data_check.check_data`."""
+    from cotbal.units import ranks
     from cotbal.units.data_check import check_data
 
     if ranks.is_first():
@@ -188,7 +193,7 @@ def tune(
     runner.check(units, mixed)
     check_records(runner)
     with progress.follow(runner.remaining(units)):
-        make(runner, units, mixed)
+        make_units(runner, units, mixed)
     return units
 
 
@@ -217,10 +222,10 @@ def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False
     weights: TaskWeights | None = None
     with progress.follow(runner.remaining((*prepared, *tuned))):
         if prepared:
-            make(runner, prepared)
+            make_units(runner, prepared)
             collect_scores(runner)
             weights = weigh(config)
-        make(runner, tuned, mixture_weights(config, weights))
+        make_units(runner, tuned, mixture_weights(config, weights))
     return weights
 
 
@@ -254,7 +259,9 @@ def run_unit(
     Raises:
         ConfigError: as in `prepare`; also if no unit has that name.
     """
+    from cotbal.units import ranks
     from cotbal.units.arguments import training_arguments
+    from cotbal.units.batches import processes_per_unit
     from cotbal.units.runner import Runner
 
     runner = Runner(config, progress)

@@ -126,6 +126,14 @@ def _manifest(values: dict[str, Any], path: Path) -> Manifest:
     return manifest
 
 
+def retry_sentence(entry: Mapping[str, Any]) -> str:
+    """A retry in words, as an end of a sentence that begins with the unit."""
+    return (
+        f"diverged at step {entry['step']} ({entry['what']}) and was taken up again at step {entry['resumed_at']} "
+        f"with learning_rate {entry['learning_rate']:g}"
+    )
+
+
 class UnitFolder:
     """The folder of one unit."""
 
