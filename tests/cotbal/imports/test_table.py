@@ -344,11 +344,11 @@ def test_from_the_files_of_two_tools_to_weights(tmp_path: Path, capsys: pytest.C
             | {"eval_match": f"[{i < 20 * chart}]"}
             for i in range(20)
         ]
-        write_sheet(tmp_path / "work" / model / "T1" / f"{model}_ChartQA_TEST_results.tsv", answers)
+        write_sheet(tmp_path / "outputs" / model / "T1" / f"{model}_ChartQA_TEST_results.tsv", answers)
     output = tmp_path / "new" / "scores.csv"
     arguments = [
         *("import", f"{tmp_path}/out/{{model}}/*/*_samples_{{task}}.jsonl"),
-        *(f"{tmp_path}/work/{{model}}/*/{{model}}_{{task}}_results.tsv", "-o", str(output)),
+        *(f"{tmp_path}/outputs/{{model}}/*/{{model}}_{{task}}_results.tsv", "-o", str(output)),
         *("--task", "vqa=vqav2_val", "--task", "chart=ChartQA_TEST"),
     ]
     assert main(arguments) == 0
