@@ -151,7 +151,7 @@ def test_transformers_is_imported_where_it_belongs(path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "cotbal").rglob("*.py")), ids=shown)
+@pytest.mark.parametrize("path", EVERY_FILE, ids=shown)
 def test_no_call_is_spelled_with_unpacked_tuples(path: Path) -> None:
     """`f(*(a, b), *(c, d))` is `f(a, b, c, d)`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
