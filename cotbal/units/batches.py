@@ -131,7 +131,7 @@ class StepSampler(Sampler[int]):
     def _order(self) -> list[int]:
         if not self.shuffled:
             return list(range(self.count))
-        # A product of primes keeps neighbouring seeds and epochs apart.
+        # Multiplying by a large prime keeps neighbouring seeds and epochs apart.
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
         order: list[int] = torch.randperm(self.count, generator=generator).tolist()
         if self.lengths is None:

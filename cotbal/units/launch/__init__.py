@@ -1,1 +1,1 @@
-"""Starting units as commands of their own: on this machine, on a Ray cluster, on Slurm."""
+"""Starting units as commands of their own: side by side on this machine."""
