@@ -30,6 +30,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"cotbal"},
         {"cotbal.units"},
         {"cotbal.doctor"},
+        {"cotbal.commands"},
         {"cotbal.cli"},
         {"cotbal.__main__"},
     ],

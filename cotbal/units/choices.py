@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cotbal import strategies
-from cotbal.config.schema import StrategyConfig, TaskConfig
+from cotbal.config.stages import StrategyConfig
+from cotbal.config.tasks import TaskConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.metrics import get as get_metric

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from cotbal.config.schema import ModelConfig
+from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.tune.whole_model import IncompleteModelError, load_whole
 

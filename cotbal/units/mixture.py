@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
-from cotbal.config.schema import Config, TaskConfig
+from cotbal.config.schema import Config
+from cotbal.config.tasks import TaskConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.dataset_info import data_file
 from cotbal.data.formats import read_records, refusal

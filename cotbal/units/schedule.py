@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cotbal.config.schema import Config, StrategyConfig
+from cotbal.config.schema import Config
+from cotbal.config.stages import StrategyConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.tasks import MINI, plus_model, single_model
 

@@ -21,7 +21,7 @@ import cotbal.tune
 import cotbal_kernels as ck
 from cotbal import metrics, strategies
 from cotbal.cli import app
-from cotbal.config import schema
+from cotbal.config import launch, model, schema, stages, tasks
 from cotbal.units.arguments import _COTBALS as COTBALS_OWN
 
 ROOT = Path(__file__).parents[2]
@@ -33,13 +33,13 @@ PAGES = [
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 SECTIONS: dict[str, type[BaseModel]] = {
     "": schema.Config,
-    "model": schema.ModelConfig,
-    "tasks": schema.TaskConfig,
-    "preparation": schema.PreparationConfig,
-    "weighing": schema.WeighingConfig,
-    "evaluation": schema.EvaluationConfig,
-    "comparison": schema.ComparisonConfig,
-    "launch": schema.LaunchConfig,
+    "model": model.ModelConfig,
+    "tasks": tasks.TaskConfig,
+    "preparation": stages.PreparationConfig,
+    "weighing": stages.WeighingConfig,
+    "evaluation": stages.EvaluationConfig,
+    "comparison": stages.ComparisonConfig,
+    "launch": launch.LaunchConfig,
 }
 
 

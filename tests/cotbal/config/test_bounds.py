@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.config.schema import ConfigError, load_config
-from cotbal.config.yaml_file import MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, parse_yaml
+from cotbal.config.schema import load_config
+from cotbal.config.yaml_file import MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, ConfigError, parse_yaml
 from cotbal.units.schedule import MAX_UNITS, make_schedule
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

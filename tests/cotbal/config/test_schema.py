@@ -9,18 +9,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.config.schema import (
-    ComparisonConfig,
-    Config,
-    ConfigError,
-    EvaluationConfig,
-    LaunchConfig,
-    ModelConfig,
-    PreparationConfig,
-    TaskConfig,
-    WeighingConfig,
-    load_config,
-)
+from cotbal.config.launch import LaunchConfig
+from cotbal.config.model import ModelConfig
+from cotbal.config.schema import Config, load_config
+from cotbal.config.stages import ComparisonConfig, EvaluationConfig, PreparationConfig, WeighingConfig
+from cotbal.config.tasks import TaskConfig
+from cotbal.config.yaml_file import ConfigError
 
 ROOT = Path(__file__).parents[3]
 

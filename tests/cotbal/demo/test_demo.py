@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from cotbal.config.schema import Config, ConfigError, load_config
+from cotbal.config.schema import Config, load_config
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data import TaskCollator, read_records
 from cotbal.demo.build import config_text, prepare_demo
 from cotbal.demo.dataset import write_dataset

@@ -14,7 +14,7 @@ from support.models.tiny_models import random_batch, tiny_llama, tiny_llava
 from support.tune.recorded_steps import MicroBatches, single, training_arguments
 from torch import Tensor
 
-from cotbal.config.schema import ModelConfig
+from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.tune import TaskBalancedTrainer
 from cotbal.tune.whole_model import IncompleteModelError

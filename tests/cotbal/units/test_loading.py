@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.models import tiny_models
 
-from cotbal.config.schema import ModelConfig
+from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.units.loading import freeze, load_model, load_processor
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.config.schema import Config, ConfigError, load_config
+from cotbal.config.schema import Config, load_config
+from cotbal.config.yaml_file import ConfigError
 from cotbal.units.schedule import make_schedule
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "llava-1.5-7b.yaml"
