@@ -14,11 +14,11 @@ from PIL import Image
 from torch.utils.data import get_worker_info
 
 import cotbal_kernels as ck
-from cotbal.data.chat import supervised_tokens
 from cotbal.data.encode import Encoder
 from cotbal.data.fields import record_task
 from cotbal.data.formats import record_of
 from cotbal.data.records import BadRecordsError, OnBad, Problem, Record, RecordError, Turn, check_on_bad
+from cotbal.data.token_spans import supervised_tokens
 
 logger = logging.getLogger(__name__)
 

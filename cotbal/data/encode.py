@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from cotbal.data.chat import ChatRenderer, expanded_positions
+from cotbal.data.chat import ChatRenderer
 from cotbal.data.pictures import load_picture
 from cotbal.data.records import Record
 from cotbal.data.special_tokens import PLACEHOLDER_ATTRIBUTES
+from cotbal.data.token_spans import expanded_positions
 
 
 class Encoder:

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from cotbal.data import BadRecordsError, PromptCollator, Record, TaskCollator, Turn
-from cotbal.data.chat import expanded_positions, supervised_tokens
 from cotbal.data.collate import mixes_images
+from cotbal.data.token_spans import expanded_positions, supervised_tokens
 from cotbal.tune import TaskBalancedTrainer, balance
 
 KINDS = ("llava", "qwen", "llama")
