@@ -67,13 +67,15 @@ bench: $(VENV)/.dev ## the CPU benchmarks; results in benchmarks/results
 bench-gpu: ## the GPU benchmarks, with the python that is active
 	python -m benchmarks gpu
 
-soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md
+soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md and docs/families.md
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m soak --timeout 0 --junitxml build/soak.xml; \
-	  status=$$?; $(BIN)/python tests/support/pages/soak_page.py build/soak.xml docs/soak.md; exit $$status
+	  status=$$?; $(BIN)/python tests/support/pages/soak_page.py build/soak.xml docs/soak.md; \
+	  $(BIN)/python docs/make_families.py || status=1; exit $$status
 
-docs: $(VENV)/.dev ## regenerate the pages made from results, and docs/exactness.md (some minutes)
+docs: $(VENV)/.dev ## regenerate the pages made from results, docs/exactness.md and docs/families.md (some minutes)
 	$(BIN)/python -m benchmarks pages
 	$(BIN)/python docs/make_exactness.py
+	$(BIN)/python docs/make_families.py
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

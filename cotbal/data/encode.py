@@ -20,6 +20,8 @@ class Encoder:
     Attributes:
         renderer: the processor's chat template.
         sees: whether it takes images.
+        mixes_rows: whether rows with and without images may share a batch. Where pictures are attended to from
+            layers of their own (Mllama), transformers' model adds the mean of a blank picture to rows without one.
 
     Raises:
         ValueError: no chat template, no fast tokenizer, or no padding token.
@@ -37,6 +39,7 @@ class Encoder:
                 f"{name} has no padding token; set one, such as tokenizer.pad_token = tokenizer.eos_token"
             )
         self.sees = getattr(processor, "image_processor", None) is not None
+        self.mixes_rows = "cross_attention_mask" not in getattr(processor, "model_input_names", ())
         self.placeholders = self._placeholders() if self.sees else frozenset()
 
     def tokens(self, text: str) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
@@ -60,6 +63,11 @@ class Encoder:
             return dict(self.tokenizer(list(texts), **options))
         if not any(images):
             return dict(self.processor(text=list(texts), images=None, **options))
+        if not self.mixes_rows and not all(images):
+            raise ValueError(
+                f"{type(self.processor).__name__}: a batch holds rows with and without pictures, and in this family "
+                "rows without pictures attend to the padding of the others; use batches of one row"
+            )
         # One list per row says which image is whose, in rows without images too.
         return dict(self.processor(text=list(texts), images=[list(row) for row in images], **options))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ ImageSource = Path | bytes
 
 # How many problems an error message lists before it only counts.
 SHOWN_PROBLEMS = 10
+_shown = re.compile(r"^  (.+?), record (\d+): (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,21 @@ class RecordSet:
 
 
 class BadRecordsError(ValueError):
-    """Raised when records cannot be used and the caller asked to refuse them; `problems` holds them all."""
+    """Raised when records cannot be used and the caller asked to refuse them; `problems` holds them all.
 
-    def __init__(self, problems: Iterable[Problem], advice: str = "") -> None:
+    Out of a data-loading worker it comes with the problems that its message shows.
+    """
+
+    def __init__(self, problems: Iterable[Problem] | str, advice: str = "") -> None:
+        if isinstance(problems, str):
+            # torch makes a worker's error anew from the text of its traceback, which ends with our own message.
+            text = problems.rpartition(f"{type(self).__name__}: ")[2].strip()
+            self.problems = tuple(
+                Problem(Path(file), int(index), reason) for file, index, reason in _shown.findall(text)
+            )
+            self.advice = "\n".join(line for line in text.splitlines()[1:] if not line.startswith("  "))
+            super().__init__(text)
+            return
         self.problems = tuple(problems)
         self.advice = advice
         count = len(self.problems)
@@ -102,7 +116,7 @@ class BadRecordsError(ValueError):
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[BadRecordsError], tuple[tuple[Problem, ...], str]]:
-        # Errors travel from data-loading workers by pickle.
+        # Errors travel between processes by pickle.
         return type(self), (self.problems, self.advice)
 
 

@@ -72,8 +72,6 @@ _NOT_NEGATIVE = {
     "warmup_steps",
 }
 
-_GROUPED = ("group_by_length", "batch_rebalance")
-
 _RENAMED = {
     "warmup_ratio": "`warmup_steps`, where a number below 1 is a share of all steps",
     "evaluation_strategy": "nothing: cotbal scores each unit when it is trained",
@@ -128,10 +126,10 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
         path = f"{section}.{name}"
         if name in _OURS:
             raise ConfigError(f"{path}: cannot be set here; {_OURS[name]}")
-        if name == "train_sampling_strategy" and value in _GROUPED:
+        if name == "train_sampling_strategy" and value == "batch_rebalance":
             raise ConfigError(
-                f"{path}: {value!r} needs the length of every record in tokens, which is known only after the "
-                "processor has seen its images; leave it out, or use 'random' or 'sequential'"
+                f"{path}: 'batch_rebalance' deals the samples of a step out by their length, and a step would no "
+                "longer see the same samples on every number of processes; use 'group_by_length'"
             )
         if name not in known and name not in _COTBALS:
             renamed = f"it is now {_RENAMED[name]}" if name in _RENAMED else suggest(name, sorted(known))
@@ -178,6 +176,11 @@ def training_settings(config: Config, stage: Stage) -> dict[str, Any]:
     if stage == "prepare":
         check_settings(config.preparation.training, "preparation.training")
         settings |= config.preparation.training
+    if settings.get("train_sampling_strategy") == "group_by_length" and config.check == "quick":
+        raise ConfigError(
+            "training.train_sampling_strategy: 'group_by_length' needs the length of every record in tokens, which a "
+            "quick check does not find; set `check: full`"
+        )
     return settings
 
 

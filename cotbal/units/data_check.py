@@ -1,6 +1,7 @@
 """Checking all data of a config before anything is trained, once per content.
 
-What was found is kept in ``OUTPUT/check``: a summary that the next start reads, and a page to look at.
+What was found is kept in ``OUTPUT/check``: a summary that the next start reads, the length of every training record,
+and a page to look at.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,10 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbal.config.schema import Config
+from cotbal.config.tasks import TaskConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.check import Finding, SetSummary, inspect_records, summarise
 from cotbal.data.check_page import COLUMNS, cells, check_page, samples_of
+from cotbal.data.collate import mixes_images
 from cotbal.data.dataset_info import data_file
+from cotbal.data.encode import Encoder
 from cotbal.data.formats import refusal
 from cotbal.data.records import BadRecordsError, Problem, RecordSet
 from cotbal.units import ranks
@@ -32,10 +36,11 @@ from cotbal.units.mixture import Mixture, Split
 from cotbal.units.progress import ScheduleProgress
 from cotbal.units.store import OutputFolder, write_text
 
-__all__ = ["check_and_show", "check_data", "refuse_bad", "summaries"]
+__all__ = ["check_and_show", "check_data", "check_rows_fit", "record_lengths", "refuse_bad", "summaries"]
 
-_SCHEMA = 1
+_SCHEMA = 2
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_LENGTHS = "lengths.jsonl"
 SetKey = tuple[str, Split]
 
 
@@ -81,7 +86,7 @@ def summaries(
         if getattr(task, split)
     }
     key = _key(config, read)
-    cached = _cached(folder.check / "check.json", key, config)
+    cached = _cached(folder.check / "check.json", key, config) if _lengths_key(folder) == key else None
     if cached is not None:
         return cached
     processor = load_processor()
@@ -102,6 +107,7 @@ def summaries(
     )
     stored = [_stored(item, _files(config, item.task, item.split)) for item in sets]
     values = {"schema": _SCHEMA, "key": key, "sets": stored}
+    _write_lengths(config, key, read, findings)
     write_text(folder.check / "check.json", json.dumps(values, indent=1) + "\n")
     samples = [
         sample
@@ -171,6 +177,86 @@ def refuse_bad(
             f"too many records would be skipped (max_bad_share is {config.max_bad_share:g}); all are listed in "
             f"{folder.bad_records}\n  " + "\n  ".join(lines)
         )
+
+
+def record_lengths(config: Config) -> dict[tuple[Path, int], int]:
+    """The tokens of every training record that can be used, images included, by file and index: of the last check."""
+    path = OutputFolder(config.output).check / _LENGTHS
+    _, rows = path.read_text(encoding="utf-8").splitlines()
+    files = {task.name: _files(config, task.name, "train") for task in config.tasks}
+    return {(files[task][file], index): tokens for task, file, index, tokens in json.loads(rows)}
+
+
+def _write_lengths(
+    config: Config, key: str, read: Mapping[SetKey, RecordSet], findings: Mapping[SetKey, Sequence[Finding]]
+) -> None:
+    rows: list[tuple[str, int, int, int]] = []
+    for task, split in findings:
+        if split != "train":
+            continue
+        # By their number, as in the summary, so that data can be moved.
+        numbers = {file: number for number, file in enumerate(_files(config, task, split))}
+        rows += [
+            (task, numbers[record.source], record.index, finding.tokens)
+            for record, finding in zip(read[task, split], findings[task, split], strict=True)
+            if finding.tokens
+        ]
+    path = OutputFolder(config.output).check / _LENGTHS
+    write_text(path, f"{json.dumps({'key': key})}\n{json.dumps(rows)}\n")
+
+
+def _lengths_key(folder: OutputFolder) -> str | None:
+    """What the stored lengths were found for; None where there are none."""
+    try:
+        with (folder.check / _LENGTHS).open(encoding="utf-8") as stream:
+            found = json.loads(stream.readline())
+    except (OSError, ValueError):
+        return None
+    return found.get("key") if isinstance(found, dict) else None
+
+
+def check_rows_fit(
+    config: Config,
+    mixture: Mixture,
+    load_processor: Callable[[], Any],
+    settings: Iterable[Mapping[str, Any]],
+) -> None:
+    """Refuse batches of records with and without pictures where the model's family cannot have them together.
+
+    Args:
+        load_processor: called only where some set has both.
+        settings: of the training of each stage.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    trained = [record for task in config.tasks for record in mixture.read(task.name, "train")]
+    mixed = {
+        f"{task.name} {split}"
+        for task in config.tasks
+        for split in _SPLITS[1:]
+        if _mixes(mixture, task, split)
+    }
+    if not mixed and not mixes_images(trained):
+        return
+    processor = load_processor()
+    if Encoder(processor).mixes_rows:
+        return
+    name = type(processor).__name__
+    if mixes_images(trained) and any(each.get("per_device_train_batch_size", 8) > 1 for each in settings):
+        raise ConfigError(
+            f"training.per_device_train_batch_size: {name} cannot have records with and without pictures in one "
+            "batch, and the tasks have both; set it to 1 and raise gradient_accumulation_steps"
+        )
+    if mixed and config.evaluation.batch_size > 1:
+        raise ConfigError(
+            f"evaluation.batch_size: {name} cannot have records with and without pictures in one batch, and "
+            f"{', '.join(sorted(mixed))} has both; set it to 1"
+        )
+
+
+def _mixes(mixture: Mixture, task: TaskConfig, split: Split) -> bool:
+    return bool(getattr(task, split)) and mixes_images(mixture.read(task.name, split))
 
 
 def _has_lost_too_much(item: SetSummary, share: float) -> bool:

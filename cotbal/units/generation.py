@@ -72,15 +72,22 @@ def generating(
     """In the block, `model.generate` follows `settings` alone; of the checkpoint's own config only token ids act.
 
     A config given to `generate` is filled up from the model's (repetition penalty, forced tokens, ...), so the
-    model's is replaced for the time.
+    model's is replaced for the time. A router's loss is not computed: it has no meaning there, and transformers' own
+    fails on the batches that generation feeds (5.23).
     """
     recommended = model.generation_config
+    described = model.config.get_text_config()
+    routed = getattr(described, "output_router_logits", None)
     tokens = {name: getattr(recommended, name, None) for name in _TOKENS} | {"pad_token_id": pad}
     model.generation_config = _config(**{**tokens, **settings, "max_new_tokens": max_new_tokens})
+    if routed:
+        described.output_router_logits = False
     try:
         yield
     finally:
         model.generation_config = recommended
+        if routed:
+            described.output_router_logits = routed
 
 
 def _config(**settings: Any) -> GenerationConfig:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cotbal import strategies
@@ -160,6 +161,7 @@ class Runner:
                 self._strategy(unit, weights),
                 folder,
                 samples=samples,
+                lengths=self._lengths(),
                 begin=lambda done: self.progress.begin(unit.name, "train", done),
                 advance=self.progress.advance,
                 learning_rate_scale=learning_rate_scale,
@@ -188,6 +190,16 @@ class Runner:
         release_memory()
         self.progress.end()
         return manifest
+
+    def _lengths(self) -> dict[tuple[Path, int], int]:
+        """The tokens of every training record, where some training groups by them."""
+        if not any(
+            each.get("train_sampling_strategy") == "group_by_length" for each in self.settings.values()
+        ):
+            return {}
+        from cotbal.units.data_check import record_lengths
+
+        return record_lengths(self.config)
 
     def _strategy(self, unit: Unit, weights: TaskWeights | None) -> Strategy:
         if unit.strategy is None:

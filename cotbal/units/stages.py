@@ -72,7 +72,7 @@ def make_units(runner: Runner, units: Sequence[Unit], weights: TaskWeights | Non
 def check_records(runner: Runner) -> None:
     """Every stage that trains begins with this: see `cotbal.units.data_check.check_data`."""
     from cotbal.units import ranks
-    from cotbal.units.data_check import check_data
+    from cotbal.units.data_check import check_data, check_rows_fit
 
     if ranks.is_first():
         check_data(runner.config, runner.mixture, lambda: runner.processor, runner.progress)
@@ -80,6 +80,7 @@ def check_records(runner: Runner) -> None:
     if not ranks.is_first():
         # What the first process found is kept by content, so that this takes no time.
         check_data(runner.config, runner.mixture, lambda: runner.processor, runner.progress)
+    check_rows_fit(runner.config, runner.mixture, lambda: runner.processor, runner.settings.values())
 
 
 def collect_scores(runner: Runner) -> ScoreTable:

@@ -82,6 +82,7 @@ def train(
     folder: UnitFolder,
     *,
     samples: int,
+    lengths: Mapping[tuple[Path, int], int],
     begin: Callable[[int], None],
     advance: Callable[[int], None],
     learning_rate_scale: float = 1.0,
@@ -94,6 +95,7 @@ def train(
 
     Args:
         samples: how many samples the whole training sees, for progress.
+        lengths: tokens of the records by file and index, looked at where the settings group samples by length.
         begin: told how many of them earlier calls have seen.
         advance: told how many more were seen.
         learning_rate_scale: what the settings' learning rate is multiplied by.
@@ -127,6 +129,7 @@ def train(
     trainer = UnitTrainer(
         model=model,
         layout=layout,
+        lengths=_lengths(records, lengths, config.max_length) if _grouped(settings) else None,
         args=arguments,
         train_dataset=RecordDataset(records),
         data_collator=TaskCollator(
@@ -155,6 +158,18 @@ def train(
     _save(trainer, processor, folder)
     files = {**log, **folder.seal_model()} if ranks.is_first() else {}
     return Trained(trainer.state.global_step, time.monotonic() - started, files)
+
+
+def _grouped(settings: Mapping[str, Any]) -> bool:
+    return settings.get("train_sampling_strategy") == "group_by_length"
+
+
+def _lengths(
+    records: Sequence[Record], known: Mapping[tuple[Path, int], int], limit: int | None
+) -> list[int]:
+    """Tokens of each record as it is trained on, cut at the limit."""
+    found = [known[record.source, record.index] for record in records]
+    return found if limit is None else [min(length, limit) for length in found]
 
 
 def _run(trainer: UnitTrainer, checkpoint: Path | None, samples: int, begin: Callable[[int], None]) -> None:

@@ -92,6 +92,27 @@ def test_two_processes_give_what_one_gives(alone: Path, tmp_path: Path, sharding
     assert "--nproc-per-node 2" in logs
 
 
+@pytest.mark.slow
+def test_groups_by_length_are_the_same_for_two_processes(tmp_path: Path) -> None:
+    found = []
+    for processes in (1, 2):
+        config = mixture(
+            tmp_path / str(processes), processes, train_sampling_strategy="group_by_length", save_steps=1000
+        )
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        words = [sys.executable, *launcher, "-m", "cotbal", "unit", str(config), "plus_colour"]
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, env=environment(), timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+        unit = config.parent / "run" / "units" / "plus_colour"
+        found.append(
+            AutoModelForImageTextToText.from_pretrained(unit / "model", dtype="float32").state_dict()
+        )
+    for key, tensor in found[0].items():
+        torch.testing.assert_close(found[1][key], tensor, rtol=0, atol=2e-4)
+
+
 @pytest.fixture(scope="module")
 def long_unit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = mixture(tmp_path_factory.mktemp("long") / "m", 1, num_train_epochs=60)

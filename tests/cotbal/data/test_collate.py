@@ -337,6 +337,26 @@ def test_counts_of_all_workers_come_together(made: dict[str, tuple[Any, Any]], i
     assert collate.skipped == 4
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("count", [1, 12])
+def test_bad_records_are_named_out_of_a_worker_too(
+    made: dict[str, tuple[Any, Any]], images: list[Path], count: int
+) -> None:
+    gone = images[0].with_name("gone.png")
+    records = [record(TWO[:1], [gone], index=index) for index in range(count)]
+    collate = TaskCollator(made["llava"][1], TASKS)
+    with pytest.raises(BadRecordsError) as expected:
+        collate(records)
+    loader = DataLoader(records, batch_size=count, num_workers=1, collate_fn=collate)  # type: ignore[arg-type]
+    with pytest.raises(BadRecordsError) as found:
+        next(iter(loader))
+    assert str(found.value) == str(expected.value)
+    assert found.value.problems == expected.value.problems[:10]
+    assert found.value.advice == expected.value.advice
+    again = pickle.loads(pickle.dumps(found.value))
+    assert again.problems == found.value.problems
+
+
 def test_copies_and_pickles(made: dict[str, tuple[Any, Any]]) -> None:
     collate = TaskCollator(made["llama"][1], TASKS)
     expected = collate([record(TWO)])["labels"]

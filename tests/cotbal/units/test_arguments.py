@@ -29,8 +29,7 @@ def config(**changes: Any) -> Config:
     [
         ("learning_rat", 1, ["did you mean `learning_rate`?"]),
         ("warmup_ratio", 0.03, ["`warmup_steps`"]),
-        ("train_sampling_strategy", "group_by_length", ["length of every record", "leave it out"]),
-        ("train_sampling_strategy", "batch_rebalance", ["length of every record", "leave it out"]),
+        ("train_sampling_strategy", "batch_rebalance", ["no longer see the same", "group_by_length"]),
         ("output_dir", "x", ["its own folder"]),
         ("seed", 1, ["top level"]),
         ("remove_unused_columns", True, ["task of each sample"]),
@@ -118,3 +117,10 @@ def test_arguments_are_ours_where_they_have_to_be(tmp_path: Path) -> None:
 def test_what_transformers_refuses_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="transformers refuses"):
         training_arguments({"use_cpu": True, "lr_scheduler_type": "zigzag"}, tmp_path, 0)
+
+
+def test_groups_by_length_need_a_full_check() -> None:
+    grouped = {"train_sampling_strategy": "group_by_length"}
+    assert training_settings(config(training=grouped), "tune")["train_sampling_strategy"] == "group_by_length"
+    with pytest.raises(ConfigError, match=r"train_sampling_strategy: .*set `check: full`"):
+        training_settings(config(preparation={"training": grouped}, check="quick"), "prepare")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from support.families.listing import FAMILIES
 from support.models import tiny_mixture, tiny_models
 from support.units.prepared import Told, change
 
@@ -17,7 +18,7 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.data.check import SetSummary
 from cotbal.data.records import BadRecordsError
 from cotbal.units import stages
-from cotbal.units.data_check import check_data
+from cotbal.units.data_check import check_data, check_rows_fit
 from cotbal.units.mixture import Mixture
 from cotbal.units.store import OutputFolder
 
@@ -303,3 +304,33 @@ def test_what_is_left_out_is_neither_trained_on_nor_scored(folder: Path) -> None
     for unit in (config.output / "units").iterdir():
         lines = map(json.loads, (unit / "scores.jsonl").read_text().splitlines())
         assert sum(line["task"] == "colour" for line in lines) == 5
+
+
+def test_rows_that_cannot_share_a_batch_are_refused_before_training(tmp_path: Path, processor: Any) -> None:
+    path = tiny_mixture.write_mixture(tmp_path / "m", samples=12)
+    apart = FAMILIES["Mllama (Llama 3.2 Vision)"].make()[1]
+    config = load_config(path)
+    mixture = Mixture(config)
+    check_rows_fit(config, mixture, lambda: processor, [config.training])
+    with pytest.raises(
+        ConfigError, match="per_device_train_batch_size: MllamaProcessor cannot have records with"
+    ):
+        check_rows_fit(config, mixture, lambda: apart, [config.training])
+    check_rows_fit(config, mixture, lambda: apart, [{"per_device_train_batch_size": 1}])
+    # One record without its picture makes a set that is scored a mixed one.
+    changed = rows(tmp_path / "m", "colour_test")
+    del changed[0]["image"]
+    changed[0]["conversations"][0]["value"] = "What is it?"
+    (tmp_path / "m" / "colour_test.json").write_text(json.dumps(changed))
+    one = [{"per_device_train_batch_size": 1}]
+    with pytest.raises(ConfigError, match=r"evaluation.batch_size: .*colour test has both"):
+        check_rows_fit(config, Mixture(config), lambda: apart, one)
+    config = change(path, evaluation={"batch_size": 1})
+    check_rows_fit(config, Mixture(config), lambda: apart, one)
+    # Where nothing is mixed, the processor is not even loaded.
+    plain = tiny_mixture.write_mixture(tmp_path / "p", samples=12, text_only=False)
+
+    def unwanted() -> Any:
+        raise AssertionError
+
+    check_rows_fit(load_config(plain), Mixture(load_config(plain)), unwanted, [])

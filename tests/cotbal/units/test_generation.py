@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.families.checks import records
+from support.families.listing import FAMILIES
 from support.units.prepared import Told, change
 
 from cotbal.config.schema import load_config
 from cotbal.config.yaml_file import ConfigError
+from cotbal.data.prompts import PromptCollator
 from cotbal.units import stages
-from cotbal.units.generation import generation_settings, scoring_dtype
+from cotbal.units.generation import generating, generation_settings, scoring_dtype
 from cotbal.units.runner import Runner
 from cotbal.units.staleness import UnitChangedError
 from cotbal.units.store import OutputFolder
@@ -79,3 +82,12 @@ def test_generation_options_are_checked_before_anything_runs(mixture: Path) -> N
     config = change(mixture, evaluation={"generation": {"beams": 2}})
     with pytest.raises(ConfigError, match=r"evaluation\.generation\.beams"):
         Runner(config, Told())
+
+
+def test_a_mixture_of_experts_generates_without_its_routers_loss() -> None:
+    model, tokenizer = FAMILIES["Mixtral"].make()
+    batch = PromptCollator(tokenizer)(records(FAMILIES["Mixtral"]))
+    assert model.config.output_router_logits
+    with generating(model, tokenizer.pad_token_id, generation_settings({}), 3):
+        assert model.generate(**batch).shape[1] == batch["input_ids"].shape[1] + 3
+    assert model.config.output_router_logits

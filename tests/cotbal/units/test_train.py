@@ -14,9 +14,13 @@ from support.models import tiny_mixture, tiny_models
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from cotbal.config.schema import Config, load_config
-from cotbal.units import stages, train
+from cotbal.data.collate import TaskCollator
+from cotbal.units import stages, train, trainer
+from cotbal.units.batches import StepSampler
 from cotbal.units.checkpoints import last_complete, step_of
 from cotbal.units.display import LineProgress
+from cotbal.units.loading import load_processor
+from cotbal.units.mixture import Mixture
 from cotbal.units.store import OutputFolder
 
 # 9 samples in batches of 2, two batches a step: 3 steps an epoch, the last of one batch of a single sample.
@@ -24,6 +28,7 @@ STEPS_AN_EPOCH = 3
 LENGTHS: dict[str, dict[str, Any]] = {
     "epochs": {"num_train_epochs": 2},
     "steps": {"max_steps": 5, "num_train_epochs": 9},
+    "grouped": {"num_train_epochs": 2, "train_sampling_strategy": "group_by_length"},
 }
 
 
@@ -133,3 +138,27 @@ def test_a_checkpoint_that_was_being_written_is_not_used(
             run(torn)
     run(torn)
     assert weights(torn) == whole["epochs"]
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+def test_samples_are_grouped_by_the_tokens_they_are_trained_on(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    made: list[StepSampler] = []
+
+    class Recorded(StepSampler):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr(trainer, "StepSampler", Recorded)
+    grouped = config("lengths", "grouped", num_train_epochs=1).model_copy(
+        update={"max_length": limit, "bad_records": "skip", "max_bad_share": 1.0}
+    )
+    run(grouped)
+    collate = TaskCollator(load_processor(grouped.model), ["colour"], limit)
+    seen = [collate.examine(record) for record in Mixture(grouped).records("colour", "train")]
+    expected = [min(one.tokens, limit or one.tokens) for one in seen if not one.fatal]
+    assert len(set(expected)) > 1 or limit
+    assert made
+    assert all(sampler.lengths == expected for sampler in made)

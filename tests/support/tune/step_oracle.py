@@ -43,7 +43,9 @@ def to_double(model: nn.Module) -> nn.Module:
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     model.double()
-    base.model.forward = MethodType(_forward_in_double, base.model)
+    # Llama 4 has its towers side by side.
+    for inner in [base.model] if hasattr(base, "model") else list(base.children()):
+        inner.forward = MethodType(_forward_in_double, inner)
     return model
 
 

@@ -1,0 +1,10 @@
+"""Every family of the table, by name."""
+
+from __future__ import annotations
+
+from support.families import gemma, llava, qwen, text, tiled
+
+FAMILIES = {
+    family.name: family
+    for family in (*llava.FAMILIES, *qwen.FAMILIES, *gemma.FAMILIES, *tiled.FAMILIES, *text.FAMILIES)
+}
