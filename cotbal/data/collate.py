@@ -17,6 +17,7 @@ import cotbal_kernels as ck
 from cotbal.data.encode import Encoder
 from cotbal.data.fields import record_task
 from cotbal.data.formats import record_of
+from cotbal.data.notation import notation_of
 from cotbal.data.records import BadRecordsError, OnBad, Problem, Record, RecordError, Turn, check_on_bad
 from cotbal.data.token_spans import supervised_tokens
 
@@ -265,7 +266,16 @@ class TaskCollator:
                 )
             task = self.tasks[0] if len(self.tasks) == 1 and record_task(item) is None else None
             try:
-                read.append(record_of(item, _GIVEN, position, root=Path(), task=task))
+                read.append(
+                    record_of(
+                        item,
+                        _GIVEN,
+                        position,
+                        root=Path(),
+                        task=task,
+                        notation=lambda: notation_of(self.processor),
+                    )
+                )
             except RecordError as error:
                 stand_in = Record(str(position), self.tasks[0], (), (), (), _GIVEN, position)
                 problems.append((stand_in, str(error), True))

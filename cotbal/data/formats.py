@@ -15,6 +15,7 @@ from cotbal.data.dataset_info import listed_file, split_name
 from cotbal.data.fields import record_id, record_references, record_system, record_task
 from cotbal.data.json_stream import Broken, Element, iter_json
 from cotbal.data.loss_weights import refuse_without_loss, weighted
+from cotbal.data.notation import THOUSANDTHS, BoxNotation
 from cotbal.data.objects import fill_objects
 from cotbal.data.records import (
     IMAGE_PLACEHOLDER,
@@ -46,6 +47,7 @@ __all__ = [
     "read_records",
 ]
 
+Notation = Callable[[], BoxNotation]
 Parse = Callable[[Mapping[str, Any]], RawSample]
 # A record is of the first format whose field it has.
 _FORMATS: dict[str, Parse] = {
@@ -65,6 +67,7 @@ def read_records(
     image_root: str | PathLike[str] | None = None,
     on_bad: OnBad = "refuse",
     check_images: bool = True,
+    notation: Notation = lambda: THOUSANDTHS,
 ) -> RecordSet:
     """Read the records of one or several files: JSON, JSON Lines, Parquet, or folders that `datasets` saved.
 
@@ -81,6 +84,8 @@ def read_records(
         on_bad: "refuse" raises when any record is bad, after reading all files; "skip" leaves bad records
             out and returns them as `problems`.
         check_images: look whether every image file exists.
+        notation: makes the notation in which boxes from `objects` are written, such as
+            `lambda: notation_of(processor)`.
 
     Raises:
         BadRecordsError: on_bad is "refuse" and there are bad records. It lists file, index and reason.
@@ -111,7 +116,9 @@ def read_records(
     gc.disable()
     try:
         for file in files:
-            for item in iter_records(file, task=task, image_root=image_root, check_images=check_images):
+            for item in iter_records(
+                file, task=task, image_root=image_root, check_images=check_images, notation=notation
+            ):
                 if isinstance(item, Problem):
                     problems.append(item)
                 else:
@@ -135,6 +142,7 @@ def iter_records(
     task: str | None = None,
     image_root: str | PathLike[str] | None = None,
     check_images: bool = True,
+    notation: Notation = lambda: THOUSANDTHS,
 ) -> Iterator[Record | Problem]:
     """Yield the records and problems of one file in order, a few MiB of the file in memory at a time.
 
@@ -158,7 +166,7 @@ def iter_records(
         if listed is not None:
             element = replace(element, value=listed.record(element.value))
         try:
-            yield _record(element, file, root, task, check_images)
+            yield _record(element, file, root, task, check_images, notation)
         except RecordError as error:
             yield Problem(file, element.index, str(error))
     if empty:
@@ -174,12 +182,22 @@ def _rows(file: Path) -> Iterator[Element | Broken]:
         yield Broken(index + 1, str(error))
 
 
-def _record(element: Element, file: Path, root: Path, task: str | None, check_images: bool) -> Record:
+def _record(
+    element: Element, file: Path, root: Path, task: str | None, check_images: bool, notation: Notation
+) -> Record:
     if not isinstance(element.value, Mapping):
         raise RecordError(
             f"line {element.line}: a record is {type(element.value).__name__}; expected an object"
         )
-    return record_of(element.value, file, element.index, root=root, task=task, check_images=check_images)
+    return record_of(
+        element.value,
+        file,
+        element.index,
+        root=root,
+        task=task,
+        check_images=check_images,
+        notation=notation,
+    )
 
 
 def record_of(
@@ -190,13 +208,14 @@ def record_of(
     root: Path,
     task: str | None = None,
     check_images: bool = True,
+    notation: Notation = lambda: THOUSANDTHS,
 ) -> Record:
     """The record that a dictionary describes, in any of the formats.
 
     Args:
         source, index: where it comes from, for messages.
         root: folder that relative image paths start from.
-        task, check_images: as for `read_records`.
+        task, check_images, notation: as for `read_records`.
 
     Raises:
         RecordError: why it cannot be used.
@@ -212,7 +231,7 @@ def record_of(
         image if isinstance(image, bytes) else Path(os.path.join(root, image)) for image in sample.images
     )
     turns = weighted(sample.turns, raw)
-    turns = fill_objects(turns, raw, lambda which: _size(images, which))
+    turns = fill_objects(turns, raw, lambda which: _size(images, which), notation)
     turns = _checked_turns(_with_system(turns, record_system(raw)), len(images))
     if check_images:
         for image in images:

@@ -1,9 +1,8 @@
 """Grounding in ms-swift's general form: `<ref-object>` and `<bbox>` in the texts, names and boxes in `objects`.
 
 `objects: {"ref": [...], "bbox": [[x1, y1, x2, y2], ...], "bbox_type": "real" | "norm1", "image_id": [...]}`, as
-ms-swift's page "Custom dataset" describes it. A name is put in as it is, a box as `[x1, y1, x2, y2]` (a point as
-`[x, y]`) in thousandths of the image's width and height, rounded. ms-swift lets each model's template choose another
-notation; data for a model that was pre-trained with one are better written in it.
+ms-swift's page "Custom dataset" describes it. How names and boxes are written is the model's family's: see
+`cotbal.data.notation`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from cotbal.data.fields import kind_of, refuse_half_characters
+from cotbal.data.notation import THOUSANDTHS, BoxNotation
 from cotbal.data.records import RecordError, Turn
 
 REF = "<ref-object>"
@@ -23,15 +24,22 @@ _marks = re.compile(f"{re.escape(REF)}|{re.escape(BOX)}")
 SizeOf = Callable[[int], tuple[int, int]]
 
 
-def fill_objects(turns: tuple[Turn, ...], raw: Mapping[str, Any], size_of: SizeOf) -> tuple[Turn, ...]:
+def fill_objects(
+    turns: tuple[Turn, ...],
+    raw: Mapping[str, Any],
+    size_of: SizeOf,
+    notation: Callable[[], BoxNotation] = lambda: THOUSANDTHS,
+) -> tuple[Turn, ...]:
     """The turns with every mark replaced by what `objects` lists for it, in order.
 
     Args:
-        size_of: width and height in pixels of the record's image of that position; asked for real boxes only.
+        size_of: width and height in pixels of the record's image of that position; asked for where a box is
+            given or written in pixels.
+        notation: makes the notation; called for records with marks only.
 
     Raises:
         RecordError: marks without `objects`, another number of marks than of names or boxes, a box that is not 2 or
-            4 finite numbers or lies outside the picture.
+            4 finite numbers or lies outside the picture, a family whose notation is not written here.
     """
     if not any(REF in turn.text or BOX in turn.text for turn in turns):
         return turns
@@ -47,7 +55,11 @@ def fill_objects(turns: tuple[Turn, ...], raw: Mapping[str, Any], size_of: SizeO
     for mark, values, field in ((REF, names, "ref"), (BOX, boxes, "bbox")):
         if found[mark] != len(values):
             raise RecordError(f"{found[mark]} {mark} mark(s) for {len(values)} entries of 'objects.{field}'")
-    parts = {REF: iter(map(_name, names)), BOX: _boxes(boxes, objects, size_of)}
+    written = notation()
+    parts = {
+        REF: (written.write_name(_name(name)) for name in names),
+        BOX: _boxes(boxes, objects, size_of, written),
+    }
     return tuple(
         replace(turn, text=_marks.sub(lambda match: next(parts[match.group()]), turn.text)) for turn in turns
     )
@@ -69,7 +81,9 @@ def _name(value: object) -> str:
     return value
 
 
-def _boxes(boxes: list[Any], objects: Mapping[str, Any], size_of: SizeOf) -> Iterator[str]:
+def _boxes(
+    boxes: list[Any], objects: Mapping[str, Any], size_of: SizeOf, notation: BoxNotation
+) -> Iterator[str]:
     kind = objects.get("bbox_type") or "real"
     if kind not in ("real", "norm1"):
         raise RecordError(
@@ -89,7 +103,7 @@ def _boxes(boxes: list[Any], objects: Mapping[str, Any], size_of: SizeOf) -> Ite
         if not all(-0.001 <= share <= 1.001 for share in shares):
             limits = "0 to 1" if kind == "norm1" else f"a picture of {width} x {height} pixels"
             raise RecordError(f"'objects.bbox[{position}]' is {box}, outside {limits}")
-        yield f"[{', '.join(str(min(1000, max(0, round(share * 1000)))) for share in shares)}]"
+        yield notation.write_box(shares, partial(size_of, which))
 
 
 def _is_number(value: object) -> bool:

@@ -13,6 +13,7 @@ from cotbal.config.tasks import TaskConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.dataset_info import data_file
 from cotbal.data.formats import read_records, refusal
+from cotbal.data.notation import BoxNotation, notation_of
 from cotbal.data.packed import PackedRecords
 from cotbal.data.records import BadRecordsError, Problem, Record, RecordSet
 from cotbal.data.splits import preparation_sets
@@ -62,6 +63,7 @@ class Mixture:
         self._read: dict[tuple[str, Split], RecordSet] = {}
         self._left_out: set[tuple[Path, int]] = set()
         self._records: dict[tuple[str, Split], list[Record]] = {}
+        self._boxes: BoxNotation | None = None
         self._preparations: dict[int, dict[str, list[Record]]] = {}
 
     def task(self, name: str) -> TaskConfig:
@@ -74,11 +76,21 @@ class Mixture:
         if key not in self._read:
             settings = self._tasks[task]
             paths = getattr(settings, split)
-            found = read_records(paths, task=task, image_root=settings.images, on_bad="skip")
+            found = read_records(
+                paths, task=task, image_root=settings.images, on_bad="skip", notation=self._notation
+            )
             self._read[key] = found
             self.problems += found.problems
             self.files_read.update(map(data_file, paths))
         return self._read[key]
+
+    def _notation(self) -> BoxNotation:
+        """How the model's family writes boxes; asked for where the data have some to fill in."""
+        if self._boxes is None:
+            from cotbal.units.loading import load_processor
+
+            self._boxes = notation_of(load_processor(self.config.model))
+        return self._boxes
 
     def leave_out(self, problems: Iterable[Problem]) -> None:
         """Leave these records out from now on: a check has found that they cannot be used."""
