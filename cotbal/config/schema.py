@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
+from cotbal.config.hub import HubSet
 from cotbal.config.launch import LaunchConfig
 from cotbal.config.model import ModelConfig
 from cotbal.config.stages import ComparisonConfig, EvaluationConfig, PreparationConfig, WeighingConfig
@@ -99,12 +100,18 @@ class Config(Section):
         for index, task in enumerate(self.tasks):
             for key in ("train", "validation", "test"):
                 paths: tuple[Path, ...] = getattr(task, key)
-                missing += [
-                    (f"tasks[{index}].{key}", path) for path in paths if not _data_file(path).exists()
-                ]
+                missing += [(f"tasks[{index}].{key}", path) for path in paths if not _is_there(path)]
             if task.images is not None and not task.images.is_dir():
                 missing.append((f"tasks[{index}].images", task.images))
         return missing
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a data file exists; what the hub has is known only when it is loaded."""
+    named = HubSet.of_path(path)
+    if named is not None:
+        return named.folder is None or named.folder.is_dir()
+    return _data_file(path).exists()
 
 
 def _data_file(path: Path) -> Path:

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from cotbal.config.hub import HubSet, hub_path
 from cotbal.data import alpaca, completion, llava, messages
 from cotbal.data.dataset_info import listed_file, split_name
 from cotbal.data.fields import record_id, record_references, record_system, record_task
@@ -71,6 +72,9 @@ def read_records(
 ) -> RecordSet:
     """Read the records of one or several files: JSON, JSON Lines, Parquet, or folders that `datasets` saved.
 
+    `hf://org/name#train` is a split of a data set that `datasets` loads, from the hub or (`hf://./folder#train`) from
+    a folder of data files.
+
     `dataset_info.json#NAME` is the file that LLaMA-Factory lists under that name.
 
     Formats are recognised record by record: LLaVA (`conversations`), chat (`messages`), and
@@ -106,7 +110,8 @@ def read_records(
     [(1, "no answer: the last turn is not the assistant's")]
     """
     check_on_bad(on_bad)
-    files = [paths] if isinstance(paths, (str, PathLike)) else list(paths)
+    given = [paths] if isinstance(paths, (str, PathLike)) else list(paths)
+    files = [Path(str(hub_path(path, Path())) if isinstance(path, str) else path) for path in given]
     if not files:
         raise ValueError("paths is empty; expected at least one JSON or JSON Lines file")
     records: list[Record] = []
@@ -150,10 +155,11 @@ def iter_records(
         FileNotFoundError: the file does not exist.
     """
     file, name = split_name(Path(path))
-    if not file.exists():
+    named = HubSet.of_path(file)
+    if not (file if named is None else named.folder or Path()).exists():
         raise FileNotFoundError(f"{file}: no such file")
-    # LLaMA-Factory's paths start from the folder of its list.
-    root = file.parent if image_root is None else Path(image_root)
+    # LLaMA-Factory's paths start from the folder of its list, those of a data set in a folder from there.
+    root = (named and named.folder) or file.parent if image_root is None else Path(image_root)
     listed = None if name is None else listed_file(file, name)
     if listed is not None:
         file = listed.path

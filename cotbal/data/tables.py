@@ -1,4 +1,4 @@
-"""Data files that are tables: Parquet, and folders that the `datasets` library saved.
+"""Data files that are tables: Parquet, folders that the `datasets` library saved, and data sets that it loads.
 
 Columns are the fields of a record, in any of its formats. Images may be paths or, as `datasets` writes them, the
 bytes of their files. Both packages are optional and imported when such a file is read.
@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cotbal.config.hub import HubSet
+from cotbal.data.hub import hub_rows, undecoded
+
 _BATCH = 256
 
 
 def is_table(path: Path) -> bool:
-    """Whether a data file is read by this module: `.parquet`, or a folder."""
-    return path.suffix.lower() == ".parquet" or path.is_dir()
+    """Whether a data file is read by this module: `.parquet`, a folder, or a data set's name."""
+    return path.suffix.lower() == ".parquet" or path.is_dir() or HubSet.of_path(path) is not None
 
 
 def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -24,6 +27,10 @@ def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: the file cannot be read as such, or the package that reads it is not installed.
     """
+    named = HubSet.of_path(path)
+    if named is not None:
+        yield from hub_rows(named)
+        return
     if not path.is_dir():
         yield from _parquet(path)
         return
@@ -51,7 +58,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 def _saved(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        from datasets import Dataset, Image, load_from_disk
+        from datasets import Dataset, load_from_disk
     except ImportError:
         raise ValueError(
             f"{path}: reading a folder of the datasets library needs datasets; pip install 'cotbal[tables]'"
@@ -64,10 +71,4 @@ def _saved(path: Path) -> Iterator[dict[str, Any]]:
         ) from error
     if not isinstance(saved, Dataset):
         raise ValueError(f"{path}: holds several splits ({', '.join(saved)}); give the folder of one of them")
-    # Pictures stay the bytes of their files until they are shown to the processor.
-    for name, feature in saved.features.items():
-        if isinstance(feature, Image):
-            saved = saved.cast_column(name, Image(decode=False))
-        elif isinstance(getattr(feature, "feature", None), Image):
-            saved = saved.cast_column(name, type(feature)(Image(decode=False)))
-    yield from saved
+    yield from undecoded(saved)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cotbal import __version__
+from cotbal.config.hub import HubSet
 from cotbal.data.dataset_info import listed_file, split_name
+from cotbal.data.hub import hub_digest
 
 __all__ = ["data_digest", "differences", "file_digest", "folder_digest", "versions"]
 
@@ -48,6 +50,9 @@ def folder_digest(folder: Path) -> str:
 
 def data_digest(path: Path) -> str:
     """The digest of a data file, or of a folder that is read as one."""
+    named = HubSet.of_path(path)
+    if named is not None:
+        return hub_digest(named)
     file, name = split_name(path)
     if name is not None:
         # The list says how the file is read.

@@ -43,23 +43,34 @@ def table_of(name: str, folder: Path) -> str:
     made = datasets.Dataset.from_list(values).cast_column("images", datasets.List(datasets.Image()))
     if name == "table.parquet":
         made.to_parquet(folder / name)
+    elif name == "hub":
+        (folder / name).mkdir()
+        made.to_parquet(folder / name / "train.parquet")
     else:
         made.save_to_disk(folder / name)
     return name
 
 
-@pytest.mark.parametrize("name", [*FILES, *LISTED, "table.parquet", "saved"])
+@pytest.mark.parametrize("name", [*FILES, *LISTED, "table.parquet", "saved", "hub"])
 def test_a_file_of_the_format_goes_through_a_whole_run(
-    tmp_path: Path, model: Path, name: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    model: Path,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if name in FILES or name in LISTED:
         shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
     else:
         table_of(name, tmp_path)
+    file: object = name
+    if name == "hub":
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        file = {"dataset": "./hub", "split": "train"}
     config = {
         "model": str(model),
         "output": "run",
-        "tasks": [{"name": "only", "train": name, "test": name, "metric": "loss", "weight": 1}],
+        "tasks": [{"name": "only", "train": file, "test": file, "metric": "loss", "weight": 1}],
         "training": {"max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True},
         "comparison": {"strategies": ["ew"]},
     }
