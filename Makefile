@@ -72,10 +72,11 @@ soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md
 	  status=$$?; $(BIN)/python tests/support/pages/soak_page.py build/soak.xml docs/soak.md; \
 	  $(BIN)/python docs/make_families.py || status=1; exit $$status
 
-docs: $(VENV)/.dev ## regenerate the pages made from results, docs/exactness.md and docs/families.md (some minutes)
+docs: $(VENV)/.dev ## regenerate the pages made from results, docs/exactness.md, families.md and inputs.md (some minutes)
 	$(BIN)/python -m benchmarks pages
 	$(BIN)/python docs/make_exactness.py
 	$(BIN)/python docs/make_families.py
+	$(BIN)/python docs/make_inputs.py
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -113,7 +113,7 @@ def listed_file(path: Path, name: str) -> ListedFile:
     """
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(listed, dict) or not isinstance(listed.get(name), dict):
         names = ", ".join(listed) if isinstance(listed, dict) else "none"

@@ -42,7 +42,7 @@ def refuse_unsupported(raw: Mapping[str, Any]) -> None:
         return
     for field, kind in _MEDIA.items():
         if raw.get(field):
-            raise RecordError(f"a{'n' if kind == 'audio' else ''} {kind} record (field {field!r}); {_ONLY}")
+            raise RecordError(f"{_a(kind)} record (field {field!r}); {_ONLY}")
     for field in _PREFERENCE:
         if raw.get(field) is not None:
             raise RecordError(
@@ -92,7 +92,11 @@ def refuse_marks(turns: Sequence[Turn]) -> None:
         found = _mark.search(turn.text)
         if found:
             kind = found.group(1) or found.group(2)
-            raise RecordError(f"turn {position} (user) holds the mark <{kind}> of a {kind}; {_ONLY}")
+            raise RecordError(f"turn {position} (user) holds the mark <{kind}> of {_a(kind)}; {_ONLY}")
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "audio" else f"a {kind}"
 
 
 _ONLY = "only text and images are supported"

@@ -267,7 +267,7 @@ class TaskWeights:
         name = os.fspath(path)
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}: not a JSON file ({error})") from error
         try:
             return cls._from_json(content)

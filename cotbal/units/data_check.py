@@ -210,7 +210,7 @@ def _lengths_key(folder: OutputFolder) -> str | None:
     try:
         with (folder.check / _LENGTHS).open(encoding="utf-8") as stream:
             found = json.loads(stream.readline())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found.get("key") if isinstance(found, dict) else None
 
@@ -349,7 +349,7 @@ def _stamp(image: Path | bytes, root: Path) -> bytes:
 def _cached(path: Path, key: str, config: Config) -> tuple[SetSummary, ...] | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or values.get("schema") != _SCHEMA or values.get("key") != key:
         return None

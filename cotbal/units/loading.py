@@ -57,7 +57,9 @@ def load_model(config: ModelConfig, folder: Path | None = None) -> PreTrainedMod
         )
     except IncompleteModelError as error:
         raise ConfigError(f"model: {error}") from error
-    except (OSError, ValueError, ImportError) as error:
+    except (
+        Exception
+    ) as error:  # of transformers and all below it: KeyError, RecursionError, StrictDataclassError
         raise ConfigError(f"model: transformers cannot load '{source}': {error}") from error
     freeze(model, config.freeze)
     return model
@@ -79,7 +81,9 @@ def load_processor(config: ModelConfig) -> Any:
         )
         multimodal = described.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         return (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (
+        Exception
+    ) as error:  # of transformers and all below it: KeyError, RecursionError, StrictDataclassError
         raise ConfigError(f"model.processor: transformers cannot load '{source}': {error}") from error
 
 

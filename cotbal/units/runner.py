@@ -20,7 +20,7 @@ from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
 from cotbal.units import ranks
 from cotbal.units.arguments import training_settings
-from cotbal.units.batches import batch_layout
+from cotbal.units.batches import batch_layout, processes_per_unit
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
 from cotbal.units.evaluate import answer
 from cotbal.units.faults import plain_faults
@@ -63,6 +63,8 @@ class Runner:
         }
         generation_settings(config.evaluation.generation)
         self.settings = {stage: training_settings(config, stage) for stage in STAGES}
+        for settings in self.settings.values():
+            batch_layout(settings, processes_per_unit(config))
         for index, strategy in enumerate(config.comparison.strategies):
             check_strategy(strategy, index, [task.name for task in config.tasks])
         self.mixture = Mixture(config)
