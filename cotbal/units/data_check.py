@@ -31,6 +31,7 @@ from cotbal.data.encode import Encoder
 from cotbal.data.formats import refusal
 from cotbal.data.records import BadRecordsError, Problem, RecordSet
 from cotbal.units import ranks
+from cotbal.units.batches import processes_per_unit
 from cotbal.units.fingerprint import data_digest, folder_digest, versions
 from cotbal.units.mixture import Mixture, Split
 from cotbal.units.progress import ScheduleProgress
@@ -247,6 +248,12 @@ def check_rows_fit(
         raise ConfigError(
             f"training.per_device_train_batch_size: {name} cannot have records with and without pictures in one "
             "batch, and the tasks have both; set it to 1 and raise gradient_accumulation_steps"
+        )
+    if mixes_images(trained) and processes_per_unit(config) > 1:
+        raise ConfigError(
+            f"launch.processes: {name} cannot have records with and without pictures in one batch, and where several "
+            "processes train together a blank picture joins the batches that have none; set it to 1, or leave out "
+            "one kind"
         )
     if mixed and config.evaluation.batch_size > 1:
         raise ConfigError(

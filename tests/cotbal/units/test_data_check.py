@@ -13,6 +13,7 @@ from support.models import tiny_mixture, tiny_models
 from support.units.prepared import Told, change
 
 from cotbal import cli
+from cotbal.config.launch import LaunchConfig
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.check import SetSummary
@@ -317,6 +318,9 @@ def test_rows_that_cannot_share_a_batch_are_refused_before_training(tmp_path: Pa
     ):
         check_rows_fit(config, mixture, lambda: apart, [config.training])
     check_rows_fit(config, mixture, lambda: apart, [{"per_device_train_batch_size": 1}])
+    two = config.model_copy(update={"launch": LaunchConfig(processes=2)})
+    with pytest.raises(ConfigError, match=r"launch.processes: MllamaProcessor cannot have"):
+        check_rows_fit(two, mixture, lambda: apart, [{"per_device_train_batch_size": 1}])
     # One record without its picture makes a set that is scored a mixed one.
     changed = rows(tmp_path / "m", "colour_test")
     del changed[0]["image"]
