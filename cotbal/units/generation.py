@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError, suggest
 
-__all__ = ["generating", "generation_settings", "scoring_dtype"]
+__all__ = ["generating", "generation_settings", "scoring_dtype", "token_ids"]
 
 _GREEDY = {"do_sample": False, "num_beams": 1}
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -75,12 +75,17 @@ def generating(
     model's is replaced for the time.
     """
     recommended = model.generation_config
-    tokens = {name: getattr(recommended, name, None) for name in _TOKENS} | {"pad_token_id": pad}
+    tokens = token_ids(recommended) | {"pad_token_id": pad}
     model.generation_config = _config(**{**tokens, **settings, "max_new_tokens": max_new_tokens})
     try:
         yield
     finally:
         model.generation_config = recommended
+
+
+def token_ids(recommended: GenerationConfig) -> dict[str, Any]:
+    """The part of a checkpoint's generation config that says what its tokens mean."""
+    return {name: getattr(recommended, name, None) for name in _TOKENS}
 
 
 def _config(**settings: Any) -> GenerationConfig:
