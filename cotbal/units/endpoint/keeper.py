@@ -6,28 +6,30 @@ too, or on SIGTERM. It is a group of its own, so that the processes it starts en
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 
 # How long a server may take to let go of its GPU before it is killed.
 _PATIENCE_SECONDS = 20.0
+_POLL_SECONDS = 0.1
 
 
 def keep(words: list[str]) -> int:
     """Run a command until it ends or is no longer wanted; its exit code, 128 + n where signal n ended it."""
     server = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
-    unwanted = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: unwanted.set())
+    unwanted = False
 
-    def read_to_the_end() -> None:
-        sys.stdin.buffer.read()
-        unwanted.set()
+    def stop(*_: object) -> None:
+        nonlocal unwanted
+        unwanted = True
 
-    threading.Thread(target=read_to_the_end, daemon=True).start()
-    while server.poll() is None and not unwanted.wait(0.1):
-        pass
+    signal.signal(signal.SIGTERM, stop)
+    while server.poll() is None and not unwanted:
+        readable, _, _ = select.select([sys.stdin.fileno()], [], [], _POLL_SECONDS)
+        # Nothing is ever written to it: what can be read is its end.
+        unwanted = unwanted or bool(readable)
     _signal_group(server.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(_PATIENCE_SECONDS)
