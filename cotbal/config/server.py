@@ -27,8 +27,9 @@ class ServerConfig(Section):
     base_url: str | None = Field(
         default=None, description="of a server that runs already, such as http://localhost:8000/v1"
     )
-    model: str = Field(
-        default="",
+    model: str | None = Field(
+        default=None,
+        min_length=1,
         description="what the server calls a unit's model: {unit} is the unit's name, {model} its folder",
     )
     request: Settings = Field(

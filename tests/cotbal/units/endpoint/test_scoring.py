@@ -54,7 +54,7 @@ def test_a_given_server_that_applies_the_checkpoints_penalties_is_refused(seeing
     model = penalised(seeing.model, tmp_path / "m")
     with running(*SERVE_ANY) as url:
         config = colour_config(tmp_path / "c", seeing.records, model, base_url=url, model="{model}")
-        with pytest.raises(EndpointError, match=r"does not answer as .* generation_config\.json") as caught:
+        with pytest.raises(EndpointError, match=r"does not answer as .* \(generation_config\.json") as caught:
             answered(config)
         assert "colours.json, record 0" in str(caught.value)
         # The same server with a folder that recommends nothing.
