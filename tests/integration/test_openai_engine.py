@@ -40,13 +40,19 @@ def mixture(folder: Path, evaluation: dict[str, object]) -> Path:
 
 
 def run(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return cotbal(config, "run", *options)
+
+
+def cotbal(
+    config: Path, command: str, *options: str, launcher: tuple[str, ...] = ("cotbal",)
+) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "XDG_STATE_HOME": str(config.parent / "state"),
     }
-    words = [sys.executable, "-m", "cotbal", "run", str(config), *options]
+    words = [sys.executable, "-m", *launcher, command, str(config), *options]
     return subprocess.run(words, capture_output=True, text=True, check=False, env=environment, timeout=800)
 
 
@@ -92,3 +98,22 @@ def test_the_whole_job_through_a_server(tmp_path: Path) -> None:
     assert mixed.returncode == 2
     assert "mini would have to be scored again" in mixed.stderr
     assert "colour.engine: was 'openai', is gone" in mixed.stderr
+
+
+def test_of_several_processes_the_first_asks_for_all(tmp_path: Path) -> None:
+    config = mixture(tmp_path / "m", OPENAI)
+    values = yaml.safe_load(config.read_text())
+    values["launch"] = {"processes": 2}
+    values["training"] |= {"num_train_epochs": 2, "per_device_train_batch_size": 2}
+    config.write_text(yaml.safe_dump(values, sort_keys=False))
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cotbal")
+    done = cotbal(config, "unit", "mini", "--allow-code", launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    unit = config.parent / "run" / "units" / "mini"
+    manifest = json.loads((unit / "manifest.json").read_text())
+    assert manifest["state"] == "scored"
+    assert len((unit / "scores.jsonl").read_text().splitlines()) == 2 * 12
+    log = (config.parent / "run" / "logs" / "mini-server.log").read_text()
+    # Nothing is asked twice: each sample once, four of each task and two more to compare, one to open.
+    assert log.count("Uvicorn running") == 1
+    assert 24 + 8 + 1 <= log.count("POST /v1/chat/completions") <= 24 + 8 + 1 + 2 + 1 + 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shlex
 import shutil
 import socket
@@ -28,6 +30,10 @@ _POLL_SECONDS = 0.25
 _TELL_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 _LAST_LINES = 12
+# A server that found these would wait for the unit's other processes to join it.
+_OF_A_LAUNCHER = re.compile(
+    r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(TORCHELASTIC|ACCELERATE|FSDP)_.*)"
+)
 
 
 class EndpointError(ConfigError):
@@ -118,6 +124,7 @@ def started_server(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if not _OF_A_LAUNCHER.fullmatch(name)},
         )
     server = Server(f"http://{_HOST}:{port}/v1", settings.model_name(unit, str(folder)), process, log)
     try:

@@ -113,16 +113,17 @@ def running(*words: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    # A pipe that nobody reads would fill up, and the server wait for ever.
     process = subprocess.Popen(
         [word.replace("{port}", str(port)).replace("{host}", "127.0.0.1") for word in words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     try:
         deadline = time.monotonic() + 240
         while True:
-            assert process.poll() is None, process.stdout and process.stdout.read().decode()
+            assert process.poll() is None, f"the server ended with {process.returncode}"
             assert time.monotonic() < deadline, "the server did not start"
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
                 break
@@ -130,4 +131,4 @@ def running(*words: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.kill()
-        process.communicate()
+        process.wait()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from cotbal.units.endpoint import client as module
 from cotbal.units.endpoint.client import Client
 from cotbal.units.endpoint.requests import Request
 from cotbal.units.endpoint.server import EndpointError, Server
+from cotbal.units.stopping import UnitStoppedError
 
 Answer = Callable[[dict[str, Any], int], tuple[int, Any]]
 
@@ -205,9 +208,26 @@ def test_the_key_comes_from_the_environment_and_is_sent(monkeypatch):
         pass
 
 
-def test_an_interrupted_run_of_requests_ends(monkeypatch):
-    """What `keep` raises ends the others; the first error comes out as it was."""
+def test_a_signal_ends_it_at_once():
+    def stop(*_: object) -> None:
+        raise UnitStoppedError("stopped")
 
+    def answer(body: dict[str, Any], times: int) -> tuple[int, Any]:
+        time.sleep(20)
+        return 200, reply("x")
+
+    earlier = signal.signal(signal.SIGTERM, stop)
+    began = time.monotonic()
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        with serving(answer) as (client, _), pytest.raises(UnitStoppedError):
+            ask(client, 3)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    assert time.monotonic() - began < 10
+
+
+def test_what_keep_raises_comes_out():
     def keep(number: int, found: object) -> None:
         raise OSError(28, "No space left on device")
 

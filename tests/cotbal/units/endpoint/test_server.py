@@ -57,6 +57,31 @@ def test_it_runs_within_the_block_and_no_longer(tmp_path):
     assert not is_up(server.base_url)
 
 
+def test_it_does_not_take_itself_for_a_process_of_the_unit(tmp_path, monkeypatch):
+    for name in (
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "MASTER_PORT",
+        "TORCHELASTIC_RUN_ID",
+        "ACCELERATE_USE_FSDP",
+    ):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    shown = (
+        "import os; print('has', *sorted(os.environ), os.environ['CUDA_VISIBLE_DEVICES'], flush=True);"
+        + HEALTHY
+    )
+    with start(tmp_path, shown):
+        (line,) = [
+            text for text in (tmp_path / "logs" / "s.log").read_text().splitlines() if text.startswith("has ")
+        ]
+    names = line.split()
+    assert names[-1] == "5"
+    assert not {name for name in names if "RANK" in name or "WORLD" in name or "MASTER" in name}
+    assert not {name for name in names if name.startswith(("TORCHELASTIC", "ACCELERATE"))}
+
+
 def test_it_ends_with_the_block_that_fails(tmp_path):
     with pytest.raises(ZeroDivisionError), start(tmp_path, HEALTHY) as server:
         1 / 0  # noqa: B018
