@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def engine_of(client: Client, command: Sequence[str]) -> tuple[str, str]:
     return name or package or "unknown", version or _installed(package, python) or "unknown"
 
 
-def check_same_engine(unit: Unit, engine: tuple[str, str], others: Iterable[Manifest], error: Any) -> None:
+def check_same_engine(
+    unit: Unit, engine: tuple[str, str], others: Iterable[Manifest], error: Callable[[str], Exception]
+) -> None:
     """Refuse to mix engines in one table.
 
     Args:

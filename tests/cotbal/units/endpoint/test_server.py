@@ -94,10 +94,12 @@ def test_it_ends_with_the_process_that_wanted_it(tmp_path, kind):
         [sys.executable, "-c", DRIVER, HEALTHY, str(tmp_path / "s.log")], stdout=subprocess.PIPE, text=True
     )
     assert driver.stdout is not None
-    url = driver.stdout.readline().strip()
-    assert is_up(url)
-    os.kill(driver.pid, kind)
-    driver.communicate()
+    try:
+        url = driver.stdout.readline().strip()
+        assert is_up(url)
+    finally:
+        os.kill(driver.pid, kind)
+        driver.communicate()
     deadline = time.monotonic() + 30
     while is_up(url):
         assert time.monotonic() < deadline, "the server outlives whoever started it"
