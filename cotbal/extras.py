@@ -20,6 +20,7 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "trl": ("trl", "datasets"),
         "tables": ("datasets", "pyarrow"),
         "xlsx": ("openpyxl",),
+        "openai": ("httpx2",),
         "gpu": ("triton",),
     }
 )

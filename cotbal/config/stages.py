@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from cotbal.config.server import ServerConfig
 from cotbal.config.values import Fraction, Section, Seed, Settings, nest_name, refuse_repeated
 
 __all__ = ["ComparisonConfig", "EvaluationConfig", "PreparationConfig", "StrategyConfig", "WeighingConfig"]
@@ -61,6 +62,10 @@ class WeighingConfig(Section):
 class EvaluationConfig(Section):
     """Validation and test: one answer per sample, by plain greedy generation unless `generation` asks otherwise."""
 
+    engine: Literal["transformers", "openai"] = Field(
+        default="transformers", description="what answers: this process, or an OpenAI-compatible `server`"
+    )
+    server: ServerConfig | None = None
     batch_size: int = Field(default=8, ge=1, le=2**16)
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None, description="of the scored model, if not what its training computes in"
@@ -71,6 +76,22 @@ class EvaluationConfig(Section):
     workers: int | None = Field(
         default=None, ge=0, le=256, description="processes that prepare pictures while the model answers"
     )
+
+    @model_validator(mode="after")
+    def _engine_and_server(self) -> Self:
+        if (self.engine == "openai") != (self.server is not None):
+            raise PydanticCustomError(
+                "engine",
+                "`engine` is {engine}, and there is {found}; `openai` needs one, and no other engine takes one",
+                {"engine": self.engine, "found": "no `server`" if self.server is None else "a `server`"},
+            )
+        if self.engine == "openai" and self.generation:
+            raise PydanticCustomError(
+                "generation",
+                "`generation` is for `engine: transformers`; with `engine: openai` answers are greedy, and what the "
+                "server understands beyond that goes into `server.request`",
+            )
+        return self
 
 
 class StrategyConfig(Section):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cotbal.data.records import IMAGE_PLACEHOLDER, Record, RecordError, Turn
@@ -133,6 +133,26 @@ class ChatRenderer:
         self._tell(notes)
         return RenderedChat(
             text, prompt, tuple(spans), tuple(turns[place].weight for place in places), tuple(notes)
+        )
+
+    def asked(self, record: Record) -> tuple[str, list[Message]]:
+        """The prompt for a record's last answer, and messages from which the template makes it in one go.
+
+        Raises:
+            RecordError: as `render` does; also where the template makes another prompt of the messages.
+        """
+        prompt = self.render(record).prompt
+        for end in ("", str(getattr(self.tokenizer, "eos_token", None) or "")):
+            # Answers before the last may carry the token that `render` has put behind them.
+            turns = [
+                replace(turn, text=turn.text + end) if turn.role == "assistant" else turn
+                for turn in record.turns[:-1]
+            ]
+            if self._template(turns, ask=True) == prompt:
+                return prompt, self._messages(turns)
+        raise RecordError(
+            "the chat template makes another prompt of this conversation's messages than the one that is trained; "
+            "only in-process scoring (evaluation.engine: transformers) can ask it"
         )
 
     def starts_with_bos(self, text: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +53,16 @@ def wishes(config: Config) -> Wishes:
         code.append(f"model.trust_remote_code runs the code that comes with {config.model.name}{revision}")
         if config.model.processor is not None:
             code.append(f"model.trust_remote_code runs the code that comes with {config.model.processor}")
+    server = config.evaluation.server
+    if server is not None and server.command:
+        code.append(f"evaluation.server.command runs {shlex.join(server.command)}")
     remote = [
         *_remote(config.training, "training"),
         *_remote(config.preparation.training, "preparation.training"),
     ]
+    if server is not None and not server.is_local:
+        key = "" if server.api_key_env is None else f", with the key in {server.api_key_env}"
+        remote.append(f"evaluation.server.base_url sends questions and pictures to {server.base_url}{key}")
     return Wishes(tuple(code), tuple(remote))
 
 

@@ -7,13 +7,10 @@ same padding and the same rounding, as one that was not interrupted.
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -25,12 +22,12 @@ from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import BadRecordsError, Record
 from cotbal.metrics.metric import Metric
 from cotbal.units import ranks
+from cotbal.units.answer_file import Answer, answer_line, read_answer
 from cotbal.units.generation import generating, generation_settings
-from cotbal.units.store import json_line
 
-__all__ = ["Answer", "answer", "teacher_forced_loss"]
+__all__ = ["answer", "longest_first", "prepared", "teacher_forced_loss", "to_model", "workers_beside"]
 
-Answer = str | float
+Prepared = TypeVar("Prepared")
 # For ordering samples: about what the tokens of one picture take as characters of text.
 _CHARACTERS_OF_A_PICTURE = 2000
 
@@ -69,7 +66,7 @@ def answer(
         answers_of = _Losses(model, processor, max_length)
     else:
         answers_of = _Generation(model, processor, max_new_tokens, generation)
-    order = _share(_longest_first(records), batch_size)
+    order = _share(longest_first(records), batch_size)
     share = ranks.world_size()
     if share > 1:
         path = path.with_name(f"{path.stem}.{ranks.rank()}-of-{share}{path.suffix}")
@@ -82,10 +79,10 @@ def answer(
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream, torch.inference_mode():
-        for batch in _prepared(left, answers_of.collate, _workers(workers, model.device, len(left))):
+        for batch in prepared(left, answers_of.collate, _workers(workers, model.device, len(left))):
             found = answers_of.answers(batch)
             places = order[len(answers) : len(answers) + len(found)]
-            stream.write("".join(_answer_line(i, a, source) for i, a in zip(places, found, strict=True)))
+            stream.write("".join(answer_line(i, a, source) for i, a in zip(places, found, strict=True)))
             stream.flush()
             answers += found
             advance(share * len(found))
@@ -128,7 +125,7 @@ class _Generation:
         return self.prompts(records)
 
     def answers(self, batch: dict[str, Any]) -> list[Answer]:
-        batch = _to(batch, self.model)
+        batch = to_model(batch, self.model)
         sampled = bool(self.settings.get("do_sample"))
         with torch.random.fork_rng(enabled=sampled):
             if sampled:
@@ -166,12 +163,12 @@ def teacher_forced_loss(model: PreTrainedModel, batch: dict[str, Any]) -> list[f
     inputs = {
         name: value for name, value in batch.items() if name not in ("labels", "loss_task_index", "loss_plan")
     }
-    logits = model(**_to(inputs, model)).logits
+    logits = model(**to_model(inputs, model)).logits
     out = ck.cross_entropy(logits, batch["labels"].to(logits.device), shift=True, reduction="sum")
     return [float(value) for value in out.sample_loss]
 
 
-def _longest_first(records: Sequence[Record]) -> list[int]:
+def longest_first(records: Sequence[Record]) -> list[int]:
     """Positions of the records, the longest conversation first: little padding, and memory runs out at once or never.
 
     Lengths are in characters, not tokens: they are known without decoding a picture.
@@ -184,47 +181,49 @@ def _longest_first(records: Sequence[Record]) -> list[int]:
     return sorted(range(len(records)), key=lambda index: (-length(index), index))
 
 
-class _Prepared(Dataset[dict[str, Any] | BadRecordsError]):
+class _Prepared(Dataset[Prepared | BadRecordsError]):
     """Batches ready for the model; an error is a value, as workers cannot hand on one with its list of problems."""
 
-    def __init__(
-        self, batches: list[list[Record]], collate: Callable[[Sequence[Record]], dict[str, Any]]
-    ) -> None:
+    def __init__(self, batches: list[list[Record]], collate: Callable[[Sequence[Record]], Prepared]) -> None:
         self.batches = batches
         self.collate = collate
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> dict[str, Any] | BadRecordsError:
+    def __getitem__(self, index: int) -> Prepared | BadRecordsError:
         try:
             return self.collate(self.batches[index])
         except BadRecordsError as error:
             return error
 
 
-def _prepared(
-    batches: list[list[Record]], collate: Callable[[Sequence[Record]], dict[str, Any]], workers: int
-) -> Iterator[dict[str, Any]]:
-    for batch in DataLoader(_Prepared(batches, collate), batch_size=None, num_workers=workers):
-        if isinstance(batch, BadRecordsError):
-            raise batch
-        yield batch
+def prepared(
+    batches: list[list[Record]], collate: Callable[[Sequence[Record]], Prepared], workers: int
+) -> Iterator[Prepared]:
+    """What `collate` makes of each batch, in order, made by so many processes, which start at once.
+
+    Raises:
+        BadRecordsError: as `collate` does, when the batch's turn comes.
+    """
+    found = iter(DataLoader(_Prepared(batches, collate), batch_size=None, num_workers=workers))
+    return map(_raised, found)
+
+
+def _raised(batch: Prepared | BadRecordsError) -> Prepared:
+    if isinstance(batch, BadRecordsError):
+        raise batch
+    return batch
 
 
 def _workers(wanted: int | None, device: torch.device, batches: int) -> int:
-    """On a CPU the model uses all cores itself; beside another device up to four prepare its next batches."""
-    if wanted is None:
-        wanted = 0 if device.type == "cpu" else min(4, max(1, (os.cpu_count() or 1) - 1))
-    return min(wanted, batches)
+    """On a CPU the model uses all cores itself; see `workers_beside` for other devices."""
+    return workers_beside(0 if wanted is None and device.type == "cpu" else wanted, batches)
 
 
-def _answer_line(index: int, value: Answer, source: str) -> str:
-    return json_line({"index": index, "answer": value, "check": _check(index, value, source)})
-
-
-def _check(index: int, value: Answer, source: str) -> int:
-    return zlib.crc32(json.dumps([index, value, source]).encode())
+def workers_beside(wanted: int | None, batches: int) -> int:
+    """So many processes as are wanted, or up to four, prepare batches for a model that needs few of the cores."""
+    return min(min(4, max(1, (os.cpu_count() or 1) - 1)) if wanted is None else wanted, batches)
 
 
 def _finished_batches(
@@ -244,17 +243,10 @@ def _finished_batches(
     ends = [0]
     with path.open("rb") as stream:
         for line in stream:
-            try:
-                values = json.loads(line)
-                value = values["answer"]
-                fits = type(value) is kind and (isinstance(value, str) or math.isfinite(value))
-                index = order[len(answers)]
-                checked = values["index"] == index and values["check"] == _check(index, value, source)
-                if not (line.endswith(b"\n") and fits and checked):
-                    break
-                answers.append(value)
-            except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+            found = read_answer(line, kind, source)
+            if found is None or len(answers) == len(order) or found[0] != order[len(answers)]:
                 break
+            answers.append(found[1])
             ends.append(ends[-1] + len(line))
     keep = len(answers) if len(answers) == len(order) else len(answers) - len(answers) % batch_size
     with path.open("rb+") as stream:
@@ -262,7 +254,7 @@ def _finished_batches(
     return answers[:keep]
 
 
-def _to(batch: dict[str, Any], model: PreTrainedModel) -> dict[str, Any]:
+def to_model(batch: dict[str, Any], model: PreTrainedModel) -> dict[str, Any]:
     """Move tensors to the model's device, and floating ones to its dtype."""
     moved: dict[str, Any] = {}
     for name, value in batch.items():

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError, suggest
 
-__all__ = ["generating", "generation_settings", "scoring_dtype"]
+__all__ = ["generating", "generation_settings", "scoring_dtype", "token_ids"]
 
 _GREEDY = {"do_sample": False, "num_beams": 1}
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -78,7 +78,7 @@ def generating(
     recommended = model.generation_config
     described = model.config.get_text_config()
     routed = getattr(described, "output_router_logits", None)
-    tokens = {name: getattr(recommended, name, None) for name in _TOKENS} | {"pad_token_id": pad}
+    tokens = token_ids(recommended) | {"pad_token_id": pad}
     model.generation_config = _config(**{**tokens, **settings, "max_new_tokens": max_new_tokens})
     if routed:
         described.output_router_logits = False
@@ -88,6 +88,11 @@ def generating(
         model.generation_config = recommended
         if routed:
             described.output_router_logits = routed
+
+
+def token_ids(recommended: GenerationConfig) -> dict[str, Any]:
+    """The part of a checkpoint's generation config that says what its tokens mean."""
+    return {name: getattr(recommended, name, None) for name in _TOKENS}
 
 
 def _config(**settings: Any) -> GenerationConfig:

@@ -6,8 +6,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from cotbal.method.weights import TaskWeights
 from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
 from cotbal.units import ranks
+from cotbal.units.answer_file import Answer
+from cotbal.units.answering import Answering, Questions, check_engine, in_process
 from cotbal.units.arguments import training_settings
 from cotbal.units.batches import batch_layout, processes_per_unit
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
-from cotbal.units.evaluate import answer
 from cotbal.units.faults import plain_faults
 from cotbal.units.fingerprint import versions
 from cotbal.units.generation import generation_settings, scoring_dtype
@@ -62,6 +64,7 @@ class Runner:
             task.name: metric_of(task, index) for index, task in enumerate(config.tasks) if task.metric
         }
         generation_settings(config.evaluation.generation)
+        check_engine(config, self.metrics)
         self.settings = {stage: training_settings(config, stage) for stage in STAGES}
         for settings in self.settings.values():
             batch_layout(settings, processes_per_unit(config))
@@ -213,21 +216,19 @@ class Runner:
         started = time.monotonic()
         scores: list[SampleScore] = []
         if unit.scored_tasks:
-            from cotbal.units.loading import load_model
-            from cotbal.units.train import release_memory
-
+            if self.config.evaluation.engine == "openai" and not ranks.is_first():
+                # The first process asks the server for all; a barrier would not wait for as long as that takes.
+                _wait_until_scored(folder)
+                return
             self.progress.begin(unit.name, "score")
             found = folder.model_damage(manifest, deep=True) if ranks.is_first() else []
             if found:
                 raise UnitDamagedError(f"{unit.name}: {'; '.join(found)}; add --redo to train it again")
-            source = seal_bytes(json.dumps(manifest.files, sort_keys=True).encode())
-            dtype = scoring_dtype(self.config, self.settings[unit.stage])
-            model = load_model(self.config.model.model_copy(update={"dtype": dtype}), folder.model)
-            model = model.to(self._device(unit))
-            for task in unit.scored_tasks:
-                scores += self._score_task(unit, folder, model, task, source)
-            del model
-            release_memory()
+            asked = [self._questions(unit, folder, task) for task in unit.scored_tasks]
+            with self._answering(unit, folder, manifest, asked) as answering:
+                for questions in asked:
+                    scores += self._score_task(questions, answering.answers(questions))
+                manifest = _with_engine(manifest, answering.engine)
             self.progress.end()
         if ranks.is_first():
             self._keep_scores(unit, folder, manifest, scores, time.monotonic() - started)
@@ -273,29 +274,50 @@ class Runner:
                     "preparation or an explicit `weight`"
                 )
 
-    def _score_task(
-        self, unit: Unit, folder: UnitFolder, model: Any, task: str, source: str
-    ) -> list[SampleScore]:
-        records = self.mixture.records(task, unit.split)
-        metric = self.metrics[task]
-        answers = answer(
-            model,
-            self.processor,
-            records,
-            metric=metric,
-            batch_size=self.config.evaluation.batch_size,
-            max_new_tokens=self.mixture.task(task).max_new_tokens,
-            max_length=self.config.max_length,
-            path=folder.predictions / f"{task}.jsonl",
-            generation=generation_settings(self.config.evaluation.generation),
-            workers=self.config.evaluation.workers,
-            advance=self.progress.advance,
+    def _answering(
+        self, unit: Unit, folder: UnitFolder, manifest: Manifest, asked: Sequence[Questions]
+    ) -> AbstractContextManager[Answering]:
+        """What answers for the unit, as `evaluation.engine` says."""
+        source = seal_bytes(json.dumps(manifest.files, sort_keys=True).encode())
+        dtype = scoring_dtype(self.config, self.settings[unit.stage])
+
+        def load() -> Any:
+            from cotbal.units.loading import load_model
+
+            model = load_model(self.config.model.model_copy(update={"dtype": dtype}), folder.model)
+            return model.to(self._device(unit))
+
+        if self.config.evaluation.engine == "transformers":
+            return in_process(load, self.processor, self.config, source, self.progress.advance)
+        from cotbal.units.endpoint.scoring import by_server
+
+        return by_server(
+            unit,
+            asked,
+            config=self.config,
+            processor=self.processor,
+            load=load,
+            dtype=dtype,
+            output=self.folder,
             source=source,
+            progress=self.progress,
         )
+
+    def _questions(self, unit: Unit, folder: UnitFolder, task: str) -> Questions:
+        return Questions(
+            task,
+            self.mixture.records(task, unit.split),
+            self.metrics[task],
+            self.mixture.task(task).max_new_tokens,
+            folder.predictions / f"{task}.jsonl",
+        )
+
+    def _score_task(self, questions: Questions, answers: Sequence[Answer]) -> list[SampleScore]:
         # Metrics may be slow, or cost money: the first process scores for all.
         if not ranks.is_first():
             return []
-        return score_samples(records, answers, metric, task, self.mixture.task(task).images)
+        images = self.mixture.task(questions.task).images
+        return score_samples(questions.records, answers, questions.metric, questions.task, images)
 
     def _device(self, unit: Unit) -> Any:
         from cotbal.units.arguments import training_arguments
@@ -319,3 +341,20 @@ class Runner:
                 check_references(self.mixture.records(task, unit.split), self.metrics[task], task)
                 self._references_checked.add((task, unit.split))
         return sum(len(self.mixture.records(task, unit.split)) for task in unit.scored_tasks)
+
+
+def _with_engine(manifest: Manifest, engine: Mapping[str, Any]) -> Manifest:
+    """What has answered belongs to what a result depends on."""
+    if not engine:
+        return manifest
+    versions = {**manifest.versions, f"server: {engine['server']}": str(engine["version"])}
+    return replace(manifest, engine=dict(engine), versions=versions)
+
+
+def _wait_until_scored(folder: UnitFolder) -> None:
+    """Until the first process has scored; if it fails, its launcher ends this one too."""
+    while True:
+        manifest = folder.manifest()
+        if manifest is not None and manifest.state == "scored":
+            return
+        time.sleep(1.0)

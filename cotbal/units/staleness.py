@@ -148,6 +148,10 @@ class Staleness:
         if ":" in metric.name:
             # What a report needs to know of it without importing it.
             scoring["higher_is_better"] = metric.higher_is_better
+        server = self.config.evaluation.server
+        if server is not None:
+            scoring["engine"] = "openai"
+            scoring["server"] = {"command": list(server.command), "request": server.request}
         if metric.kind == "generation":
             scoring["max_new_tokens"] = settings.max_new_tokens
             scoring["generation"] = generation_settings(self.config.evaluation.generation)

@@ -82,6 +82,8 @@ class Manifest:
             and the step it was taken up again with.
         files: the seals of what the unit has made so far (see `cotbal.units.seals`), by their paths in its folder.
         stopped: why the last attempt on it ended without a result; empty otherwise.
+        engine: the server that scored it, its version, and how it compared with scoring in process; empty for the
+            latter.
     """
 
     unit: str
@@ -99,6 +101,7 @@ class Manifest:
     divergences: Sequence[Mapping[str, Any]] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     stopped: str = ""
+    engine: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def advanced(self, state: State, **changes: Any) -> Manifest:
@@ -113,7 +116,7 @@ def _manifest(values: dict[str, Any], path: Path) -> Manifest:
     except TypeError as error:
         raise ConfigError(f"{path}: not a manifest ({error}); delete the folder to redo it") from None
     kinds = {"unit": str, "model": str, "state": str, "stopped": str, "steps": int, "seed": int}
-    kinds |= dict.fromkeys(("training", "scoring", "versions", "seconds", "samples", "files"), dict)
+    kinds |= dict.fromkeys(("training", "scoring", "versions", "seconds", "samples", "files", "engine"), dict)
     unfit = [name for name, kind in kinds.items() if not isinstance(getattr(manifest, name), kind)]
     if unfit or manifest.state not in get_args(State):
         raise ConfigError(

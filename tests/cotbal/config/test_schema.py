@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cotbal.config.launch import LaunchConfig
 from cotbal.config.model import ModelConfig
 from cotbal.config.schema import Config, load_config
+from cotbal.config.server import ServerConfig
 from cotbal.config.stages import ComparisonConfig, EvaluationConfig, PreparationConfig, WeighingConfig
 from cotbal.config.tasks import TaskConfig
 from cotbal.config.yaml_file import ConfigError
@@ -196,6 +197,7 @@ SECTIONS = {
     "`preparation`:": PreparationConfig,
     "`weighing`:": WeighingConfig,
     "`evaluation`:": EvaluationConfig,
+    "`evaluation.server`:": ServerConfig,
     "`comparison`:": ComparisonConfig,
     "`launch`:": LaunchConfig,
 }

@@ -98,6 +98,22 @@ def test_a_config_that_asks_for_nothing_needs_no_word(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+def test_a_server_needs_a_word_for_its_command_or_its_distance(tmp_path: Path) -> None:
+    task = {"name": "a", "train": "t.json", "validation": "v.json", "metric": "iou@0.5"}
+
+    def wanted(**server: Any) -> Config:
+        return config(tmp_path, tasks=[task], evaluation={"engine": "openai", "server": server})
+
+    with pytest.raises(ConfigError, match=r"server\.command runs vllm serve .*: add --allow-code"):
+        require_consent(wanted(command=["vllm", "serve", "{model}", "--port", "{port}"]), allow_remote=True)
+    away = wanted(base_url="https://example.com/v1", api_key_env="MY_KEY")
+    with pytest.raises(
+        ConfigError, match=r"pictures to https://example\.com/v1, .*MY_KEY: add --allow-remote"
+    ):
+        require_consent(away, allow_code=True)
+    assert wishes(wanted(base_url="http://localhost:8000/v1")) == wishes(config(tmp_path, tasks=[task]))
+
+
 def test_the_word_is_remembered_for_this_folder_and_this_wish(tmp_path: Path) -> None:
     require_consent(config(tmp_path / "a"), allow_code=True)
     require_consent(config(tmp_path / "a"))

@@ -14,7 +14,8 @@ from cotbal import metrics
 from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import BadRecordsError, Record, Turn
-from cotbal.units.evaluate import _answer_line, _finished_batches, answer, teacher_forced_loss
+from cotbal.units.answer_file import answer_line
+from cotbal.units.evaluate import _finished_batches, answer, teacher_forced_loss
 from cotbal.units.generation import generation_settings
 
 
@@ -38,8 +39,8 @@ def test_only_complete_batches_are_kept(
     count = len(order)
     done = min(done, count)
     path = tmp_path_factory.mktemp("p") / "count.jsonl"
-    whole = "".join(_answer_line(i, f"answer {i}", "") for i in order[:done])
-    path.write_text(whole + _answer_line(done, "x" * 40, "")[:torn])
+    whole = "".join(answer_line(i, f"answer {i}", "") for i in order[:done])
+    path.write_text(whole + answer_line(done, "x" * 40, "")[:torn])
     kept = _finished_batches(path, order, batch)
     expected = count if done == count else done - done % batch
     assert kept == [f"answer {i}" for i in order[:expected]]
@@ -49,9 +50,9 @@ def test_only_complete_batches_are_kept(
 
 def test_answers_of_another_order_are_not_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "count.jsonl"
-    path.write_text("".join(_answer_line(i, "x", "") for i in range(4)))
+    path.write_text("".join(answer_line(i, "x", "") for i in range(4)))
     assert _finished_batches(path, [0, 1, 2, 3], 1, source="another model") == []
-    path.write_text("".join(_answer_line(i, "x", "") for i in range(4)))
+    path.write_text("".join(answer_line(i, "x", "") for i in range(4)))
     assert _finished_batches(path, [0, 1, 3, 2], 1) == ["x", "x"]
 
 

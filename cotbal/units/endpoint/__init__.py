@@ -1,0 +1,1 @@
+"""Scoring by an OpenAI-compatible server, given or started for each unit."""
