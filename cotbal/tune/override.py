@@ -68,13 +68,20 @@ def local_precision(hidden: Tensor) -> Iterator[torch.dtype]:
 
 
 @contextmanager
-def in_evaluation(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+def held_still(model: nn.Module) -> Iterator[None]:
+    """In the block no forward changes the model: dropout and normalisation over the batch are off.
+
+    The rest stays in training mode. In evaluation mode, a forward without gradients is taken for inference:
+    bitsandbytes then repacks its 4-bit layers on CPUs for good, and their gradients are wrong from there on.
+    """
+    kinds = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+    still = [module for module in model.modules() if module.training and isinstance(module, kinds)]
+    for module in still:
+        module.training = False
     try:
         yield
     finally:
-        for module in training:
+        for module in still:
             module.training = True
 
 

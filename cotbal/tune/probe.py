@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cotbal.tune.effective_weight import head_product
-from cotbal.tune.override import BYPASSES, in_evaluation, kept_random_state, replaced_head_and_loss
+from cotbal.tune.override import BYPASSES, held_still, kept_random_state, replaced_head_and_loss
 from cotbal.tune.transform import LogitTransform, check_loss_convention, identify_transform, probe_logits
 
 
@@ -33,7 +33,7 @@ def find_transform(model: Any, forward: Callable[..., Any], inputs: Mapping[str,
         seen.append(kwargs["logits"] if "logits" in kwargs else args[0])
         return torch.zeros((), device=seen[-1].device)
 
-    with torch.no_grad(), in_evaluation(model), kept_random_state(device):
+    with torch.no_grad(), held_still(model), kept_random_state(device):
         try:
             with replaced_head_and_loss(model, probe, capture):
                 forward(**inputs)

@@ -18,6 +18,7 @@ from cotbal.method.weights import TaskWeights
 from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
 from cotbal.units import ranks
+from cotbal.units.adapters import check_adapter
 from cotbal.units.arguments import training_settings
 from cotbal.units.batches import batch_layout
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
@@ -29,6 +30,7 @@ from cotbal.units.integrity import UnitDamagedError
 from cotbal.units.locking import locked
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
+from cotbal.units.quantization import check_quantization
 from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
 from cotbal.units.score_file import SampleScore
 from cotbal.units.scoring import check_references, score_samples
@@ -62,6 +64,9 @@ class Runner:
         }
         generation_settings(config.evaluation.generation)
         self.settings = {stage: training_settings(config, stage) for stage in STAGES}
+        check_adapter(config.model)
+        for stage in STAGES:
+            check_quantization(config.model, self.settings[stage])
         for index, strategy in enumerate(config.comparison.strategies):
             check_strategy(strategy, index, [task.name for task in config.tasks])
         self.mixture = Mixture(config)
@@ -199,7 +204,7 @@ class Runner:
         started = time.monotonic()
         scores: list[SampleScore] = []
         if unit.scored_tasks:
-            from cotbal.units.loading import load_model
+            from cotbal.units.loading import load_for_scoring
             from cotbal.units.train import release_memory
 
             self.progress.begin(unit.name, "score")
@@ -208,8 +213,8 @@ class Runner:
                 raise UnitDamagedError(f"{unit.name}: {'; '.join(found)}; add --redo to train it again")
             source = seal_bytes(json.dumps(manifest.files, sort_keys=True).encode())
             dtype = scoring_dtype(self.config, self.settings[unit.stage])
-            model = load_model(self.config.model.model_copy(update={"dtype": dtype}), folder.model)
-            model = model.to(self._device(unit))
+            scored = self.config.model.model_copy(update={"dtype": dtype})
+            model = load_for_scoring(scored, folder.model, self._device(unit))
             for task in unit.scored_tasks:
                 scores += self._score_task(unit, folder, model, task, source)
             del model

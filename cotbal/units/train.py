@@ -121,7 +121,7 @@ def train(
             "sharded; start it as before (training.fsdp or training.deepspeed), or delete the checkpoints to train "
             "from the beginning"
         )
-    model = load_model(config.model, None if sharded else checkpoint)
+    model = load_model(config.model, None if sharded else checkpoint, seed=unit.seed)
     watch = _Watch(advance, samples)
     stop = StopOnSignal()
     trainer = UnitTrainer(
