@@ -13,8 +13,10 @@ from cotbal.tune.override import BYPASSES, held_still, kept_random_state, replac
 from cotbal.tune.transform import LogitTransform, check_loss_convention, identify_transform, probe_logits
 
 
-def find_transform(model: Any, forward: Callable[..., Any], inputs: Mapping[str, Any]) -> LogitTransform:
-    """Run one more forward on the first batch, without gradients or dropout, with known logits at the head.
+def find_transform(
+    model: Any, forward: Callable[..., Any], inputs: Mapping[str, Any], head_name: str | None = None
+) -> LogitTransform:
+    """Run one more forward on the first batch, without gradients or dropout but in training mode, with known logits at the head.
 
     Every rank does this at its first training forward, so sharding engines gather as usual.
     """
@@ -35,7 +37,7 @@ def find_transform(model: Any, forward: Callable[..., Any], inputs: Mapping[str,
 
     with torch.no_grad(), held_still(model), kept_random_state(device):
         try:
-            with replaced_head_and_loss(model, probe, capture):
+            with replaced_head_and_loss(model, probe, capture, head_name):
                 forward(**inputs)
         except Exception as error:
             if not raw or seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -136,7 +137,10 @@ def load_adapter(model: nn.Module, folder: Path, *, trainable: bool = True) -> A
             "with another config?"
         )
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        with warnings.catch_warnings():
+            # What it warns of, missing tensors, is an error below.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
         check_saved_adapters(adapted, folder)
     except IncompleteModelError as error:
         raise ConfigError(f"model: {error}") from error
@@ -186,6 +190,6 @@ def _check_ties(adapted: Any) -> None:
     if touched:
         raise ConfigError(
             f"model.adapter: it adapts the {' and '.join(touched)} of a {type(model).__name__}, which ties "
-            "embeddings and head to one weight; merged into the model, the adapter of one would act on both. Leave them out of "
-            "target_modules and modules_to_save"
+            "embeddings and head to one weight; merged into the model, the adapter of one would act on both. Leave "
+            "them out of target_modules and modules_to_save"
         )

@@ -87,7 +87,7 @@ def keep_packing(model: nn.Module) -> None:
     """
     for module in model.modules():
         if _is_quantized(module) and hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def check_quantized(model: nn.Module, config: ModelConfig) -> None:

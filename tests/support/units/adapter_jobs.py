@@ -19,6 +19,7 @@ def adapter_mixture(folder: Path, **model: Any) -> Path:
     path = tiny_mixture.write_mixture(
         folder,
         samples=8,
+        metrics=("loss", "loss"),
         training={
             "num_train_epochs": 2,
             "learning_rate": 1e-2,
