@@ -224,7 +224,7 @@ def _head_name(base: nn.Module, head: nn.Module | str | None) -> str | None:
     """Return the name of a given head within the model, which holds for its copies too."""
     if head is None:
         return None
-    modules = dict(base.named_modules())
+    modules: dict[str, nn.Module] = dict(base.named_modules())
     found = next(
         (name for name, module in modules.items() if name and (module is head or name == head)), None
     )

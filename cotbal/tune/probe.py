@@ -16,7 +16,9 @@ from cotbal.tune.transform import LogitTransform, check_loss_convention, identif
 def find_transform(
     model: Any, forward: Callable[..., Any], inputs: Mapping[str, Any], head_name: str | None = None
 ) -> LogitTransform:
-    """Run one more forward on the first batch, without gradients or dropout but in training mode, with known logits at the head.
+    """Run one more forward on the first batch, with known logits at the head.
+
+    It runs without gradients or dropout, yet in training mode; see `held_still`.
 
     Every rank does this at its first training forward, so sharding engines gather as usual.
     """
