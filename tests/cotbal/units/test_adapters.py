@@ -11,13 +11,17 @@ import torch
 from support.models import tiny_models
 from support.units.adapter_jobs import ADAPTER
 
-from cotbal.config.model import ModelConfig
+from cotbal.config.model import ModelConfig, QuantizationConfig
+from cotbal.config.schema import load_config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.units.adapters import check_adapter, without_peft
+from cotbal.units.arguments import training_settings
+from cotbal.units.batches import batch_layout
 from cotbal.units.loading import load_model
 from cotbal.units.model_source import model_content, model_settings, model_source, processor_source
 from cotbal.units.quantization import check_quantization
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "qwen2.5-vl-7b-lora.yaml"
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*tie_word_embeddings.*"),
@@ -194,3 +198,26 @@ def test_units_made_before_there_were_adapters_are_not_stale(saved: Path) -> Non
     assert model_settings(settings(saved / "llama", adapter=ADAPTER, quantization=4))["quantization"] == {
         "bits": 4
     }
+
+
+def test_the_example_for_one_card_adapts_the_language_model_alone(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    config = load_config(EXAMPLE)
+    check_adapter(config.model)
+    assert training_settings(config, "tune")["optim"] == "paged_adamw_8bit"
+    assert batch_layout(training_settings(config, "tune"), 1).accumulation == 16
+    model, processor = tiny_models.tiny_qwen2_5_vl()
+    model.save_pretrained(tmp_path / "qwen")
+    processor.save_pretrained(tmp_path / "qwen")
+    small = config.model.model_copy(update={"name": str(tmp_path / "qwen")})
+    # What the example has in a comment fits too.
+    for quantization in (None, QuantizationConfig.model_validate({"bits": 4, "bnb_4bit_quant_type": "nf4"})):
+        asked = small.model_copy(update={"quantization": quantization})
+        check_quantization(asked, config.training)
+        adapted = load_model(asked)
+        trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
+        layers = len(model.model.language_model.layers)
+        assert len(trained) == 2 * 7 * layers
+        assert not any("visual" in name for name in trained)
+        assert all(p.dtype == torch.float32 for p in adapted.parameters() if p.requires_grad)
+        assert without_peft(adapted).lm_head.weight.dtype == torch.bfloat16
