@@ -70,7 +70,8 @@ app.command()(demo.demo)
 data = typer.Typer(help="Look at the data of a mixture.", no_args_is_help=True)
 data.command("check")(checks.data_check)
 app.add_typer(data, name="data")
-app.command()(units.unit)
+for _command in (units.unit, units.export):
+    app.command()(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

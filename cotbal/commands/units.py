@@ -1,17 +1,26 @@
-"""`cotbal unit` and `cotbal status`: single units of a schedule."""
+"""`cotbal unit`, `cotbal status` and `cotbal export`: single units of a schedule."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from cotbal.commands.options import AllowCode, AllowRemote, ConfigPath, OutputPath, WeightsPath
-from cotbal.commands.session import allowed, load, load_weights, plain_warnings, quieten_others, stoppable
+from cotbal.commands.session import (
+    allowed,
+    load,
+    load_weights,
+    plain_warnings,
+    quieten_others,
+    say,
+    stoppable,
+)
 from cotbal.extras import check_extras
 
-__all__ = ["status", "unit"]
+__all__ = ["export", "status", "unit"]
 
 
 def status(config: ConfigPath, output: OutputPath = None) -> None:
@@ -52,3 +61,40 @@ def unit(
     with plain_warnings(), stoppable():
         progress = FileProgress(folder.progress_of(name)) if ranks.is_first() else NoProgress()
         stages.run_unit(settings, name, progress, given)
+
+
+def export(
+    config: ConfigPath,
+    name: Annotated[
+        str, typer.Argument(metavar="UNIT", help="Name of a trained unit, as `status` shows it.")
+    ],
+    target: Annotated[
+        Path,
+        typer.Option("--to", "-o", metavar="DIR", help="Folder to write; it must not exist, or be empty."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Where the units are, if not in the config's `output`.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_code: AllowCode = False,
+    allow_remote: AllowRemote = False,
+) -> None:
+    """Write a unit's model to a folder that plain `from_pretrained` loads, and every server that reads such folders.
+
+    Of a unit with adapters, the adapter is merged into the base model. That of a 4-bit or 8-bit base is merged into
+    the unquantised model. A unit without adapters is copied.
+    Example: [bold]cotbal export my-mixture.yaml cotbal-seed0 -o my-model[/bold]
+    """
+    check_extras("cotbal export", "train")
+    from cotbal.units.export import export_model
+
+    settings = allowed(load(config, output), allow_code, allow_remote)
+    quieten_others()
+    with plain_warnings(), stoppable():
+        export_model(settings, name, target.absolute(), say)
+    say(f"{name} is in {target}")

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from cotbal.config.values import Section, resolve_path
 
-__all__ = ["ModelConfig"]
+__all__ = ["ModelConfig", "QuantizationConfig"]
+
+
+def _bits(value: object) -> object:
+    return {"bits": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class QuantizationConfig(Section):
+    """The base model in fewer bits, for adapters. In the YAML, a bare number is its bits."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    bits: Literal[4, 8]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every other key, handed to `transformers.BitsAndBytesConfig`."""
+        return dict(self.model_extra or {})
 
 
 class ModelConfig(Section):
@@ -31,6 +48,12 @@ class ModelConfig(Section):
         description="tensors or modules in which the saved model and its class may differ; they start at random",
     )
     trust_remote_code: bool = False
+    adapter: dict[str, Any] | None = Field(
+        default=None, description="fields of peft's LoraConfig; adapters are trained in place of the model"
+    )
+    quantization: Annotated[QuantizationConfig | None, BeforeValidator(_bits)] = Field(
+        default=None, description="bits of the base model below adapters, and fields of BitsAndBytesConfig"
+    )
 
     @field_validator("name", "processor")
     @classmethod

@@ -21,7 +21,7 @@ from cotbal.tune.counts import StepSums, batch_plan, plan_counts
 from cotbal.tune.effective_weight import head_product
 from cotbal.tune.evaluation import EvaluationWatch
 from cotbal.tune.install import EXTRA_INPUTS, STATE, install, stock_forward, uninstall
-from cotbal.tune.override import BYPASSES, local_precision, replaced_head_and_loss
+from cotbal.tune.override import BYPASSES, local_precision, output_head, replaced_head_and_loss
 from cotbal.tune.probe import find_transform
 from cotbal.tune.state import BalanceState
 from cotbal.tune.verification import Verification, verify
@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     Weights = TaskWeights | Mapping[str, float] | Sequence[float] | FloatArray | Tensor
 
 
-def balance(model: nn.Module, weights: Weights, *, normalize: str = "weights") -> BalanceHandle:
+def balance(
+    model: nn.Module,
+    weights: Weights,
+    *,
+    normalize: str = "weights",
+    head: nn.Module | str | None = None,
+) -> BalanceHandle:
     """Install the task-weighted fused loss on a Hugging Face causal language model or multimodal model.
 
     In training mode with labels, the model's loss becomes `sum_t w[task(t)] nll_t / D` over the supervised
@@ -48,6 +54,8 @@ def balance(model: nn.Module, weights: Weights, *, normalize: str = "weights") -
         weights: one per task, in the order of `loss_task_index`: a `cotbal.TaskWeights`, a mapping, or [T] numbers of
             at least 0.
         normalize: "weights" or "tokens", see `StepCounts.normalizer`.
+        head: the output head, as a module of the model or by its name, for families whose `get_output_embeddings`
+            gives None (default: what that gives).
 
     Returns:
         The handle, with `.weights`, `.normalizer`, `.statistics()`, `.verify(batch)` and `.remove()`.
@@ -64,11 +72,12 @@ def balance(model: nn.Module, weights: Weights, *, normalize: str = "weights") -
             f"this {type(base).__name__} is already balanced; set handle.weights (cotbal.tune.handle_of(model) "
             "finds the handle), or call handle.remove() first"
         )
-    head = getattr(base, "get_output_embeddings", lambda: None)()
-    if head is None:
+    name = _head_name(base, head)
+    if output_head(base, name) is None:
         raise ValueError(
             f"{type(base).__name__} has no output head (get_output_embeddings() gives None); a causal language "
-            "model or a multimodal model with a language-model head is needed"
+            "model or a multimodal model with a language-model head is needed. If it has one, pass it: "
+            "balance(model, weights, head=model.lm_head)"
         )
     if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         raise ValueError(
@@ -76,6 +85,7 @@ def balance(model: nn.Module, weights: Weights, *, normalize: str = "weights") -
             "needed"
         )
     handle = BalanceHandle(base, weights, normalize)
+    handle._head_name = name
     install(base, handle)
     return handle
 
@@ -133,7 +143,7 @@ class BalanceHandle(BalanceState):
             return self._evaluate(model, forward, inputs, extra)
         inputs.pop("num_items_in_batch", None)
         if self.transform is None:
-            self.transform = find_transform(model, forward, inputs)
+            self.transform = find_transform(model, forward, inputs, self._head_name)
         plan = batch_plan({**inputs, **extra}, self.num_tasks)
         _check_shape(plan, inputs)
         passed: list[ck.LossOutput] = []
@@ -148,7 +158,7 @@ class BalanceHandle(BalanceState):
             handed.append(returned[-1].clone() if returned else torch.zeros(()))
             return handed[-1]
 
-        with replaced_head_and_loss(model, fused, captured) as returned:
+        with replaced_head_and_loss(model, fused, captured, self._head_name) as returned:
             outputs = forward(**inputs)
         if len(passed) != 1 or len(handed) != 1:
             raise ValueError(
@@ -208,6 +218,24 @@ class BalanceHandle(BalanceState):
         if self._watch is None or not known:
             return forward(**inputs)
         return self._watch.forward(model, forward, inputs, batch_plan({**inputs, **extra}, self.num_tasks))
+
+
+def _head_name(base: nn.Module, head: nn.Module | str | None) -> str | None:
+    """Return the name of a given head within the model, which holds for its copies too."""
+    if head is None:
+        return None
+    modules: dict[str, nn.Module] = dict(base.named_modules())
+    found = next(
+        (name for name, module in modules.items() if name and (module is head or name == head)), None
+    )
+    if found is None:
+        what = repr(head) if isinstance(head, str) else f"a {type(head).__name__}"
+        linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)][-3:]
+        raise ValueError(
+            f"head is {what}, which is no module of this {type(base).__name__}; the last linear layers are: "
+            f"{', '.join(linear)}"
+        )
+    return found
 
 
 def _base_model(model: Any) -> Any:

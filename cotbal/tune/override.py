@@ -18,9 +18,19 @@ BYPASSES = (
 )
 
 
+def output_head(model: Any, name: str | None) -> Any:
+    """The output head of a model: the module of that name, else the one that its family names; None if neither."""
+    if name is not None:
+        return model.get_submodule(name)
+    return getattr(model, "get_output_embeddings", lambda: None)()
+
+
 @contextmanager
 def replaced_head_and_loss(
-    model: Any, on_head: Callable[[nn.Module, Tensor], Tensor], on_loss: Callable[..., Any]
+    model: Any,
+    on_head: Callable[[nn.Module, Tensor], Tensor],
+    on_loss: Callable[..., Any],
+    head_name: str | None = None,
 ) -> Iterator[list[Tensor]]:
     """Replace the head's forward by `on_head` and the loss function by `on_loss`, for one forward.
 
@@ -30,7 +40,7 @@ def replaced_head_and_loss(
         What the head's calls returned, after all of its hooks. DeepSpeed's hook wraps the output in a function whose
         backward gathers the head again, so the loss must be taken from there.
     """
-    head = leaf_head(model.get_output_embeddings())
+    head = leaf_head(output_head(model, head_name))
     check_untouched(head)
     earlier = head.__dict__.get("forward")
     returned: list[Tensor] = []
@@ -68,13 +78,20 @@ def local_precision(hidden: Tensor) -> Iterator[torch.dtype]:
 
 
 @contextmanager
-def in_evaluation(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+def held_still(model: nn.Module) -> Iterator[None]:
+    """In the block no forward changes the model: dropout and normalisation over the batch are off.
+
+    The rest stays in training mode. In evaluation mode, a forward without gradients is taken for inference:
+    bitsandbytes then repacks its 4-bit layers on CPUs for good, and their gradients are wrong from there on.
+    """
+    kinds = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+    still = [module for module in model.modules() if module.training and isinstance(module, kinds)]
+    for module in still:
+        module.training = False
     try:
         yield
     finally:
-        for module in training:
+        for module in still:
             module.training = True
 
 

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from cotbal.tune.effective_weight import head_product
-from cotbal.tune.override import BYPASSES, in_evaluation, kept_random_state, replaced_head_and_loss
+from cotbal.tune.override import BYPASSES, held_still, kept_random_state, replaced_head_and_loss
 from cotbal.tune.transform import LogitTransform, check_loss_convention, identify_transform, probe_logits
 
 
-def find_transform(model: Any, forward: Callable[..., Any], inputs: Mapping[str, Any]) -> LogitTransform:
-    """Run one more forward on the first batch, without gradients or dropout, with known logits at the head.
+def find_transform(
+    model: Any, forward: Callable[..., Any], inputs: Mapping[str, Any], head_name: str | None = None
+) -> LogitTransform:
+    """Run one more forward on the first batch, with known logits at the head.
+
+    It runs without gradients or dropout, yet in training mode; see `held_still`.
 
     Every rank does this at its first training forward, so sharding engines gather as usual.
     """
@@ -33,9 +37,9 @@ def find_transform(model: Any, forward: Callable[..., Any], inputs: Mapping[str,
         seen.append(kwargs["logits"] if "logits" in kwargs else args[0])
         return torch.zeros((), device=seen[-1].device)
 
-    with torch.no_grad(), in_evaluation(model), kept_random_state(device):
+    with torch.no_grad(), held_still(model), kept_random_state(device):
         try:
-            with replaced_head_and_loss(model, probe, capture):
+            with replaced_head_and_loss(model, probe, capture, head_name):
                 forward(**inputs)
         except Exception as error:
             if not raw or seen:

@@ -33,6 +33,7 @@ class BalanceState:
         self.last: ck.LossOutput | None = None
         self.passes = 0
         self.transform: LogitTransform | None = None
+        self._head_name: str | None = None
         self._head_dtype: torch.dtype | None = None
         self._stock_only = False
         self._weights = _checked_weights(weights)

@@ -53,6 +53,7 @@ class TaskBalancedTrainer(ResumableTrainer):
         tasks: names, in the order of `loss_task_index`. You may leave it out if `task_weights` names the tasks; the
             order is then that of the weights.
         normalize: "weights", or "tokens" to divide by the number of supervised tokens.
+        head: the output head, see `cotbal.balance`.
         stop_on_divergence: whether a loss, gradient norm or parameter that is not finite stops the training; see
             `cotbal.tune.divergence.DivergenceWatch` for what looking at them costs. Either way NaN is logged as NaN:
             `logging_nan_inf_filter` of `args` is turned off.
@@ -76,9 +77,11 @@ class TaskBalancedTrainer(ResumableTrainer):
         task_weights: Weights | None = None,
         strategy: Strategy | str | None = None,
         normalize: str = "weights",
+        head: nn.Module | str | None = None,
         stop_on_divergence: bool = True,
         **trainer_options: Any,
     ) -> None:
+        self._given_head = head
         self.tasks = task_names(tasks, task_weights)
         chosen = choose_strategy(self.tasks, task_weights, strategy)
         check_normalization(normalize)
@@ -107,7 +110,7 @@ class TaskBalancedTrainer(ResumableTrainer):
         handle = handle_of(base)
         weights = self.strategy.weights.tolist()
         if handle is None:
-            return balance(base, weights, normalize=normalize)
+            return balance(base, weights, normalize=normalize, head=self._given_head)
         if handle.num_tasks != len(self.tasks):
             raise ValueError(
                 f"the model was balanced for {handle.num_tasks} tasks, but tasks names {len(self.tasks)}; call "

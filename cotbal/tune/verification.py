@@ -13,6 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cotbal.tune.counts import StepCounts, batch_plan, plan_counts, reduce_over_ranks, step_counts
+from cotbal.tune.gradients import (
+    adapter_gradient_norms,
+    adapter_parameters,
+    forget_zero3_gradients,
+    local_gradient,
+    norm_deviation,
+)
 from cotbal.tune.state import BalanceState
 from cotbal.tune.step import begin_step
 from cotbal.tune.transform import LogitTransform
@@ -34,6 +41,8 @@ class Verification:
         stock_loss: the same from the stock model; None if not requested.
         transform: what the model does to its logits.
         tolerance: largest relative deviation that passes.
+        adapter_deviation: the largest relative change of an adapted layer's gradient norm (of the stock loss) from
+            before the other passes, those without gradients among them, to after; None without adapters.
     """
 
     task: int
@@ -45,6 +54,7 @@ class Verification:
     stock_loss: float | None
     transform: LogitTransform | None
     tolerance: float
+    adapter_deviation: float | None = None
 
     @property
     def loss_deviation(self) -> float:
@@ -64,10 +74,19 @@ class Verification:
         # Stock losses are computed in float32 at best.
         same_loss = self.loss_deviation <= max(self.tolerance, 1e-6)
         moved = self.gradient_deviation <= self.tolerance and self.task_share > 0
-        return same_loss and moved and self.normalizer_deviation <= 1e-6
+        adapters_kept = self.adapter_deviation is None or self.adapter_deviation <= self.tolerance
+        return same_loss and moved and adapters_kept and self.normalizer_deviation <= 1e-6
 
     def __str__(self) -> str:
         stock = "not computed" if self.stock_loss is None else f"{self.stock_loss:.6g}"
+        adapters = (
+            []
+            if self.adapter_deviation is None
+            else [
+                "  gradients of the adapters, before and after passes without gradients: differ by "
+                f"{self.adapter_deviation:.1e}"
+            ]
+        )
         ranks = ", ".join(f"rank {rank}: {value:.6g}" for rank, value in enumerate(self.normalizers))
         return "\n".join(
             [
@@ -77,6 +96,7 @@ class Verification:
                 f"  normalizer of this step: {ranks}; from the counts of all ranks: {self.expected_normalizer:.6g}",
                 f"  doubling the weight of task {self.task} ({self.task_share:.0%} of the gradient): gradient off "
                 f"the formula by {self.gradient_deviation:.1e}",
+                *adapters,
                 f"  largest deviation accepted: {self.tolerance:.0e}; logits: {self.transform}",
             ]
         )
@@ -108,7 +128,8 @@ def verify(
             (default: the bare model).
         backward: how the loop runs backward, such as `accelerator.backward` or DeepSpeed's `engine.backward`.
         task: index of the task to double (default: the one with most tokens among those with a weight).
-        compare_stock: also compute the stock loss, which needs the batch's full logits in memory.
+        compare_stock: also compute the stock loss, which needs the batch's full logits in memory; with adapters its
+            gradients too, before and after everything else.
         tolerance: largest relative deviation (default: 1e-8 in float64, 1e-4 in float32, 0.05 in lower precision or
             under autocast).
         group: the ranks of the step (default: all).
@@ -121,6 +142,8 @@ def verify(
     step_backward = Tensor.backward if backward is None else backward
     counts = step_counts([batch], handle.num_tasks, device=handle.device, group=group)
     with _restored(handle):
+        watched = compare_stock and bool(adapter_parameters(handle.model))
+        norms = _adapter_norms(handle, run, batch, step_backward, group) if watched else {}
         weights = handle.weights.clone()
         chosen = _chosen_task(counts, weights, task)
         normalizers, expected = _normalizers(handle, batch, group)
@@ -155,6 +178,9 @@ def verify(
         loss, stock_loss = _plain_losses(handle, run, batch, compare_stock)
         if tolerance is None:
             tolerance = _tolerance(handle)
+        changed = None
+        if watched:
+            changed = norm_deviation(norms, _adapter_norms(handle, run, batch, step_backward, group))
     return Verification(
         task=chosen,
         normalizers=normalizers,
@@ -165,6 +191,7 @@ def verify(
         stock_loss=stock_loss,
         transform=handle.transform,
         tolerance=tolerance,
+        adapter_deviation=changed,
     )
 
 
@@ -218,41 +245,40 @@ def _plain_losses(
     return loss, stock if int(tokens) else loss
 
 
+def _adapter_norms(
+    handle: BalanceState,
+    run: nn.Module,
+    batch: Mapping[str, Any],
+    backward: Callable[[Tensor], object],
+    group: dist.ProcessGroup | None,
+) -> dict[str, float]:
+    """Return the gradient norms of the adapted layers under the stock loss, with equal dropout; none stays."""
+    _forget_gradients(handle.model)
+    torch.manual_seed(_SEED)
+    with handle.stock():
+        backward(run(**batch).loss)
+    norms = adapter_gradient_norms(handle.model, group)
+    _forget_gradients(handle.model)
+    return norms
+
+
+def _forget_gradients(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.grad = None
+    forget_zero3_gradients(model)
+
+
 def _gradient_size(model: nn.Module, group: dist.ProcessGroup | None) -> float:
     """Return the Euclidean norm of all gradients over all ranks; under DDP every rank's copy counts, every time."""
     total = torch.zeros((), dtype=torch.float64)
     for parameter in model.parameters():
-        local = _local_gradient(parameter)
+        local = local_gradient(parameter)
         if local is not None:
             size = torch.linalg.vector_norm(local.detach().float() if local.dtype != torch.float64 else local)
             total = total.to(size.device) + size.double() ** 2
     total = total.to(next(model.parameters()).device)
     reduce_over_ranks(total, group)
     return float(total.sqrt())
-
-
-def _local_gradient(parameter: nn.Parameter) -> Tensor | None:
-    """Return this rank's part of a gradient; DeepSpeed's ZeRO-3 keeps it in its own buffers."""
-    gradient: Any = parameter.grad
-    if gradient is None:
-        if _of_zero3(parameter) and parameter.requires_grad:
-            from deepspeed.utils import safe_get_local_grad
-
-            kept: Tensor | None = safe_get_local_grad(parameter)
-            return kept
-        return None
-    local: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
-    return local
-
-
-def _of_zero3(parameter: nn.Parameter) -> bool:
-    return hasattr(parameter, "ds_id") and hasattr(parameter, "_z3_optimizer")
-
-
-def _forget_zero3_gradients(model: nn.Module) -> None:
-    """Let the next backward pass start DeepSpeed's sums from 0."""
-    for optimizer in {p._z3_optimizer for p in model.parameters() if _of_zero3(p)}:  # type: ignore[attr-defined]
-        optimizer.zero_grad()
 
 
 def _tolerance(handle: BalanceState) -> float:
@@ -271,13 +297,11 @@ def _restored(handle: BalanceState) -> Iterator[None]:
     devices = [handle.device] if handle.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
-            for parameter, _ in gradients:
-                parameter.grad = None
-            _forget_zero3_gradients(model)
+            _forget_gradients(model)
             model.train()
             yield
     finally:
-        _forget_zero3_gradients(model)
+        forget_zero3_gradients(model)
         for parameter, gradient in gradients:
             parameter.grad = gradient
         for module, training in modes:

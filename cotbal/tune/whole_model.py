@@ -120,8 +120,8 @@ def _loaded(loader: Any, source: str | Path, options: dict[str, Any]) -> tuple[A
     if (Path(source) / "adapter_config.json").is_file():
         # Of the two reports of such a folder, from_pretrained drops the model's.
         raise IncompleteModelError(
-            f"{source} holds an adapter (adapter_config.json); merge it into its model (merge_and_unload of peft), "
-            "save that, and name its folder"
+            f"{source} holds an adapter (adapter_config.json); merge it into its model (`cotbal export` for a unit, "
+            "merge_and_unload of peft for others), and name the merged model's folder"
         )
     try:
         # Other shapes are let through here to be named: transformers names them in its log alone.

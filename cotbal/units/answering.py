@@ -14,6 +14,7 @@ from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Record
 from cotbal.metrics.metric import Metric
+from cotbal.units.adapters import adapters_wanted
 from cotbal.units.answer_file import Answer
 from cotbal.units.evaluate import answer
 from cotbal.units.generation import generation_settings
@@ -56,7 +57,7 @@ def check_engine(config: Config, metrics: Mapping[str, Metric]) -> None:
     """Refuse before any training what the config's engine cannot answer.
 
     Raises:
-        ConfigError: a task is scored by its loss, which servers do not tell.
+        ConfigError: a task is scored by its loss, which servers do not tell, or units keep adapters alone.
         MissingExtraError: the client's package is not installed.
     """
     if config.evaluation.engine == "transformers":
@@ -64,6 +65,11 @@ def check_engine(config: Config, metrics: Mapping[str, Metric]) -> None:
     from cotbal.extras import check_extras
 
     check_extras("evaluation.engine: openai", "openai")
+    if adapters_wanted(config.model):
+        raise ConfigError(
+            "evaluation.engine: units that train adapters keep nothing else, and a server cannot load an adapter "
+            "alone; set evaluation.engine: transformers"
+        )
     for task, metric in metrics.items():
         if metric.kind == "loss":
             raise ConfigError(

@@ -34,6 +34,7 @@ from cotbal.units import ranks
 from cotbal.units.batches import processes_per_unit
 from cotbal.units.fingerprint import data_digest, folder_digest, versions
 from cotbal.units.mixture import Mixture, Split
+from cotbal.units.model_source import processor_source
 from cotbal.units.progress import ScheduleProgress
 from cotbal.units.store import OutputFolder, write_text
 
@@ -312,7 +313,7 @@ def _shown(progress: ScheduleProgress, total: int) -> Iterator[Callable[[int], N
 def _key(config: Config, read: dict[SetKey, RecordSet]) -> str:
     """What the result depends on: files, pictures, processor, limits and versions."""
     digest = hashlib.sha256()
-    source = Path(config.model.processor or config.model.name)
+    source = Path(processor_source(config.model))
     digest.update(
         json.dumps(
             {

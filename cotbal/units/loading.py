@@ -21,8 +21,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.tune.whole_model import IncompleteModelError, load_whole
+from cotbal.units.adapters import adapters_wanted, add_adapter, check_trains, load_adapter, without_peft
+from cotbal.units.model_source import ModelSource, model_source, processor_source
+from cotbal.units.quantization import check_quantized, keep_packing, quantization_options
 
-__all__ = ["freeze", "load_model", "load_processor", "quieten"]
+__all__ = ["freeze", "load_for_scoring", "load_model", "load_processor", "quieten"]
 
 _REMEDY = (
     "Mend the files, or insist with `allow_missing: [names]` below `model`, which takes modules' names too"
@@ -32,37 +35,80 @@ _REMEDY = (
 _LOAD_REPORTS = ("transformers.modeling_utils", "transformers.utils.loading_report")
 
 
-def load_model(config: ModelConfig, folder: Path | None = None) -> PreTrainedModel:
+def load_model(config: ModelConfig, folder: Path | None = None, *, seed: int = 0) -> Any:
     """The model of a config, or one of its kind saved in `folder`; frozen parts are frozen.
 
+    Where the config trains adapters, a peft model: its base as the config names it, with a new adapter, that of the
+    folder that `model` names, or that in `folder`.
+
+    Args:
+        config: the section `model`.
+        folder: a unit's model or checkpoint.
+        seed: of a new adapter's first weights.
+
     Raises:
-        ConfigError: transformers cannot load it; it is not whole (see `cotbal.tune.whole_model.load_whole`); or
-            `freeze` names something it does not have.
+        ConfigError: transformers or peft cannot load it; it is not whole (see `cotbal.tune.whole_model.load_whole`);
+            it is not quantised as the config asks; or `freeze` names something it does not have.
     """
-    source = str(folder or config.name)
+    source = model_source(config)
+    if not adapters_wanted(config):
+        # What a unit saves is whole, whatever its base model was allowed to lack.
+        model = _load_base(config, ModelSource(str(folder), None)) if folder else _load_base(config, source)
+        freeze(model, config.freeze)
+        return model
+    model = _load_base(config, source)
+    saved = folder or source.adapter
+    adapted = add_adapter(model, config.adapter or {}, seed) if saved is None else load_adapter(model, saved)
+    freeze(adapted, config.freeze)
+    check_trains(adapted)
+    return adapted
+
+
+def load_for_scoring(config: ModelConfig, folder: Path, device: torch.device) -> Any:
+    """The transformers model of a unit on a device, with its adapter if it has one; see `load_model`."""
+    model = without_peft(load_model(config, folder))
+    # A quantised model is made where it stays.
+    return model if config.quantization is not None else model.to(device)
+
+
+def _load_base(config: ModelConfig, source: ModelSource) -> PreTrainedModel:
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-    if folder is None and config.revision is not None:
-        options["revision"] = config.revision
+    if source.revision is not None:
+        options["revision"] = source.revision
     try:
-        described = AutoConfig.from_pretrained(source, **options)
+        described = AutoConfig.from_pretrained(source.base, **options)
         multimodal = described.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         loader = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+        if config.quantization is not None:
+            head = _head_name(loader, described, config.trust_remote_code)
+            options |= quantization_options(config, head)
         dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
         if config.attention is not None:
             options["attn_implementation"] = config.attention
-        # What a unit saves is whole, whatever its base model was allowed to lack.
-        allowed = config.allow_missing if folder is None else ()
         model: PreTrainedModel = load_whole(
-            loader, source, allow_missing=allowed, remedy=_REMEDY, dtype=dtype, **options
+            loader,
+            source.base,
+            allow_missing=config.allow_missing if source == model_source(config) else (),
+            remedy=_REMEDY,
+            dtype=dtype,
+            **options,
         )
     except IncompleteModelError as error:
         raise ConfigError(f"model: {error}") from error
-    except (
-        Exception
-    ) as error:  # of transformers and all below it: KeyError, RecursionError, StrictDataclassError
-        raise ConfigError(f"model: transformers cannot load '{source}': {error}") from error
-    freeze(model, config.freeze)
+    except Exception as error:
+        # Of transformers and all below it: KeyError, RecursionError, StrictDataclassError.
+        raise ConfigError(f"model: transformers cannot load '{source.base}': {error}") from error
+    check_quantized(model, config)
+    keep_packing(model)
     return model
+
+
+def _head_name(loader: Any, described: Any, trust_remote_code: bool) -> str | None:
+    """The name of the output head, from the model without its weights."""
+    with torch.device("meta"):
+        model = loader.from_config(described, trust_remote_code=trust_remote_code)
+    head = model.get_output_embeddings()
+    return next((name for name, module in model.named_modules() if module is head), None)
 
 
 def load_processor(config: ModelConfig) -> Any:
@@ -71,13 +117,14 @@ def load_processor(config: ModelConfig) -> Any:
     Raises:
         ConfigError: transformers cannot load it.
     """
-    source = config.processor or config.name
+    model = model_source(config)
+    source = processor_source(config)
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-    if config.processor is None and config.revision is not None:
-        options["revision"] = config.revision
+    if source == model.base and model.revision is not None:
+        options["revision"] = model.revision
     try:
         described = AutoConfig.from_pretrained(
-            config.name, trust_remote_code=config.trust_remote_code, revision=config.revision or "main"
+            model.base, trust_remote_code=config.trust_remote_code, revision=model.revision or "main"
         )
         multimodal = described.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         return (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(source, **options)

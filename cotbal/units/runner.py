@@ -20,6 +20,7 @@ from cotbal.method.weights import TaskWeights
 from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
 from cotbal.units import ranks
+from cotbal.units.adapters import check_adapter
 from cotbal.units.answer_file import Answer
 from cotbal.units.answering import Answering, Questions, check_engine, in_process
 from cotbal.units.arguments import training_settings
@@ -32,6 +33,7 @@ from cotbal.units.integrity import UnitDamagedError
 from cotbal.units.locking import locked
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
+from cotbal.units.quantization import check_quantization
 from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
 from cotbal.units.score_file import SampleScore
 from cotbal.units.scoring import check_references, score_samples
@@ -66,8 +68,10 @@ class Runner:
         generation_settings(config.evaluation.generation)
         check_engine(config, self.metrics)
         self.settings = {stage: training_settings(config, stage) for stage in STAGES}
-        for settings in self.settings.values():
-            batch_layout(settings, processes_per_unit(config))
+        check_adapter(config.model)
+        for stage in STAGES:
+            check_quantization(config.model, self.settings[stage])
+            batch_layout(self.settings[stage], processes_per_unit(config))
         for index, strategy in enumerate(config.comparison.strategies):
             check_strategy(strategy, index, [task.name for task in config.tasks])
         self.mixture = Mixture(config)
@@ -282,10 +286,10 @@ class Runner:
         dtype = scoring_dtype(self.config, self.settings[unit.stage])
 
         def load() -> Any:
-            from cotbal.units.loading import load_model
+            from cotbal.units.loading import load_for_scoring
 
-            model = load_model(self.config.model.model_copy(update={"dtype": dtype}), folder.model)
-            return model.to(self._device(unit))
+            scored = self.config.model.model_copy(update={"dtype": dtype})
+            return load_for_scoring(scored, folder.model, self._device(unit))
 
         if self.config.evaluation.engine == "transformers":
             return in_process(load, self.processor, self.config, source, self.progress.advance)

@@ -77,7 +77,7 @@ def check_weights(config: Config, weights: Mapping[str, float] | None = None) ->
         arguments = training_arguments(settings, Path(folder), config.seed)
         records = first_records(config, arguments.world_size * arguments.per_device_train_batch_size)
         trainer = _CheckingTrainer(
-            model=load_model(config.model),
+            model=load_model(config.model, seed=config.seed),
             args=arguments,
             train_dataset=RecordDataset(records),
             data_collator=TaskCollator(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cotbal.config.schema import Config
@@ -12,10 +11,11 @@ from cotbal.method.weights import TaskWeights
 from cotbal.metrics.metric import Metric
 from cotbal.units.arguments import settings_that_matter
 from cotbal.units.batches import batch_layout, processes_per_unit
-from cotbal.units.fingerprint import differences, folder_digest
+from cotbal.units.fingerprint import differences
 from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.integrity import UnitDamagedError, unit_damage
 from cotbal.units.mixture import Mixture
+from cotbal.units.model_source import model_content, model_settings
 from cotbal.units.schedule import Stage, Unit
 from cotbal.units.store import Manifest, OutputFolder, UnitFolder
 
@@ -114,8 +114,7 @@ class Staleness:
                 f"{unit.name} is tuned with measured weights, and there are none yet; run `cotbal weigh` first"
             )
         training: dict[str, Any] = {
-            "model": config.model.model_dump(mode="json", exclude={"name"})
-            | {"content": self._model_content()},
+            "model": model_settings(config.model) | {"content": self._model_content()},
             "seed": unit.seed,
             "data": self.mixture.training_files(unit),
             "max_length": config.max_length,
@@ -159,8 +158,7 @@ class Staleness:
 
     def _model_content(self) -> str:
         if self._model_digest is None:
-            name = self.config.model.name
-            self._model_digest = folder_digest(Path(name)) if Path(name).is_dir() else f"{name} (hub)"
+            self._model_digest = model_content(self.config.model)
         return self._model_digest
 
     def _discard_stale(

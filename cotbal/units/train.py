@@ -123,7 +123,7 @@ def train(
             "sharded; start it as before (training.fsdp or training.deepspeed), or delete the checkpoints to train "
             "from the beginning"
         )
-    model = load_model(config.model, None if sharded else checkpoint)
+    model = load_model(config.model, None if sharded else checkpoint, seed=unit.seed)
     watch = _Watch(advance, samples)
     stop = StopOnSignal()
     trainer = UnitTrainer(
@@ -197,7 +197,9 @@ def _save(trainer: UnitTrainer, processor: Any, folder: UnitFolder) -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
         unfinished = folder.path / "model.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
-        model.save_pretrained(unfinished, state_dict=state)
+        # Embeddings that an adapter is on are the base model's; peft would save them along.
+        options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+        model.save_pretrained(unfinished, state_dict=state, **options)
         processor.save_pretrained(unfinished)
         sync_folder(unfinished)
         shutil.rmtree(folder.model, ignore_errors=True)

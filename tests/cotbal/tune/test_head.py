@@ -13,6 +13,7 @@ import torch
 from support.models.tiny_models import random_batch, tiny_llama, tiny_llava, tiny_qwen2_5_vl
 from support.tune.step_oracle import gradients_of, largest_deviation, oracle_step, to_double
 from torch import nn
+from transformers import LlamaForCausalLM
 
 import cotbal
 import cotbal_kernels as ck
@@ -331,3 +332,27 @@ def test_task_weights_are_taken_as_they_are():
     expected = list(weights.values)
     assert balance(make("llama"), weights).weights.tolist() == expected
     assert Fixed(2, weights.values).weights.tolist() == expected
+
+
+class NamelessHead(LlamaForCausalLM):
+    """A family that does not say which module is its output head."""
+
+    def get_output_embeddings(self):
+        return None
+
+
+@pytest.mark.parametrize("given", ["module", "name"])
+def test_a_head_is_passed_where_the_family_names_none(given):
+    model = tiny_llama()[0].train()
+    batch = random_batch(model, batch_size=3, num_tasks=3)
+    reference = copy.deepcopy(model)
+    balance(reference, [0.5, 2.0, 0.1])
+    model.__class__ = NamelessHead
+    with pytest.raises(ValueError, match=r"If it has one, pass it: balance\(model, weights, head="):
+        balance(model, [0.5, 2.0, 0.1])
+    with pytest.raises(ValueError, match=r"head is a Linear, which is no module of this .*lm_head"):
+        balance(model, [0.5, 2.0, 0.1], head=torch.nn.Linear(2, 2))
+    balance(model, [0.5, 2.0, 0.1], head=model.lm_head if given == "module" else "lm_head")
+    twin = copy.deepcopy(model)
+    for either in (model, twin):
+        assert either(**batch).loss.item() == reference(**batch).loss.item()

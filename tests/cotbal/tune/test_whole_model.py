@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from support.models.tiny_models import random_batch, tiny_llama, tiny_llava
 from support.tune.recorded_steps import MicroBatches, single, training_arguments
 from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.tune import TaskBalancedTrainer
-from cotbal.tune.whole_model import IncompleteModelError
+from cotbal.tune.whole_model import IncompleteModelError, load_whole
 from cotbal.units.loading import load_model, quieten
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -147,7 +148,9 @@ def test_tensors_that_old_files_carry_along_are_harmless(tmp_path: Path) -> None
 def test_an_adapter_in_the_models_place_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, tiny_llama)
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds an adapter"):
+    with pytest.raises(IncompleteModelError, match=r"holds an adapter.*cotbal export"):
+        load_whole(LlamaForCausalLM, tmp_path)
+    with pytest.raises(ConfigError, match="only adapters of LoRA"):
         load_model(settings(tmp_path))
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from support.models.tiny_mixture import write_mixture
+from support.units.adapter_jobs import adapter_mixture
 
 from cotbal.cli import main
 from cotbal.config.schema import load_config
@@ -101,3 +102,13 @@ def test_on_two_ranks(mixture: Path, settings: dict[str, object], tmp_path: Path
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert done.stdout.count("task weights act by the formula") == 1
     assert ", rank 1: " in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_a_configs_adapters_are_checked_too(tmp_path: Path) -> None:
+    found, _ = check_weights(
+        load_config(adapter_mixture(tmp_path / "made")), {"colour": 0.5, "count": 2.0, "text": 0.1}
+    )
+    assert found.passed, str(found)
+    assert found.adapter_deviation is not None
+    assert found.adapter_deviation < 1e-4
