@@ -84,6 +84,7 @@ def train(
     samples: int,
     begin: Callable[[int], None],
     advance: Callable[[int], None],
+    validation: Sequence[Record] = (),
     learning_rate_scale: float = 1.0,
     say: Callable[[str], None] = lambda message: None,
 ) -> Trained:
@@ -96,6 +97,7 @@ def train(
         samples: how many samples the whole training sees, for progress.
         begin: told how many of them earlier calls have seen.
         advance: told how many more were seen.
+        validation: what a strategy that aligns gradients looks at.
         learning_rate_scale: what the settings' learning rate is multiplied by.
         say: told of a checkpoint that is damaged.
 
@@ -129,6 +131,7 @@ def train(
         layout=layout,
         args=arguments,
         train_dataset=RecordDataset(records),
+        eval_dataset=RecordDataset(validation) if validation else None,
         data_collator=TaskCollator(
             processor,
             unit.train_tasks,
