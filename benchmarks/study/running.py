@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.study.design import CORE, RIVALS, Size, mixtures, study_config
+from benchmarks.study.design import DECLARED, DESCRIBED, Size, mixtures, study_config
 from benchmarks.study.variants import Preparations, variant_weights
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
@@ -65,12 +65,12 @@ def work(folder: Path, size: Size, share: tuple[int, int], say: Say, until: floa
     torch.set_num_threads(size.threads)
     quieten()
     for mixture in mixtures():
-        config = study_config(folder / mixture.name, mixture, size, strategies=CORE)
+        config = study_config(folder / mixture.name, mixture, size, strategies=DECLARED)
         runner = Runner(config, NoProgress())
         for unit in _shared(runner.schedule.of("prepare"), share):
             _make(runner, unit, say, until)
             _score_tokens(runner, unit, folder / mixture.name, say, until)
-    for labels in (CORE, RIVALS):
+    for labels in (DECLARED, DESCRIBED):
         for seed in size.seeds:
             for mixture in mixtures():
                 _tune(folder, mixture, size, seed, labels, share, say, until)
@@ -87,13 +87,14 @@ def _tune(
     until: float | None,
 ) -> None:
     found = wait_for_preparations(folder / mixture.name, mixture, size, until)
+    prepared = size.preparation_seeds[mixture.name]
     config = study_config(
         folder / mixture.name,
         mixture,
         size,
         strategies=labels,
         seeds=[seed],
-        weights=variant_weights(found, seed),
+        weights=variant_weights(found, prepared[seed % len(prepared)]),
     )
     runner = Runner(config, NoProgress())
     for unit in _shared(runner.schedule.of("tune"), share):
@@ -156,7 +157,7 @@ def wait_for_preparations(
     Raises:
         OutOfTimeError: they have not by `until`.
     """
-    config = study_config(folder, mixture, size, strategies=CORE)
+    config = study_config(folder, mixture, size, strategies=DECLARED)
     runner = Runner(config, NoProgress())
     units = runner.schedule.of("prepare")
     while not all(_is_scored(runner, unit) and _tokens_file(folder, unit).is_file() for unit in units):

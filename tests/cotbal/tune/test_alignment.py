@@ -146,7 +146,7 @@ def test_a_training_resumed_at_any_step_is_the_same_bit_for_bit(tmp_path: Path) 
 
 def test_without_a_validation_set_it_is_refused(tmp_path: Path) -> None:
     model = tiny_llama()[0]
-    with pytest.raises(ValueError, match="'fastmix' aligns gradients .* give eval_dataset"):
+    with pytest.raises(ValueError, match=r"'fastmix' aligns gradients .* give eval_dataset"):
         TaskBalancedTrainer(
             model,
             training_arguments(tmp_path),
