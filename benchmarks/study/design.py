@@ -89,6 +89,7 @@ def study_config(
     strategies: Sequence[str],
     seeds: Sequence[int] | None = None,
     weights: Mapping[str, Mapping[str, float]] | None = None,
+    single_task: bool = True,
 ) -> Config:
     """The config of one mixture's units.
 
@@ -97,6 +98,7 @@ def study_config(
         strategies: labels of `DECLARED` and `DESCRIBED`.
         seeds: of the tuned units; None: all.
         weights: of the variants of CoTBal that are tuned; None: 1, for a config that only reads results.
+        single_task: whether tasks are tuned alone too.
     """
     values: dict[str, Any] = {
         "name": f"study-{mixture.name}",
@@ -130,7 +132,7 @@ def study_config(
         "evaluation": {"batch_size": 250, "workers": 0},
         "comparison": {
             "strategies": [_strategy(label, mixture, size, weights) for label in strategies],
-            "single_task": True,
+            "single_task": single_task,
             "seeds": list(size.seeds if seeds is None else seeds),
         },
         "launch": {"processes": 1},

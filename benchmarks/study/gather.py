@@ -46,7 +46,9 @@ def write_results(folder: Path, size: Size, path: Path = RESULTS) -> Path:
         "options": {name: dict(options) for name, options in size.options.items()},
         "machine": describe(torch.device("cpu")),
         "mixtures": {name: mixture.values() for name, mixture in found.items()},
-        "contrasts": _contrasts([mixture.comparison for mixture in found.values()]),
+        "contrasts": _contrasts(
+            {name: mixture.comparison for name, mixture in found.items()}, len(size.seeds)
+        ),
     }
     with replacing(path) as stream:
         stream.write(json.dumps(content, indent=1) + "\n")
@@ -76,6 +78,7 @@ class _Mixture:
             "metrics": [self.mixture.tasks[task].metric for task in comparison.tasks],
             "train": [len(self.runner.mixture.records(task, "train")) for task in comparison.tasks],
             "single": single.mean(axis=0).round(5).tolist(),
+            "single_seeds": len(single),
             "constant": [self._constant(task) for task in comparison.tasks],
             "scores": {
                 strategy: {str(row.seed): [round(row.scores[t], 5) for t in comparison.tasks] for row in rows}
@@ -147,25 +150,34 @@ def _shown(found: SeedMean, confidence: float) -> dict[str, Any]:
     }
 
 
-def _contrasts(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """The declared ones: means over mixtures, and their intervals from draws of all mixtures together."""
+def _contrasts(comparisons: Mapping[str, Comparison], seeds: int) -> list[dict[str, Any]]:
+    """The declared ones: means over mixtures, and their intervals from draws of all mixtures together.
+
+    A mixture counts when all of its seeds are there; each that does is shown alone too.
+    """
     plan = declared()
     rows = []
     for contrast in plan.contrasts:
-        parts = [lead(c, contrast.ahead, contrast.behind, SINGLE, c.tasks) for c in comparisons]
-        known = [part for part in parts if part is not None]
-        row: dict[str, Any] = {"name": contrast.name, "mixtures": len(known)}
-        if len(known) == len(parts):
-            draws = np.mean([part.replicates[:, 0] for part in known], axis=0)
+        parts = {
+            name: found
+            for name, c in comparisons.items()
+            if (found := lead(c, contrast.ahead, contrast.behind, SINGLE, c.tasks)) is not None
+            and found.seeds == seeds
+        }
+        row: dict[str, Any] = {
+            "name": contrast.name,
+            "mixtures": len(parts),
+            "alone": {name: _shown(part, plan.confidence) for name, part in parts.items()},
+        }
+        if len(parts) == len(comparisons):
+            draws = np.mean([part.replicates[:, 0] for part in parts.values()], axis=0)
             tail = (1 - plan.confidence) / 2
+            variance = np.mean([part.seed_variance[0] + part.mixed_variance[0] for part in parts.values()])
             row |= {
-                "mean": round(float(np.mean([part.values[0] for part in known])), 3),
+                "mean": round(float(np.mean([part.values[0] for part in parts.values()])), 3),
                 "interval": np.quantile(draws, [tail, 1 - tail]).round(3).tolist(),
-                "seeds": min(part.seeds for part in known),
-                "deviation": round(
-                    float(np.mean([part.seed_variance[0] + part.mixed_variance[0] for part in known])) ** 0.5,
-                    3,
-                ),
+                "seeds": seeds,
+                "deviation": round(float(variance) ** 0.5, 3),
             }
         rows.append(row)
     return rows
