@@ -65,8 +65,8 @@ def render(results: dict[str, Any]) -> dict[Path, str]:
         "## Strategies",
         "",
         "dI and dE in percent against single-task tuning of the same epochs, then the lead over equal weights in "
-        "points of dI with its 90% interval, paired by seed and test sample, and the mean scores. A strategy with one "
-        "seed has no interval; one that is missing has not been tuned in this version.",
+        "points of dI with its 90% interval, paired by seed and test sample, and the mean scores. A strategy with "
+        "one seed has no interval; one that is missing has not been tuned in this version.",
         "",
         "![leads over equal weights](images/study.svg)",
         "",
