@@ -306,7 +306,7 @@ def _making(results: dict[str, Any]) -> list[str]:
     )
     return [
         "`make study` makes the short version; stopped at any time, the same call goes on. The full one is",
-        "`python -m benchmarks.study run --size full`, and `--processes` spreads either over more processes. Then",
+        "`python -m benchmarks.study run --size full`; add `run --processes 8` to spread either over processes. Then",
         "`python -m benchmarks.study page` makes this page.",
         "",
         f"These results: {machine['cpu']}, torch {machine['versions']['torch']}, one thread per process"
