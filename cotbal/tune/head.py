@@ -25,7 +25,7 @@ from cotbal.tune.evaluation import EvaluationWatch
 from cotbal.tune.install import EXTRA_INPUTS, STATE, install, stock_forward, uninstall
 from cotbal.tune.override import (
     BYPASSES,
-    held_still,
+    in_evaluation,
     kept_random_state,
     local_precision,
     output_head,
@@ -120,8 +120,7 @@ class BalanceHandle(BalanceState):
     def head_direction(self, run: nn.Module, batches: Sequence[Mapping[str, Any]]) -> HeadDirection:
         """The gradient of a validation loss with respect to the head: the mean over tasks of their mean losses.
 
-        The model runs without gradients, dropout or normalisation over the batch. Every rank must call, with the same
-        batches.
+        The model runs in evaluation mode without gradients. Every rank must call, with the same batches.
 
         Args:
             run: what the training loop calls: the model or its wrapper.
@@ -141,7 +140,7 @@ class BalanceHandle(BalanceState):
             )
         weights = torch.where(present, 1.0 / (tokens.clamp_min(1) * present.sum()).double(), 0.0)
         total: HeadDirection | None = None
-        with torch.no_grad(), held_still(run), kept_random_state(self.device):
+        with torch.no_grad(), in_evaluation(run), kept_random_state(self.device):
             for batch, plan in zip(batches, plans, strict=True):
                 self._search = _Search(weights, [])
                 try:

@@ -96,6 +96,18 @@ def held_still(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """In the block the model is in evaluation mode, in which attention drops nothing either."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
 def kept_random_state(device: torch.device) -> Iterator[None]:
     """Restore the random state: a resumed training finds the transform again, and must then draw the same dropout."""
     devices = [device] if device.type == "cuda" else []

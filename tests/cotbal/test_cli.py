@@ -10,7 +10,19 @@ import yaml
 from cotbal.cli import app, main
 from cotbal.method.weights import TaskWeights
 
-COMMANDS = ("run", "prepare", "weigh", "import", "tune", "report", "status", "doctor", "demo", "unit")
+COMMANDS = (
+    "run",
+    "prepare",
+    "weigh",
+    "import",
+    "tune",
+    "report",
+    "status",
+    "doctor",
+    "demo",
+    "unit",
+    "export",
+)
 ROOT = Path(__file__).parents[2]
 
 
