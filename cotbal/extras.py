@@ -17,7 +17,7 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "report": ("matplotlib", "jinja2"),
         "demo": ("sklearn",),
         "peft": ("peft",),
-        "quantization": ("bitsandbytes", "peft"),
+        "quantization": ("bitsandbytes",),
         "trl": ("trl", "datasets"),
         "tables": ("datasets", "pyarrow"),
         "xlsx": ("openpyxl",),

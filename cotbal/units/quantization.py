@@ -47,7 +47,7 @@ def check_quantization(config: ModelConfig, training: Mapping[str, Any]) -> None
                 f"training.{engine}: not with model.quantization, whose packed weights are not tested when sharded; "
                 "leave one of the two out. Several processes without it share the data (DDP)"
             )
-    check_extras("model.quantization", "quantization")
+    check_extras("model.quantization", "quantization", "peft")
     _settings(config)
 
 
