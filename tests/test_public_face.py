@@ -8,7 +8,7 @@ import torch
 
 import cotbal
 import cotbal_kernels as ck
-from cotbal.method.measurement import UndefinedContributionsWarning
+from cotbal.method.undefined import UndefinedContributionsWarning
 
 TABLE = cotbal.ScoreTable.from_samples(
     {

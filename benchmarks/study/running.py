@@ -15,16 +15,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.study.design import DECLARED, DESCRIBED, Size, mixtures, study_config
+from benchmarks.study.token_accuracy import token_accuracies
 from benchmarks.study.variants import Preparations, variant_weights
 from cotbal.atomic import replacing
-from cotbal.config.yaml_file import ConfigError
 from cotbal.demo.dataset import write_dataset
 from cotbal.demo.mixtures import DemoMixture
 from cotbal.demo.model import build_model, build_processor
 from cotbal.demo.pretrain import pretrain
 from cotbal.method.scores import ScoreTable
-from cotbal.units.evaluate import token_accuracies
 from cotbal.units.loading import load_model, quieten
+from cotbal.units.locking import HeldError
 from cotbal.units.progress import NoProgress
 from cotbal.units.runner import Runner
 from cotbal.units.schedule import Unit
@@ -121,9 +121,8 @@ def _make(runner: Runner, unit: Unit, say: Say, until: float | None) -> None:
     started = time.monotonic()
     try:
         runner.run([unit])
-    except ConfigError as error:
-        if "another cotbal process" not in str(error):
-            raise
+    except HeldError:
+        # Another process makes it.
         return
     say(f"{runner.config.name} {unit.name}: {time.monotonic() - started:.1f} s")
 
@@ -137,14 +136,13 @@ def _score_tokens(runner: Runner, unit: Unit, folder: Path, say: Say, until: flo
         raise OutOfTimeError
     unit_folder = runner.folder.unit(unit.name)
     model = load_model(runner.config.model, unit_folder.model)
-    model.train(False)
     started = time.monotonic()
     scores = {
         task: token_accuracies(
             model,
             runner.processor,
             runner.mixture.records(task, "validation"),
-            batch_size=runner.config.evaluation.batch_size,
+            runner.config.evaluation.batch_size,
         )
         for task in unit.scored_tasks
     }

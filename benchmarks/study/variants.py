@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cotbal.method.arrays import FloatArray
-from cotbal.method.measurement import Measurement, UndefinedContributionsWarning, measure
+from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
+from cotbal.method.undefined import UndefinedContributionsWarning
 from cotbal.method.weighing import OneSeedWarning, weigh
 from cotbal.method.weights import TaskWeights
 

@@ -11,7 +11,7 @@ version):
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,52 +19,28 @@ import numpy.typing as npt
 from cotbal.method.arrays import FloatArray
 from cotbal.method.bootstrap import Gathered, Resampled, generator, percentile_interval, replicate_column
 from cotbal.method.formulas import (
-    ImprovementAndError,
     contributions_where,
-    improvement_and_error,
-    inter_task_contributions,
     intra_task_difficulty,
     is_zero_gain,
-    relative_improvements,
 )
 from cotbal.method.scores import ScoreTable
 from cotbal.method.seeds import over_seeds
 from cotbal.method.text_table import decimal, text_table
+from cotbal.method.undefined import (
+    UndefinedColumn,
+    UndefinedContributionsWarning,
+    advice,
+    undefined_column,
+    undefined_in_some,
+)
 
 __all__ = [
-    "ImprovementAndError",
     "Measurement",
-    "UndefinedColumn",
-    "UndefinedContributionsWarning",
-    "improvement_and_error",
-    "inter_task_contributions",
-    "intra_task_difficulty",
     "measure",
-    "relative_improvements",
 ]
 
 # With fewer replicates, a 90% percentile interval is just the extremes of a handful of draws.
 _FEWEST_REPLICATES = 100
-
-
-class UndefinedContributionsWarning(UserWarning):
-    """Contributions to a task could not be measured; its inward weight falls back to 1."""
-
-
-@dataclass(frozen=True)
-class UndefinedColumn:
-    """A task to which contributions cannot be measured, with the numbers behind it.
-
-    `interval` is the bootstrap interval of its gain, or None where only means are known. `seeds` are those whose
-    preparations could not measure it; empty where there was one preparation.
-    """
-
-    task: str
-    mini: float
-    plus: float
-    interval: tuple[float, float] | None
-    reason: str
-    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +170,7 @@ def measure(
     settings = (confidence, replicates, seed, plain)
     found = _over_seeds(scores, *settings) if scores.seeds else _measure_one(scores, *settings)
     for lost in found.undefined:
-        warnings.warn(_advice(lost, found.seeds), UndefinedContributionsWarning, stacklevel=2)
+        warnings.warn(advice(lost, found.seeds), UndefinedContributionsWarning, stacklevel=2)
     return found
 
 
@@ -232,7 +208,7 @@ def _measure_one(
             )
 
     undefined = tuple(
-        _undefined_column(scores, int(j), gain_intervals[j], confidence) for j in np.flatnonzero(is_undefined)
+        undefined_column(scores, int(j), gain_intervals[j], confidence) for j in np.flatnonzero(is_undefined)
     )
     contributions = contributions_where(mini, plus, is_undefined)
     resampled = gathered.result()
@@ -306,7 +282,7 @@ def _over_seeds(
         tasks=scores.tasks,
         higher_is_better=scores.higher_is_better,
         **mean,
-        undefined=_undefined_in_some(scores.seeds, parts),
+        undefined=undefined_in_some(scores.seeds, [part.undefined for part in parts]),
         gain_intervals=interval([p.gains for p in parts], gains if terms else None, "gains"),
         contribution_intervals=contribution_intervals,
         outward_intervals=interval(
@@ -328,17 +304,6 @@ def _over_seeds(
         scores_sha256=scores.sha256,
         seeds=scores.seeds,
         by_seed=tuple(parts),
-    )
-
-
-def _undefined_in_some(seeds: tuple[int, ...], parts: list[Measurement]) -> tuple[UndefinedColumn, ...]:
-    """The tasks that some preparation could not measure: the first such reason, and all such seeds."""
-    found: dict[str, list[tuple[int, UndefinedColumn]]] = {}
-    for seed, part in zip(seeds, parts, strict=True):
-        for lost in part.undefined:
-            found.setdefault(lost.task, []).append((seed, lost))
-    return tuple(
-        replace(columns[0][1], seeds=tuple(seed for seed, _ in columns)) for columns in found.values()
     )
 
 
@@ -365,38 +330,3 @@ def _mean_of_defined(contributions: FloatArray, axis: int) -> FloatArray:
     means = np.full(counts.shape, np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
     return means
-
-
-def _undefined_column(scores: ScoreTable, j: int, interval: FloatArray, confidence: float) -> UndefinedColumn:
-    task = scores.tasks[j]
-    if np.isnan(interval[0]):
-        bounds, reason = None, "its own full training did not improve it"
-    else:
-        bounds = (float(interval[0]), float(interval[1]))
-        reason = (
-            f"the {confidence:.0%} interval of the improvement from its own full training, "
-            f"[{bounds[0]:.4g}, {bounds[1]:.4g}], reaches 0"
-        )
-        if bounds[1] < 0:
-            reason = f"its own full training made it worse, by [{-bounds[1]:.4g}, {-bounds[0]:.4g}]"
-    return UndefinedColumn(task, float(scores.mini[j]), float(scores.plus[j, j]), bounds, reason)
-
-
-def _advice(lost: UndefinedColumn, seeds: tuple[int, ...]) -> str:
-    where = there = ""
-    if seeds:
-        where = (
-            f" with seed {lost.seeds[0]}" if len(lost.seeds) == 1 else f" with seeds {_listed(lost.seeds)}"
-        )
-        where += f" (of {_listed(seeds)})"
-        there = "There, its" if len(lost.seeds) < len(seeds) else ""
-    return (
-        f"contributions to task {lost.task!r} are undefined{where}: {lost.reason} (V[mini] {lost.mini:.6g}, "
-        f"V[plus_{lost.task}] {lost.plus:.6g}). {there or 'Its'} inward weight is 1 and it is left out of the other "
-        "tasks' outward contributions. Give it more validation samples, a larger step from the mini to the full "
-        "subset, or another metric"
-    )
-
-
-def _listed(seeds: tuple[int, ...]) -> str:
-    return ", ".join(map(str, seeds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cotbal.method.measurement import UndefinedColumn
+from cotbal.method.undefined import UndefinedColumn
 from cotbal.report.inputs import ReportInput
 from cotbal.report.names import count, score, strategy_label
 from cotbal.report.sections.certainty import certainty, equality

@@ -19,9 +19,6 @@ import cotbal_kernels as ck
 from cotbal.tune.effective_weight import HeadProduct
 from cotbal.tune.transform import LogitTransform
 
-# Rows whose logits are in memory at once.
-_ROWS = 1024
-
 
 @dataclass(frozen=True)
 class HeadDirection:
@@ -67,13 +64,12 @@ def head_gradient(
     return HeadDirection(found[0], found[1] if len(found) > 1 else None)
 
 
-@torch.no_grad()
 def task_alignments(
     product: HeadProduct, plan: ck.Plan, direction: HeadDirection, transform: LogitTransform
 ) -> Tensor:
     """Of each task the sum over its tokens of <direction, gradient of the token's loss>, unweighted, [T].
 
-    float64 (float32 on mps), computed in the product's dtype, at least float32.
+    float64 (float32 on mps); see `cotbal_kernels.head_alignment` for the dtype it is computed in.
 
     Args:
         product: of the head and its hidden states [..., K].
@@ -81,29 +77,14 @@ def task_alignments(
         direction: of the same shapes as the product's weight and bias.
         transform: what the model does to its logits.
     """
-    weight = product.weight
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    hidden = product.hidden.reshape(-1, product.hidden.shape[-1])
-    sums = torch.zeros(
-        plan.num_tasks,
-        dtype=torch.float32 if weight.device.type == "mps" else torch.float64,
-        device=weight.device,
+    sums = ck.head_alignment(
+        product.hidden,
+        product.weight,
+        direction=direction.weight,
+        bias=product.bias,
+        bias_direction=direction.bias,
+        logit_scale=transform.logit_scale,
+        softcap=transform.softcap,
+        plan=plan,
     )
-    for start in range(0, plan.rows.numel(), _ROWS):
-        rows = plan.rows[start : start + _ROWS]
-        targets, tasks = plan.targets[start : start + _ROWS], plan.tasks[start : start + _ROWS]
-        states = hidden[rows].to(weight.dtype)
-        bias = 0.0 if product.bias is None else product.bias.to(dtype)
-        raw = (states @ weight.T).to(dtype) + bias
-        logits = transform.apply(raw)
-        slopes = torch.softmax(logits, dim=-1)
-        slopes.scatter_add_(
-            -1, targets.clamp_min(0)[:, None], -torch.ones_like(targets[:, None], dtype=dtype)
-        )
-        slopes *= transform.slope(raw)
-        moved = (states @ direction.weight.to(weight.dtype).T).to(dtype)
-        if direction.bias is not None:
-            moved += direction.bias.to(dtype)
-        along = (slopes * moved).sum(dim=-1).to(sums.dtype)
-        sums.index_add_(0, tasks, torch.where(targets >= 0, along, 0.0))
-    return sums
+    return sums if sums.device.type == "mps" else sums.double()

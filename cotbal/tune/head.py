@@ -32,6 +32,7 @@ from cotbal.tune.override import (
     replaced_head_and_loss,
 )
 from cotbal.tune.probe import find_transform
+from cotbal.tune.quantized import keep_packing
 from cotbal.tune.state import BalanceState
 from cotbal.tune.verification import Verification, verify
 
@@ -93,6 +94,7 @@ def balance(
             f"{type(base).__name__} is an encoder-decoder model, whose labels are not shifted; a causal model is "
             "needed"
         )
+    keep_packing(base)
     handle = BalanceHandle(base, weights, normalize)
     handle._head_name = name
     install(base, handle)

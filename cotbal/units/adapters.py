@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from cotbal.config.borrowed import check_names
 from cotbal.config.model import ModelConfig
-from cotbal.config.yaml_file import ConfigError, suggest
+from cotbal.config.yaml_file import ConfigError
 from cotbal.extras import check_extras
 from cotbal.tune.whole_model import IncompleteModelError, check_saved_adapters
 from cotbal.units.model_source import ADAPTER_CONFIG, model_source
@@ -82,14 +83,8 @@ def adapter_config(settings: Mapping[str, Any]) -> Any:
     """
     from peft import LoraConfig
 
-    known = sorted(field.name for field in fields(LoraConfig) if field.init and field.name not in _OURS)
-    for name in settings:
-        if name in _OURS:
-            raise ConfigError(f"model.adapter.{name}: cannot be set here; {_OURS[name]}")
-        if name not in known:
-            raise ConfigError(
-                f"model.adapter.{name}: peft's LoraConfig has no such setting; {suggest(name, known)}"
-            )
+    known = [field.name for field in fields(LoraConfig) if field.init]
+    check_names("model.adapter", settings, known=known, of="peft's LoraConfig", ours=_OURS)
     start = settings.get("init_lora_weights", True)
     if start not in _INITIALISATIONS:
         raise ConfigError(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Record
+from cotbal.extras import check_extras
 from cotbal.metrics.metric import Metric
 from cotbal.units.adapters import adapters_wanted
 from cotbal.units.answer_file import Answer
@@ -62,8 +63,6 @@ def check_engine(config: Config, metrics: Mapping[str, Metric]) -> None:
     """
     if config.evaluation.engine == "transformers":
         return
-    from cotbal.extras import check_extras
-
     check_extras("evaluation.engine: openai", "openai")
     if adapters_wanted(config.model):
         raise ConfigError(

@@ -13,8 +13,9 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
+from cotbal.config.borrowed import check_names
 from cotbal.config.schema import Config
-from cotbal.config.yaml_file import ConfigError, suggest
+from cotbal.config.yaml_file import ConfigError
 from cotbal.units.batches import batch_layout
 from cotbal.units.ranks import world_size
 from cotbal.units.schedule import Stage
@@ -120,20 +121,18 @@ def check_settings(settings: Mapping[str, Any], section: str) -> None:
     Raises:
         ConfigError: with the key's path, what was found and what is accepted.
     """
-    known = {field.name for field in fields(TrainingArguments) if field.init}
+    known = {field.name for field in fields(TrainingArguments) if field.init} | _COTBALS.keys()
+    check_names(
+        section, settings, known=known, of="transformers' TrainingArguments", ours=_OURS, renamed=_RENAMED
+    )
     types = typing.get_type_hints(TrainingArguments) | _COTBALS | _WIDER
     for name, value in settings.items():
         path = f"{section}.{name}"
-        if name in _OURS:
-            raise ConfigError(f"{path}: cannot be set here; {_OURS[name]}")
         if name == "train_sampling_strategy" and value == "batch_rebalance":
             raise ConfigError(
                 f"{path}: 'batch_rebalance' deals the samples of a step out by their length, and a step would no "
                 "longer see the same samples on every number of processes; use 'group_by_length'"
             )
-        if name not in known and name not in _COTBALS:
-            renamed = f"it is now {_RENAMED[name]}" if name in _RENAMED else suggest(name, sorted(known))
-            raise ConfigError(f"{path}: transformers' TrainingArguments has no such setting; {renamed}")
         try:
             TypeAdapter(types[name], config={"arbitrary_types_allowed": True}).validate_python(value)
         except ValidationError as error:

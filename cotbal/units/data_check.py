@@ -232,25 +232,25 @@ def check_rows_fit(
     Raises:
         ConfigError: naming the setting.
     """
-    trained = [record for task in config.tasks for record in mixture.read(task.name, "train")]
+    trained = mixes_images(record for task in config.tasks for record in mixture.read(task.name, "train"))
     mixed = {
         f"{task.name} {split}"
         for task in config.tasks
         for split in _SPLITS[1:]
         if _mixes(mixture, task, split)
     }
-    if not mixed and not mixes_images(trained):
+    if not (mixed or trained):
         return
     processor = load_processor()
     if Encoder(processor).mixes_rows:
         return
     name = type(processor).__name__
-    if mixes_images(trained) and any(each.get("per_device_train_batch_size", 8) > 1 for each in settings):
+    if trained and any(each.get("per_device_train_batch_size", 8) > 1 for each in settings):
         raise ConfigError(
             f"training.per_device_train_batch_size: {name} cannot have records with and without pictures in one "
             "batch, and the tasks have both; set it to 1 and raise gradient_accumulation_steps"
         )
-    if mixes_images(trained) and processes_per_unit(config) > 1:
+    if trained and processes_per_unit(config) > 1:
         raise ConfigError(
             f"launch.processes: {name} cannot have records with and without pictures in one batch, and where several "
             "processes train together a blank picture joins the batches that have none; set it to 1, or leave out "

@@ -8,8 +8,9 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
+from cotbal.config.borrowed import check_names
 from cotbal.config.schema import Config
-from cotbal.config.yaml_file import ConfigError, suggest
+from cotbal.config.yaml_file import ConfigError
 
 __all__ = ["generating", "generation_settings", "scoring_dtype", "token_ids"]
 
@@ -39,20 +40,14 @@ def generation_settings(options: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a name that `GenerationConfig` lacks or that cotbal sets, or values that transformers refuses.
     """
     known = [name for name in vars(_config()) if not name.startswith(("_", "transformers_"))]
-    for name in options:
-        if name in _OURS:
-            raise ConfigError(f"evaluation.generation.{name}: not to be set here; {_OURS[name]}")
-        if name not in known:
-            raise ConfigError(
-                f"evaluation.generation.{name}: GenerationConfig of transformers has no such setting; "
-                f"{suggest(name, known)}"
-            )
+    section = "evaluation.generation"
+    check_names(section, options, known=known, of="transformers' GenerationConfig", ours=_OURS)
     settings = _GREEDY | dict(options)
     try:
         _config(**settings).validate(strict=True)
     except (ValueError, TypeError) as error:
         said = " ".join(str(error).split("\nIf you're using")[0].split())
-        raise ConfigError(f"evaluation.generation: transformers refuses these settings: {said}") from error
+        raise ConfigError(f"{section}: transformers refuses these settings: {said}") from error
     return settings
 
 

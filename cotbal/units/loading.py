@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
+from cotbal.tune.quantized import keep_packing
 from cotbal.tune.whole_model import IncompleteModelError, load_whole
 from cotbal.units.adapters import adapters_wanted, add_adapter, check_trains, load_adapter, without_peft
 from cotbal.units.model_source import ModelSource, model_source, processor_source
-from cotbal.units.quantization import check_quantized, keep_packing, quantization_options
+from cotbal.units.quantization import check_quantized, quantization_options
 
 __all__ = ["freeze", "load_for_scoring", "load_model", "load_processor", "quieten"]
 
@@ -53,10 +55,14 @@ def load_model(config: ModelConfig, folder: Path | None = None, *, seed: int = 0
     source = model_source(config)
     if not adapters_wanted(config):
         # What a unit saves is whole, whatever its base model was allowed to lack.
-        model = _load_base(config, ModelSource(str(folder), None)) if folder else _load_base(config, source)
+        model = (
+            _load_base(config, source, config.allow_missing)
+            if folder is None
+            else _load_base(config, ModelSource(str(folder), None))
+        )
         freeze(model, config.freeze)
         return model
-    model = _load_base(config, source)
+    model = _load_base(config, source, config.allow_missing)
     saved = folder or source.adapter
     adapted = add_adapter(model, config.adapter or {}, seed) if saved is None else load_adapter(model, saved)
     freeze(adapted, config.freeze)
@@ -71,7 +77,9 @@ def load_for_scoring(config: ModelConfig, folder: Path, device: torch.device) ->
     return model if config.quantization is not None else model.to(device)
 
 
-def _load_base(config: ModelConfig, source: ModelSource) -> PreTrainedModel:
+def _load_base(
+    config: ModelConfig, source: ModelSource, allow_missing: Sequence[str] = ()
+) -> PreTrainedModel:
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if source.revision is not None:
         options["revision"] = source.revision
@@ -88,7 +96,7 @@ def _load_base(config: ModelConfig, source: ModelSource) -> PreTrainedModel:
         model: PreTrainedModel = load_whole(
             loader,
             source.base,
-            allow_missing=config.allow_missing if source == model_source(config) else (),
+            allow_missing=allow_missing,
             remedy=_REMEDY,
             dtype=dtype,
             **options,
@@ -128,9 +136,8 @@ def load_processor(config: ModelConfig) -> Any:
         )
         multimodal = described.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         return (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(source, **options)
-    except (
-        Exception
-    ) as error:  # of transformers and all below it: KeyError, RecursionError, StrictDataclassError
+    except Exception as error:
+        # Of transformers and all below it: KeyError, RecursionError, StrictDataclassError.
         raise ConfigError(f"model.processor: transformers cannot load '{source}': {error}") from error
 
 

@@ -15,11 +15,15 @@ from filelock import FileLock, Timeout
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
 
-__all__ = ["locked"]
+__all__ = ["HeldError", "locked"]
 
 LOCK = ".lock"
 HOLDER = ".lock.holder"
 """Beside the lock, since no system lets a second process read what the first has locked."""
+
+
+class HeldError(ConfigError):
+    """Another process works in the folder."""
 
 
 @contextmanager
@@ -27,14 +31,15 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`, which is created if missing. The lock ends with the process, however that ends.
 
     Raises:
-        ConfigError: another process holds it; its number, its host and since when. Or the file system has no locks.
+        HeldError: another process holds it; its number, its host and since when.
+        ConfigError: the file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise ConfigError(
+        raise HeldError(
             f"{folder}: another cotbal process is working in this folder ({_holder(folder)}); wait for it, or give "
             "another `output`"
         ) from None

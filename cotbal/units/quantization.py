@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from cotbal.config.borrowed import check_names
 from cotbal.config.model import ModelConfig
-from cotbal.config.yaml_file import ConfigError, suggest
+from cotbal.config.yaml_file import ConfigError
 from cotbal.extras import check_extras
+from cotbal.tune.quantized import is_quantized
 from cotbal.units.adapters import adapters_wanted
 
-__all__ = ["check_quantization", "check_quantized", "keep_packing", "quantization_options"]
+__all__ = ["check_quantization", "check_quantized", "quantization_options"]
 
 _OURS = {
     "load_in_4bit": "write `bits: 4`",
@@ -79,17 +81,6 @@ def training_device() -> Any:
     return PartialState().device
 
 
-def keep_packing(model: nn.Module) -> None:
-    """Keep bitsandbytes from repacking 4-bit layers on CPUs when the model answers.
-
-    It does so for good, where the CPU has bf16 products; the gradients of such layers are wrong, and layers narrower
-    than a block of the quantisation fail.
-    """
-    for module in model.modules():
-        if _is_quantized(module) and hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-
-
 def check_quantized(model: nn.Module, config: ModelConfig) -> None:
     """Confirm by the types of the loaded layers what is quantised and what is not.
 
@@ -99,7 +90,7 @@ def check_quantized(model: nn.Module, config: ModelConfig) -> None:
     """
     if config.quantization is None:
         return
-    quantized = [name for name, module in model.named_modules() if _is_quantized(module)]
+    quantized = [name for name, module in model.named_modules() if is_quantized(module)]
     if not quantized:
         raise ConfigError(
             f"model.quantization: no layer of this {type(model).__name__} was quantised; leave `quantization` out"
@@ -139,19 +130,14 @@ def _settings(config: ModelConfig) -> dict[str, Any]:
     section = config.quantization
     if section is None:
         return {}
-    known = [
-        name
-        for name in inspect.signature(BitsAndBytesConfig.__init__).parameters
-        if name not in ("self", "kwargs") and name not in _OURS
-    ]
-    for name in section.settings:
-        if name in _OURS:
-            raise ConfigError(f"model.quantization.{name}: cannot be set here; {_OURS[name]}")
-        if name not in known:
-            raise ConfigError(
-                f"model.quantization.{name}: BitsAndBytesConfig of transformers has no such setting; "
-                f"{suggest(name, ['bits', *known])}"
-            )
+    parameters = inspect.signature(BitsAndBytesConfig.__init__).parameters
+    check_names(
+        "model.quantization",
+        section.settings,
+        known={"bits", *parameters} - {"self", "kwargs"},
+        of="transformers' BitsAndBytesConfig",
+        ours=_OURS,
+    )
     settings: dict[str, Any] = {f"load_in_{section.bits}bit": True, **section.settings}
     if section.bits == 4 and config.dtype != "auto":
         # Its own default would compute in float32, whatever the rest of the model does.
@@ -161,7 +147,3 @@ def _settings(config: ModelConfig) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model.quantization: transformers refuses these settings: {error}") from error
     return settings
-
-
-def _is_quantized(module: nn.Module) -> bool:
-    return any(kind.__module__.startswith("bitsandbytes.") for kind in type(module).__mro__)

@@ -72,8 +72,8 @@ class Runner:
         for stage in STAGES:
             check_quantization(config.model, self.settings[stage])
             batch_layout(self.settings[stage], processes_per_unit(config))
+        names = [task.name for task in config.tasks]
         for index, strategy in enumerate(config.comparison.strategies):
-            names = [task.name for task in config.tasks]
             check_strategy(strategy, index, names, validated=bool(config.measured_tasks))
         self.mixture = Mixture(config)
         self.staleness = Staleness(config, self.folder, self.mixture, self.metrics, self.settings)
@@ -173,7 +173,7 @@ class Runner:
                 self._strategy(unit, weights),
                 folder,
                 samples=samples,
-                lengths=self._lengths(),
+                lengths=self._lengths(unit),
                 begin=lambda done: self.progress.begin(unit.name, "train", done),
                 advance=self.progress.advance,
                 validation=validation,
@@ -204,12 +204,10 @@ class Runner:
         self.progress.end()
         return manifest
 
-    def _lengths(self) -> dict[tuple[Path, int], int]:
-        """The tokens of every training record, where some training groups by them."""
-        if not any(
-            each.get("train_sampling_strategy") == "group_by_length" for each in self.settings.values()
-        ):
-            return {}
+    def _lengths(self, unit: Unit) -> dict[tuple[Path, int], int] | None:
+        """The tokens of every training record, where the unit's training groups by them."""
+        if self.settings[unit.stage].get("train_sampling_strategy") != "group_by_length":
+            return None
         from cotbal.units.data_check import record_lengths
 
         return record_lengths(self.config)

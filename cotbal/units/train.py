@@ -82,7 +82,7 @@ def train(
     folder: UnitFolder,
     *,
     samples: int,
-    lengths: Mapping[tuple[Path, int], int],
+    lengths: Mapping[tuple[Path, int], int] | None,
     begin: Callable[[int], None],
     advance: Callable[[int], None],
     validation: Sequence[Record] = (),
@@ -96,7 +96,7 @@ def train(
 
     Args:
         samples: how many samples the whole training sees, for progress.
-        lengths: tokens of the records by file and index, looked at where the settings group samples by length.
+        lengths: tokens of the records by file and index, where the settings group samples by length; else None.
         begin: told how many of them earlier calls have seen.
         advance: told how many more were seen.
         validation: what a strategy that aligns gradients looks at.
@@ -131,7 +131,7 @@ def train(
     trainer = UnitTrainer(
         model=model,
         layout=layout,
-        lengths=_lengths(records, lengths, config.max_length) if _grouped(settings) else None,
+        lengths=None if lengths is None else _lengths(records, lengths, config.max_length),
         args=arguments,
         train_dataset=RecordDataset(records),
         eval_dataset=RecordDataset(validation) if validation else None,
@@ -161,10 +161,6 @@ def train(
     _save(trainer, processor, folder)
     files = {**log, **folder.seal_model()} if ranks.is_first() else {}
     return Trained(trainer.state.global_step, time.monotonic() - started, files)
-
-
-def _grouped(settings: Mapping[str, Any]) -> bool:
-    return settings.get("train_sampling_strategy") == "group_by_length"
 
 
 def _lengths(

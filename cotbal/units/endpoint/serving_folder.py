@@ -12,7 +12,6 @@ from pathlib import Path
 
 from transformers import GenerationConfig
 
-from cotbal.config.yaml_file import ConfigError
 from cotbal.units.generation import token_ids
 
 __all__ = ["serving_folder"]
@@ -21,16 +20,7 @@ _SETTINGS = "generation_config.json"
 
 
 def serving_folder(model: Path, place: Path) -> Path:
-    """Make `place`: links to the files of `model`, and its own settings of generation.
-
-    Raises:
-        ConfigError: the folder holds an adapter alone, which needs its base model beside it.
-    """
-    if (model / "adapter_config.json").is_file():
-        raise ConfigError(
-            f"{model}: holds an adapter, which a server cannot load alone; score it with evaluation.engine: "
-            "transformers"
-        )
+    """Make `place`: links to the files of `model`, and its own settings of generation."""
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(model, place, copy_function=_link, ignore=shutil.ignore_patterns(_SETTINGS))
     if (model / _SETTINGS).is_file():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cotbal.method.certainty import certainty_of, heavier, noncentrality
-from cotbal.method.measurement import UndefinedContributionsWarning, measure
+from cotbal.method.measurement import measure
 from cotbal.method.scores import ScoreTable
+from cotbal.method.undefined import UndefinedContributionsWarning
 from cotbal.method.weighing import weigh
 from cotbal.tasks import plus_model
 

@@ -10,8 +10,9 @@ from support.method import method_oracle as oracle
 from support.method.measured import COUNTS, sampled_tables, vectors
 
 from cotbal.method.bootstrap import generator
-from cotbal.method.measurement import Measurement, UndefinedContributionsWarning, measure
+from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
+from cotbal.method.undefined import UndefinedContributionsWarning
 from cotbal.tasks import plus_model
 
 SCORES = st.floats(0.01, 1.0).map(lambda value: round(value, 2))

@@ -11,8 +11,9 @@ from support.method import method_oracle as oracle
 from support.method.measured import Terms, sampled_tables, terms
 
 from cotbal.method.bootstrap import Resampled
-from cotbal.method.measurement import Measurement, UndefinedContributionsWarning, measure
+from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
+from cotbal.method.undefined import UndefinedContributionsWarning
 from cotbal.method.weighing import OneSeedWarning, combine_terms, weigh
 from cotbal.method.weights import TaskWeights
 

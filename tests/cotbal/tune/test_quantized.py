@@ -72,6 +72,24 @@ def test_loss_and_gradients_are_the_formulas(saved: Path, bits: int) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=0, atol=(0.02 if bits == 8 else 1e-4) * size)
 
 
+def test_an_answer_in_between_leaves_4_bit_gradients_alone(saved: Path) -> None:
+    """Where the CPU has bf16 products, bitsandbytes repacks layers for good at their first pass in evaluation."""
+    model = quantized(saved, 4)
+    batch = random_batch(model.get_base_model(), batch_size=3, num_tasks=3)
+    balance(model, WEIGHTS)
+    model(**batch).loss.backward()
+    wanted = gradients(model)
+    model.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=batch["input_ids"])
+    model.train()
+    model(**batch).loss.backward()
+    found = gradients(model)
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())
+
+
 def test_verify_compares_the_gradients_of_adapters(saved: Path) -> None:
     model = quantized(saved, 4)
     batch = random_batch(model.get_base_model(), batch_size=3, num_tasks=3)

@@ -144,6 +144,18 @@ def test_equal_weights_train_like_the_stock_trainer(tmp_path, family):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_a_head_may_be_given_where_the_family_names_none(tmp_path, monkeypatch):
+    stock, model = make("llama"), make("llama")
+    batches = micro_batches(model, 4)
+    train(tmp_path / "named", stock, batches)
+    monkeypatch.setattr(type(model), "get_output_embeddings", lambda self: None)
+    with pytest.raises(ValueError, match=r"head=model\.lm_head"):
+        train(tmp_path / "none", make("llama"), batches)
+    train(tmp_path / "given", model, batches, head=model.lm_head)
+    wanted = stock.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
+
+
 def test_tokens_can_be_the_normalizer(tmp_path):
     model = make("llama")
     batches = micro_batches(model, 3)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.locking import HOLDER, locked
+from cotbal.units.locking import HOLDER, HeldError, locked
 from cotbal.units.store import OutputFolder
 
 
@@ -28,7 +28,7 @@ def test_a_folder_is_locked_until_its_holder_is_gone(tmp_path: Path) -> None:
     holder.start()
     assert begun.wait(30)
     with (
-        pytest.raises(ConfigError, match="another cotbal process") as caught,
+        pytest.raises(HeldError, match="another cotbal process") as caught,
         OutputFolder(tmp_path).locked(),
     ):
         pass

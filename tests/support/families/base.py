@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from support.models.tiny_models import tiny_tokenizer
+from support.models.tiny_models import name_tokens, tiny_tokenizer
 
 Made = tuple[Any, Any]
 Batch = dict[str, Any]
@@ -81,9 +81,7 @@ def chat_tokenizer(*special: str, chat: str, **named: str) -> Any:
         pad="<|pad|>",
         template=chat,
     )
-    for name, token in named.items():
-        setattr(tokenizer, name, token)
-        setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+    name_tokens(tokenizer, named)
     return tokenizer
 
 

@@ -7,6 +7,7 @@ Nothing is downloaded: tokenizers are trained in code on a few sentences.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -157,6 +158,13 @@ GEMMA_TEMPLATE = (
 )
 
 
+def name_tokens(tokenizer: Any, names: Mapping[str, str]) -> None:
+    """Give a tokenizer attributes such as `image_token`, each with its `_id`."""
+    for name, token in names.items():
+        setattr(tokenizer, name, token)
+        setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+
+
 def tiny_gemma3_processor() -> Gemma3Processor:
     """Gemma 3's own processor on a tiny tokenizer; 4 tokens an image."""
     names = {
@@ -173,9 +181,7 @@ def tiny_gemma3_processor() -> Gemma3Processor:
         pad="<pad>",
         template=GEMMA_TEMPLATE,
     )
-    for name, token in names.items():
-        setattr(tokenizer, name, token)
-        setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+    name_tokens(tokenizer, names)
     images = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
     return Gemma3Processor(images, tokenizer, chat_template=GEMMA_TEMPLATE, image_seq_length=4)
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from cotbal.data.records import Problem
-from cotbal.method.measurement import UndefinedContributionsWarning, measure
+from cotbal.method.measurement import measure
 from cotbal.method.scores import ScoreTable
+from cotbal.method.undefined import UndefinedContributionsWarning
 from cotbal.method.weighing import weigh
 from cotbal.report.inputs import Comparison, Curve, ReportInput, ReportProvenance, StrategyScores, UnitRecord
 from cotbal.tasks import MINI, Task, plus_model

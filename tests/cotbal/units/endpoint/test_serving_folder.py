@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from support.models import tiny_models
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-from cotbal.config.yaml_file import ConfigError
 from cotbal.units.endpoint.serving_folder import serving_folder
 from cotbal.units.seals import seal_folder
 
@@ -41,9 +39,3 @@ def test_it_loads_and_recommends_nothing(model, tmp_path):
     # Made anew over what a killed call has left.
     (place / "config.json").unlink()
     assert (serving_folder(model, place) / "config.json").is_file()
-
-
-def test_an_adapter_alone_is_refused(tmp_path):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8}))
-    with pytest.raises(ConfigError, match="holds an adapter"):
-        serving_folder(tmp_path, tmp_path / "serving")
