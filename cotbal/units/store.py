@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,8 +26,9 @@ from typing import Any, Literal, get_args
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
+from cotbal.units.holder import Holder
 from cotbal.units.litter import bury, is_litter, remove_graves, remove_litter
-from cotbal.units.locking import locked
+from cotbal.units.locking import held_by_other, locked
 from cotbal.units.products import check_product, seal_product
 from cotbal.units.score_file import DamagedFileError, SampleScore, read_json_lines, read_scores
 from cotbal.units.seals import damage, seal_files, seal_folder
@@ -135,6 +136,11 @@ def retry_sentence(entry: Mapping[str, Any]) -> str:
         f"diverged at step {entry['step']} ({entry['what']}) and was taken up again at step {entry['resumed_at']} "
         f"with learning_rate {entry['learning_rate']:g}"
     )
+
+
+def _waiting(unit: str, holder: Holder | None) -> str:
+    who = "another process, which has not said its number," if holder is None else str(holder)
+    return f"{unit} is being made by {who}; waiting for it"
 
 
 class UnitFolder:
@@ -321,8 +327,29 @@ class OutputFolder:
             self._remove_litter()
             yield
 
+    @contextmanager
+    def unit_locked(self, unit: str, say: Callable[[str], object], job: str = "") -> Iterator[bool]:
+        """Keep a second process from making the same unit, which waits here until the first has ended.
+
+        Yields whether another process was waited for.
+
+        Args:
+            unit: its name.
+            say: told who holds the unit, if anyone does.
+            job: see `cotbal.units.holder.Holder`.
+        """
+        with locked(
+            self.running / unit, waiting=lambda held: say(_waiting(unit, held.holder)), job=job
+        ) as waited:
+            yield waited
+
+    def maker_of(self, unit: str) -> Holder | None:
+        """The other process that is making a unit now, if there is one."""
+        return held_by_other(self.running / unit)
+
     def _remove_litter(self) -> None:
-        units = [path for path, _ in self._unit_folders()]
+        # A unit that is being made by another process, such as one whose driver has died, may be writing these files.
+        units = [path for path, _ in self._unit_folders() if self.maker_of(path.name) is None]
         checkpoints = [path for unit in units for path in (unit / "checkpoints").glob("checkpoint-*")]
         remove_litter([self.path, self.report, *units, *checkpoints])
         remove_graves(self.units)
