@@ -175,6 +175,7 @@ class Runner:
                 self._strategy(unit, weights),
                 folder,
                 samples=samples,
+                standing=self.folder.standing_of(unit.name),
                 lengths=self._lengths(),
                 begin=lambda done: self.progress.begin(unit.name, "train", done),
                 advance=self.progress.advance,

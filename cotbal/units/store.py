@@ -6,7 +6,8 @@ Layout of `OUTPUT`:
                  checkpoints/       while it trains; a finished checkpoint holds a COMPLETE file
                  model/             the trained model, as `save_pretrained` writes it
                  skipped.jsonl      records that training skipped although the check had passed them
-                 log.jsonl          what the trainer logged, one line an entry
+                 log.jsonl          what the trainer logged, one line an entry, appended while it trains
+                 tensorboard/       where `report_to` has tensorboard
                  predictions/       while it is scored: one JSONL a task
                  scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
     scores.csv  weights.json  seals.json  bad_records.jsonl  check/  report/
@@ -155,6 +156,7 @@ class UnitFolder:
         self._scores = path / "scores.jsonl"
         self._log = path / "log.jsonl"
         self.skipped = path / "skipped.jsonl"
+        self.tensorboard = path / "tensorboard"
 
     def manifest(self) -> Manifest | None:
         """Return the manifest, or None if the unit has not begun.
@@ -196,7 +198,9 @@ class UnitFolder:
         return seal_files(self.path, [self._scores.name])
 
     def log(self) -> list[dict[str, Any]]:
-        """What the trainer logged, in order; empty where it has not finished.
+        """What the trainer has logged so far, in order.
+
+        Of a training that goes on, or was killed, the last line may be half written; it is left out.
 
         Raises:
             ConfigError: the file is damaged.
@@ -205,7 +209,12 @@ class UnitFolder:
             return []
         manifest = self.manifest()
         seal = None if manifest is None else manifest.files.get(self._log.name)
-        return [values for _, values in read_json_lines(self._log, seal)]
+        return [values for _, values in read_json_lines(self._log, seal, torn=seal is None)]
+
+    def append_log(self, line: str) -> None:
+        """Add one entry, as `json_line` writes it, in one write."""
+        with self._log.open("ab", buffering=0) as stream:
+            stream.write(line.encode())
 
     def write_log(self, entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """Replace the log; returns its seal, for the manifest."""
@@ -274,6 +283,10 @@ class OutputFolder:
     def progress_of(self, unit: str) -> Path:
         """The file in which a unit's command tells how far it is, while it runs."""
         return self.running / unit / "progress.json"
+
+    def standing_of(self, unit: str) -> Path:
+        """The file in which a training tells which step it is at."""
+        return self.running / unit / "steps.json"
 
     def output_of(self, unit: str) -> Path:
         """The file that has what a unit's command said."""

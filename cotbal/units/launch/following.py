@@ -25,33 +25,39 @@ class FileProgress:
 
     Args:
         path: the file, replaced whole at each write.
+        lines: shows the same in this process's own output, every few minutes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lines: ScheduleProgress) -> None:
         self.path = path
+        self._lines = lines
         self._phase: Phase | None = None
         self._done = 0
         self._messages: list[str] = []
         self._written = 0.0
 
     def follow(self, phases: Iterable[UnitPhase]) -> Self:
+        self._lines.follow(phases)
         self._write(now=True)
         return self
 
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
+        self._lines.begin(unit, phase, done)
         self._phase, self._done = phase, done
         self._write(now=True)
 
     def advance(self, samples: int, unit: str | None = None) -> None:
+        self._lines.advance(samples, unit)
         self._done += samples
         self._write()
 
     def end(self, unit: str | None = None) -> None:
+        self._lines.end(unit)
         self._write(now=True)
 
     def say(self, message: str) -> None:
         self._messages.append(message)
-        print(message, flush=True)
+        self._lines.say(message)
         self._write(now=True)
 
     def _write(self, *, now: bool = False) -> None:
