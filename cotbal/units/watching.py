@@ -90,7 +90,9 @@ def tracked(folder: UnitFolder, unit: str, arguments: Arguments) -> Iterator[Non
     """
     given = os.environ.get(_TENSORBOARD)
     os.environ[_TENSORBOARD] = str(folder.tensorboard if given is None else Path(given) / unit)
-    begun = "wandb" in arguments.report_to and ranks.is_first() and _begin_wandb(folder, unit, arguments)
+    begun = (
+        "wandb" in (arguments.report_to or ()) and ranks.is_first() and _begin_wandb(folder, unit, arguments)
+    )
     try:
         yield
     finally:

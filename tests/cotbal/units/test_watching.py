@@ -102,7 +102,6 @@ def test_each_unit_is_one_run_of_wandb(
     assert ids[0][1] != ids[1][1]
     assert all(run_id.startswith(f"{name}-") for name, run_id in ids)
     assert wandb.run is None
-    written = sorted(
-        path.name.partition("-")[2].partition("-")[2] for path in tmp_path.glob("wandb/offline-run-*")
-    )
+    # offline-run-<time>-<id>
+    written = sorted(path.name.split("-", 3)[3] for path in tmp_path.glob("wandb/offline-run-*"))
     assert written == sorted(run_id for _, run_id in ids)
