@@ -18,6 +18,7 @@ from cotbal.data.json_stream import Broken, Element, iter_json
 from cotbal.data.loss_weights import refuse_without_loss, weighted
 from cotbal.data.notation import THOUSANDTHS, BoxNotation
 from cotbal.data.objects import fill_objects
+from cotbal.data.packed import Packer
 from cotbal.data.records import (
     IMAGE_PLACEHOLDER,
     BadRecordsError,
@@ -69,6 +70,7 @@ def read_records(
     on_bad: OnBad = "refuse",
     check_images: bool = True,
     notation: Notation = lambda: THOUSANDTHS,
+    packed: bool = False,
 ) -> RecordSet:
     """Read the records of one or several files: JSON, JSON Lines, Parquet, or folders that `datasets` saved.
 
@@ -90,6 +92,7 @@ def read_records(
         check_images: look whether every image file exists.
         notation: makes the notation in which boxes from `objects` are written, such as
             `lambda: notation_of(processor)`.
+        packed: hold the records as `PackedRecords`, in little more memory than the files' size, and not as a tuple.
 
     Raises:
         BadRecordsError: on_bad is "refuse" and there are bad records. It lists file, index and reason.
@@ -115,6 +118,8 @@ def read_records(
     if not files:
         raise ValueError("paths is empty; expected at least one JSON or JSON Lines file")
     records: list[Record] = []
+    packer = Packer()
+    keep = packer.add if packed else records.append
     problems: list[Problem] = []
     # Millions of small values are kept: looking for cycles among them again and again costs as much as making them.
     collecting = gc.isenabled()
@@ -127,13 +132,14 @@ def read_records(
                 if isinstance(item, Problem):
                     problems.append(item)
                 else:
-                    records.append(item)
+                    keep(item)
     finally:
         if collecting:
             gc.enable()
+    found: Sequence[Record] = packer.records() if packed else tuple(records)
     if problems and on_bad == "refuse":
-        raise BadRecordsError(problems, refusal(len(records)))
-    return RecordSet(tuple(records), tuple(problems))
+        raise BadRecordsError(problems, refusal(len(found)))
+    return RecordSet(found, tuple(problems))
 
 
 def refusal(good: int) -> str:

@@ -18,6 +18,7 @@ from cotbal.atomic import sync
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
+from cotbal.data.packed import PackedRecords
 from cotbal.data.records import Record
 from cotbal.strategies.base import Strategy
 from cotbal.units import ranks
@@ -173,7 +174,12 @@ def _lengths(
     records: Sequence[Record], known: Mapping[tuple[Path, int], int], limit: int | None
 ) -> list[int]:
     """Tokens of each record as it is trained on, cut at the limit."""
-    found = [known[record.source, record.index] for record in records]
+    places = (
+        records.where()
+        if isinstance(records, PackedRecords)
+        else ((record.source, record.index) for record in records)
+    )
+    found = [known[place] for place in places]
     return found if limit is None else [min(length, limit) for length in found]
 
 
