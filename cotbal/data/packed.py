@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from cotbal.data.plain_llava import PlainRecord
 from cotbal.data.records import ImageSource, Record, Turn
 
 __all__ = ["PackedRecords", "Packer"]
@@ -72,18 +73,22 @@ class Packer:
         self._files: dict[Path, int] = {}
 
     def add(self, record: Record) -> None:
-        plain = (
+        plain = PlainRecord(
             record.id,
             record.task,
             tuple([image if isinstance(image, bytes) else str(image) for image in record.images]),
             tuple([(turn.role, turn.text, turn.weight) for turn in record.turns]),
             record.references,
         )
-        self._packed += marshal.dumps(plain)
+        self.add_plain(plain, record.source, record.index)
+
+    def add_plain(self, plain: PlainRecord, source: Path, index: int) -> None:
+        """Add a record that was never made an object."""
+        self._packed += marshal.dumps(tuple(plain))
         self._ends.append(len(self._packed))
-        self._indices.append(record.index)
-        self._sources.append(self._files.setdefault(record.source, len(self._files)))
-        self._pictures.append(len(record.images))
+        self._indices.append(index)
+        self._sources.append(self._files.setdefault(source, len(self._files)))
+        self._pictures.append(len(plain.images))
 
     def records(self) -> PackedRecords:
         """What was packed; nothing can be added afterwards."""
