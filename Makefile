@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-fast test-gpu lint format bench bench-gpu soak docs clean
+.PHONY: help env demo study test test-fast test-gpu lint format bench bench-gpu soak docs clean
 
 help: ## what each target does
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ bench: $(VENV)/.dev ## the CPU benchmarks; results in benchmarks/results
 bench-gpu: ## the GPU benchmarks, with the python that is active
 	python -m benchmarks gpu
 
+study: $(VENV)/.dev ## whether balancing helps, on three generated mixtures: the short version of docs/study.md
+	$(BIN)/python -m benchmarks.study run
+	$(BIN)/python -m benchmarks.study page
+
 soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md and docs/families.md
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m soak --timeout 0 --junitxml build/soak.xml; \
 	  status=$$?; $(BIN)/python tests/support/pages/soak_page.py build/soak.xml docs/soak.md; \
@@ -74,6 +78,7 @@ soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md
 
 docs: $(VENV)/.dev ## regenerate the pages made from results, docs/exactness.md, families.md and inputs.md (some minutes)
 	$(BIN)/python -m benchmarks pages
+	$(BIN)/python -m benchmarks.study page
 	$(BIN)/python docs/make_exactness.py
 	$(BIN)/python docs/make_families.py
 	$(BIN)/python docs/make_inputs.py

@@ -23,10 +23,6 @@ _STYLES = {
     "stock": ("#D55E00", "s", "--"),
     "torch fused, one chunk": ("#009E73", "^", ":"),
 }
-# Of results older than the release that left all products to torch.
-_OWN_PRODUCTS = (
-    "Measured with matrix products of our own, which later versions leave to torch; the floor's are torch's."
-)
 _CURVES = {
     "curve-supervised": ("supervised", "share of supervised tokens"),
     "curve-tokens": ("tokens", "tokens"),
@@ -102,8 +98,6 @@ def _table(entry: dict[str, Any]) -> list[str]:
     lines = [f"**{entry['name']}**", ""]
     if "emulated" in entry.get("floor", ""):
         lines += [f"Floor: {entry['floor']}.", ""]
-    if entry.get("own_products"):
-        lines += [_OWN_PRODUCTS, ""]
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for name, timing in sorted(timings.items(), key=lambda item: item[1]["median"]):
         cells = [
@@ -222,11 +216,6 @@ def readme_block(files: Iterable[dict[str, Any]]) -> str:
             "",
             "On CPUs that only emulate bfloat16 products, the bare GEMMs are timed in float32, and the others, which",
             "would take minutes, are left out.",
-        ]
-    if any(entry.get("own_products") for file in files for entry in file["entries"]):
-        rows += [
-            "",
-            _OWN_PRODUCTS,
         ]
     rows += [
         "",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from cotbal_kernels.api import LossOutput, cross_entropy, linear_cross_entropy
+from cotbal_kernels.alignment import head_alignment
+from cotbal_kernels.api import cross_entropy, linear_cross_entropy
 from cotbal_kernels.backends.registry import Implementation, implementations
+from cotbal_kernels.output import LossOutput
 from cotbal_kernels.planning import Plan, plan
 from cotbal_kernels.warming import warm_up
 
@@ -18,6 +20,7 @@ __all__ = [
     "LossOutput",
     "Plan",
     "cross_entropy",
+    "head_alignment",
     "implementations",
     "linear_cross_entropy",
     "plan",

@@ -44,8 +44,16 @@ LAYERS: dict[str, list[set[str]]] = {
         },
         {"cotbal_kernels.backends"},
         {"cotbal_kernels.linear", "cotbal_kernels.logits"},
+        {"cotbal_kernels.fakes", "cotbal_kernels.execution"},
+        {"cotbal_kernels.gradients"},
         {"cotbal_kernels.ops"},
-        {"cotbal_kernels.api", "cotbal_kernels.warming"},
+        {"cotbal_kernels.arguments", "cotbal_kernels.output"},
+        {
+            "cotbal_kernels.api",
+            "cotbal_kernels.alignment",
+            "cotbal_kernels.vocabulary",
+            "cotbal_kernels.warming",
+        },
         {"cotbal_kernels"},
     ],
 }

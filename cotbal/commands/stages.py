@@ -88,7 +88,8 @@ def weigh(
 ) -> None:
     """Turn scores into one weight per task; writes weights.json.
 
-    Scores from other tools work too: a CSV with the models mini and plus_<task> on every task.
+    Scores from other tools work too: a CSV with the models mini and plus_<task> on every task. Intervals cover the
+    validation samples only, until the scores are of several seeds (preparation.seeds, or a column seed).
     Example: [bold]cotbal weigh scores.csv --temperature 0.5 -o weights.json[/bold]
     """
     from cotbal.units import stages

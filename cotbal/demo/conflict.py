@@ -45,13 +45,17 @@ def count_figures(scene: Scene, generator: np.random.Generator) -> Dialogue:
 def where_box(scene: Scene, generator: np.random.Generator) -> Dialogue:
     """Where a digit is: "[16, 0, 32, 16]"."""
     digit = scene.digits[int(generator.integers(len(scene.digits)))]
-    return _AS_BOX(f"Where is the {DIGIT_WORDS[digit.value]}?", str(list(digit.box)), generator)
+    return _AS_BOX(
+        f"Where is the {digit.colour} {DIGIT_WORDS[digit.value]}?", str(list(digit.box)), generator
+    )
 
 
 def where_words(scene: Scene, generator: np.random.Generator) -> Dialogue:
     """The same: "top center"."""
     digit = scene.digits[int(generator.integers(len(scene.digits)))]
-    return _IN_WORDS(f"Where is the {DIGIT_WORDS[digit.value]}?", place_words(digit), generator)
+    return _IN_WORDS(
+        f"Where is the {digit.colour} {DIGIT_WORDS[digit.value]}?", place_words(digit), generator
+    )
 
 
 def read_placed(scene: Scene, generator: np.random.Generator) -> Dialogue:

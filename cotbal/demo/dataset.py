@@ -13,7 +13,6 @@ from PIL import Image
 from cotbal.demo.mixtures import SCENES, SHARED, DemoMixture, DemoTask
 from cotbal.demo.questions import Dialogue
 from cotbal.demo.scenes import SPLITS, Split, digit_images, draw_scene, paint
-from cotbal.demo.uneven import photo_crop
 
 _IMAGE = "<image>\n"
 
@@ -37,7 +36,6 @@ def write_dataset(
     """
     for number, split in enumerate(SPLITS):
         generator = np.random.default_rng([seed, 2, number])
-        photos = np.random.default_rng([seed, 3, number])
         images = digit_images(split)
         pictures = folder / "images" / split
         pictures.mkdir(parents=True, exist_ok=True)
@@ -51,10 +49,6 @@ def write_dataset(
                     continue
                 dialogue = asked.ask(scene, generator)
                 picture = None if asked.picture == "none" else f"{split}/{name}.png"
-                if asked.picture == "photo":
-                    picture = f"{split}/photo-{name}.png"
-                    crop = photo_crop(split, dialogue.answers[0], photos)
-                    Image.fromarray(crop).save(folder / "images" / picture)
                 records[task].append(_record(task, name, picture, dialogue))
             advance(1)
         (folder / split).mkdir(exist_ok=True)

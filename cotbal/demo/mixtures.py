@@ -13,7 +13,7 @@ from cotbal.demo.questions import Dialogue
 from cotbal.demo.scenes import Scene, Split
 
 Ask = Callable[[Scene, np.random.Generator], Dialogue]
-Picture = Literal["scene", "photo", "none"]
+Picture = Literal["scene", "none"]
 
 SCENES: Mapping[Split, int] = {"train": 1100, "validation": 250, "test": 300}
 
@@ -84,20 +84,20 @@ CONFLICT = DemoMixture(
 )
 UNEVEN = DemoMixture(
     "uneven",
-    "Eleven tasks of very unequal size and difficulty: six about scenes as in the shared mixture, colours, presence "
-    "and sums of digits, sums in text alone, and photographs whose top is to be found.",
+    "Eleven tasks of very unequal size and difficulty: six about scenes as in the shared mixture, the color of a "
+    "digit, a digit of a color, the place of a digit, the number of digits, and comparisons in text alone.",
     {
         "caption": _shared("caption"),
-        "grounding": _shared("grounding", 900),
-        "reading": _shared("reading", 1000),
-        "counting": _shared("counting", 400),
-        "place": _shared("place", 600),
-        "order": _shared("order", 500),
-        "colour": DemoTask(uneven.colour, "exact_match", 4, 250),
-        "presence": DemoTask(uneven.presence, "exact_match", 4, 200),
-        "total": DemoTask(uneven.total, "exact_match", 4, 700),
-        "arithmetic": DemoTask(uneven.arithmetic, "exact_match", 4, 800, "none"),
-        "turned": DemoTask(uneven.turned, "exact_match", 4, 150, "photo"),
+        "grounding": _shared("grounding", 1000),
+        "reading": _shared("reading", 900),
+        "counting": _shared("counting", 700),
+        "place": _shared("place", 700),
+        "order": _shared("order", 600),
+        "color": DemoTask(uneven.colour, "exact_match", 4, 250),
+        "seek": DemoTask(uneven.seek, "exact_match", 4, 300),
+        "where": DemoTask(uneven.where, "exact_match", 4, 800),
+        "number": DemoTask(uneven.number, "exact_match", 4, 200),
+        "compare": DemoTask(uneven.compare, "exact_match", 4, 900, "none"),
     },
     uneven.WORDS,
 )

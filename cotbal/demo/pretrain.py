@@ -27,10 +27,10 @@ class Pretraining:
     """Steps, batch sizes and learning rates of the base model's two phases of training."""
 
     scenes: int = 6000
-    vision_steps: int = 120
+    vision_steps: int = 300
     vision_batch: int = 64
     vision_rate: float = 2e-3
-    alignment_steps: int = 500
+    alignment_steps: int = 1500
     alignment_batch: int = 16
     alignment_rate: float = 1e-3
 

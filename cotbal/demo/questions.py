@@ -31,19 +31,33 @@ def place_words(digit: PlacedDigit) -> str:
     return f"{ROW_WORDS[digit.row]} {COLUMN_WORDS[digit.column]}"
 
 
+_FIGURE_SHARE, _BOX_SHARE, _COUNT_SHARE = 0.3, 0.25, 0.5
+
+
 def alignment_text(scene: Scene, generator: np.random.Generator) -> str:
     """Describe a scene for the alignment, which comes before any task.
 
-    One fact per digit, in random order, from place to digit or from digit to place:
-    "top left red four; seven blue bottom center".
+    One fact per digit, in random order, each with its parts in random order, digits in words or figures and places in
+    words or as boxes; sometimes a count: "red top left four; seven bottom center blue; one digits red". So the base
+    model can go from any of them to any other, as real ones can; with one or two fixed orders it never learnt what
+    the tasks ask for.
     """
 
     def fact(digit: PlacedDigit) -> str:
-        words = [place_words(digit), digit.colour, DIGIT_WORDS[digit.value]]
-        return " ".join(words if generator.integers(2) else reversed(words))
+        place = str(list(digit.box)) if generator.random() < _BOX_SHARE else place_words(digit)
+        value = str(digit.value) if generator.random() < _FIGURE_SHARE else DIGIT_WORDS[digit.value]
+        words = [place, digit.colour, value]
+        return " ".join(words[part] for part in generator.permutation(3))
 
-    order = generator.permutation(len(scene.digits))
-    return "; ".join(fact(scene.digits[position]) for position in order)
+    facts = [fact(scene.digits[position]) for position in generator.permutation(len(scene.digits))]
+    if generator.random() < _COUNT_SHARE:
+        colour = list(COLOURS)[int(generator.integers(len(COLOURS)))]
+        count = [DIGIT_WORDS[sum(digit.colour == colour for digit in scene.digits)], "digits", colour]
+        facts.insert(
+            0 if generator.integers(2) else len(facts),
+            " ".join(count if generator.integers(2) else reversed(count)),
+        )
+    return "; ".join(facts)
 
 
 def _caption(scene: Scene, generator: np.random.Generator) -> Dialogue:
@@ -61,7 +75,9 @@ def _caption(scene: Scene, generator: np.random.Generator) -> Dialogue:
 
 def _grounding(scene: Scene, generator: np.random.Generator) -> Dialogue:
     digit = _pick(scene, generator)
-    return Dialogue(f"Give the box of the {DIGIT_WORDS[digit.value]}.", (str(list(digit.box)),))
+    return Dialogue(
+        f"Give the box of the {digit.colour} {DIGIT_WORDS[digit.value]}.", (str(list(digit.box)),)
+    )
 
 
 def _reading(scene: Scene, generator: np.random.Generator) -> Dialogue:

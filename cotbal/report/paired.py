@@ -6,7 +6,7 @@ import numpy as np
 
 from cotbal.method.arrays import FloatArray
 from cotbal.method.bootstrap import generator, resampled_means
-from cotbal.method.seeds import over_seeds
+from cotbal.method.seeds import SeedMean, over_seeds
 from cotbal.report.inputs import SINGLE, Comparison, StrategyScores
 
 CONFIDENCE = 0.9
@@ -16,7 +16,18 @@ _REPLICATES = 1000
 def lead_interval(
     comparison: Comparison, ahead: str, behind: str, reference: str, tasks: tuple[str, ...]
 ) -> tuple[float, float] | None:
-    """90% interval of dI(ahead) - dI(behind), in percentage points; None where it cannot be known.
+    """90% interval of dI(ahead) - dI(behind), in percentage points; None where it cannot be known. See `lead`."""
+    found = lead(comparison, ahead, behind, reference, tasks)
+    if found is None:
+        return None
+    interval = found.interval(CONFIDENCE)[0]
+    return (float(interval[0]), float(interval[1]))
+
+
+def lead(
+    comparison: Comparison, ahead: str, behind: str, reference: str, tasks: tuple[str, ...]
+) -> SeedMean | None:
+    """dI(ahead) - dI(behind) in percentage points, as a mean over seeds [1]; None where it cannot be known.
 
     dI is over `tasks`, against the mean of `reference` over its seeds. Every draw takes the test samples again (whole
     groups; the same ones for both strategies, all seeds and the reference), and the deviation of the seeds' mean from
@@ -39,8 +50,7 @@ def lead_interval(
         sign = 100 * (1 if higher else -1) / len(tasks)
         values[:, 0] += sign * _relative(rows.mean(axis=1))
         draws[:, :, 0] += sign * _relative(drawn)
-    interval = over_seeds(values, draws, generator(0, "seeds of the lead")).interval(CONFIDENCE)[0]
-    return (float(interval[0]), float(interval[1]))
+    return over_seeds(values, draws, generator(0, "seeds of the lead"))
 
 
 def _rows(

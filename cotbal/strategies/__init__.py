@@ -18,6 +18,7 @@ from cotbal.strategies.cotbal import CoTBal
 from cotbal.strategies.dwa import DynamicWeightAverage
 from cotbal.strategies.ew import EqualWeights
 from cotbal.strategies.famo import FastAdaptiveOptimization
+from cotbal.strategies.fastmix import GradientAlignment
 from cotbal.strategies.fixed import Fixed
 from cotbal.strategies.igb import ImprovableGapBalancing
 from cotbal.strategies.rlw import RandomLossWeighting
@@ -32,6 +33,7 @@ __all__ = [
     "EqualWeights",
     "FastAdaptiveOptimization",
     "Fixed",
+    "GradientAlignment",
     "ImprovableGapBalancing",
     "RandomLossWeighting",
     "SoftOptimalUncertainty",
@@ -40,6 +42,7 @@ __all__ = [
     "TaskLevelAveraging",
     "get",
     "names",
+    "uses_validation",
 ]
 
 _STRATEGIES: dict[str, type[Strategy]] = {
@@ -54,6 +57,7 @@ _STRATEGIES: dict[str, type[Strategy]] = {
         FastAdaptiveOptimization,
         ConvergenceBalancing,
         SquareAveraging,
+        GradientAlignment,
         Fixed,
         CoTBal,
     )
@@ -62,8 +66,13 @@ _STRATEGIES: dict[str, type[Strategy]] = {
 
 def names() -> tuple[str, ...]:
     """Names of all strategies: `ew`, `tla`, `rlw`, `dwa`, `igb`, `uw-so`, `famo`, `coba`, `square`,
-    `fixed`, `cotbal`."""
+    `fastmix`, `fixed`, `cotbal`."""
     return tuple(_STRATEGIES)
+
+
+def uses_validation(name: str) -> bool:
+    """Whether the strategy of that name looks at validation samples while it trains; False for an unknown name."""
+    return name in _STRATEGIES and _STRATEGIES[name].uses_validation
 
 
 def get(
@@ -72,8 +81,8 @@ def get(
     """Make the strategy `name` for `num_tasks` tasks.
 
     Options by strategy: rlw `seed`; dwa `window`, `temperature`; igb `base_start`, `base_stop`; uw-so
-    `temperature`; famo `learning_rate`, `weight_decay`; coba `warmup`, `history`, `tau`; square `exponent`; fixed
-    `weights`; cotbal `weights` (a TaskWeights), `tasks`.
+    `temperature`; famo `learning_rate`, `weight_decay`; coba `warmup`, `history`, `tau`; square `exponent`; fastmix
+    `learning_rate`, `weight_decay`, `every`, `samples`; fixed `weights`; cotbal `weights` (a TaskWeights), `tasks`.
 
     Raises:
         ValueError: the name or an option is unknown, an option is missing, or a value is out of range.

@@ -26,13 +26,19 @@ class Strategy(nn.Module):
     Attributes:
         name: the strategy's name in configs and on the command line.
         uses_losses: whether the weights depend on `end_step`; if not, it need not be called.
+        uses_validation: whether the weights depend on `take_alignment`, and so on validation samples.
+        align_every: at every so many steps, `take_alignment` gets the alignments of that step; 0: never.
+        align_samples: validation samples that they are measured with.
         length_exponent: p, where a token of a sample of n supervised tokens weighs 1 / n^p besides; 0: all alike.
         weights: the last weights, float64 [T].
     """
 
     name: ClassVar[str]
     uses_losses: ClassVar[bool] = False
+    uses_validation: ClassVar[bool] = False
     length_exponent: float = 0.0
+    align_every: int = 0
+    align_samples: int = 0
     weights: Tensor
 
     def __init__(self, num_tasks: int) -> None:
@@ -83,12 +89,35 @@ class Strategy(nn.Module):
         observed = (tokens > 0) & torch.isfinite(means)
         self._observe(torch.where(observed, means, 0.0), observed)
 
+    @torch.no_grad()
+    def take_alignment(self, alignment_sum: Tensor, task_tokens: Tensor) -> None:
+        """Take in how the tasks' gradients lay along the validation's in the step that has finished.
+
+        Args:
+            alignment_sum: of each task the sum over its tokens of <G, gradient of the token's loss>, G the
+                validation's gradient, with respect to the output head, [T]. See `cotbal.tune.alignment`.
+            task_tokens: supervised tokens of each task in the step, [T].
+
+        Raises:
+            ValueError: an argument has another shape.
+        """
+        sums = self._checked("alignment_sum", alignment_sum)
+        tokens = self._checked("task_tokens", task_tokens)
+        if not self.training:
+            return
+        means = sums / tokens
+        observed = (tokens > 0) & torch.isfinite(means)
+        self._take_alignment(torch.where(observed, means, 0.0), observed)
+
     def _next_weights(self, task_tokens: Tensor) -> Tensor:
         """Return the weights [T] of the next step; `task_tokens` is float64 [T]."""
         return self.weights
 
     def _observe(self, task_loss: Tensor, observed: Tensor) -> None:
         """Take in mean losses [T], valid where `observed` [T] is true and 0 elsewhere."""
+
+    def _take_alignment(self, alignment: Tensor, observed: Tensor) -> None:
+        """Take in mean alignments [T], valid where `observed` [T] is true and 0 elsewhere."""
 
     def _checked(self, name: str, values: Tensor) -> Tensor:
         if not isinstance(values, Tensor):

@@ -11,17 +11,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 import cotbal_kernels as ck
+from cotbal.tune.alignment import HeadDirection, head_gradient, task_alignments
 from cotbal.tune.counts import StepSums, batch_plan, plan_counts
-from cotbal.tune.effective_weight import head_product
+from cotbal.tune.effective_weight import HeadProduct, head_product
 from cotbal.tune.evaluation import EvaluationWatch
 from cotbal.tune.install import EXTRA_INPUTS, STATE, install, stock_forward, uninstall
-from cotbal.tune.override import BYPASSES, local_precision, output_head, replaced_head_and_loss
+from cotbal.tune.override import (
+    BYPASSES,
+    held_still,
+    kept_random_state,
+    local_precision,
+    output_head,
+    replaced_head_and_loss,
+)
 from cotbal.tune.probe import find_transform
 from cotbal.tune.state import BalanceState
 from cotbal.tune.verification import Verification, verify
@@ -106,6 +115,43 @@ class BalanceHandle(BalanceState):
         super().__init__(model, weights, normalize)
         self._previous: Callable[..., Any] | None = model.__dict__.get("forward")
         self._watch: EvaluationWatch | None = None
+        self._search: _Search | None = None
+
+    def head_direction(self, run: nn.Module, batches: Sequence[Mapping[str, Any]]) -> HeadDirection:
+        """The gradient of a validation loss with respect to the head: the mean over tasks of their mean losses.
+
+        The model runs without gradients, dropout or normalisation over the batch. Every rank must call, with the same
+        batches.
+
+        Args:
+            run: what the training loop calls: the model or its wrapper.
+            batches: of the validation samples together, on the model's device.
+
+        Raises:
+            ValueError: no batch has a supervised token.
+        """
+        plans = [batch_plan(batch, self.num_tasks) for batch in batches]
+        tokens = sum(
+            (plan.task_tokens.cpu() for plan in plans), torch.zeros(self.num_tasks, dtype=torch.int64)
+        )
+        present = tokens > 0
+        if not present.any():
+            raise ValueError(
+                "the validation samples have no supervised token, so there is no gradient to align with"
+            )
+        weights = torch.where(present, 1.0 / (tokens.clamp_min(1) * present.sum()).double(), 0.0)
+        total: HeadDirection | None = None
+        with torch.no_grad(), held_still(run), kept_random_state(self.device):
+            for batch, plan in zip(batches, plans, strict=True):
+                self._search = _Search(weights, [])
+                try:
+                    run(**{**batch, "loss_plan": plan})
+                    (found,) = self._search.found
+                finally:
+                    self._search = None
+                total = found if total is None else total.plus(found)
+        assert total is not None
+        return total
 
     @contextmanager
     def _watched(self) -> Iterator[EvaluationWatch]:
@@ -139,6 +185,8 @@ class BalanceHandle(BalanceState):
         extra = {name: inputs.pop(name, None) for name in EXTRA_INPUTS}
         if inputs.get("labels") is None or self._stock_only:
             return forward(**inputs)
+        if self._search is not None:
+            return self._seek(model, forward, inputs, extra, self._search)
         if not model.training:
             return self._evaluate(model, forward, inputs, extra)
         inputs.pop("num_items_in_batch", None)
@@ -175,27 +223,58 @@ class BalanceHandle(BalanceState):
             raise RuntimeError("the logit transform is not known yet")
         with local_precision(hidden) as dtype:
             self._head_dtype = dtype
-            product = head_product(head, hidden.to(dtype))
-            weight = product.weight.to(dtype)
-            bias = None if product.bias is None else product.bias.to(dtype)
-            device = weight.device
+            product = _product_in(dtype, head, hidden)
+            device = product.weight.device
             plan = plan if plan.rows.device == device else plan.to(device, non_blocking=True)
+            if self.direction is not None:
+                self._alignments = self.alignments() + task_alignments(
+                    product, plan, self.direction, transform
+                )
             weights = self._weights = self._weights.to(device)
             normalizer = self.normalizer
             if normalizer is None:
                 normalizer = plan_counts(plan).normalizer(weights, self.normalize)
             return ck.linear_cross_entropy(
-                product.hidden.to(device),
-                weight,
+                product.hidden,
+                product.weight,
                 None,
                 None,
                 weights.to(torch.float64 if dtype == torch.float64 else torch.float32),
-                bias=bias,
+                bias=product.bias,
                 logit_scale=transform.logit_scale,
                 softcap=transform.softcap,
                 normalizer=normalizer.to(device),
                 plan=plan,
             )
+
+    def _seek(
+        self,
+        model: Any,
+        forward: Callable[..., Any],
+        inputs: dict[str, Any],
+        extra: Mapping[str, Any],
+        search: _Search,
+    ) -> Any:
+        """Run a forward for the head's gradient alone."""
+        inputs.pop("num_items_in_batch", None)
+        if self.transform is None:
+            self.transform = find_transform(model, forward, inputs, self._head_name)
+        transform = self.transform
+        plan = batch_plan({**inputs, **extra}, self.num_tasks)
+        _check_shape(plan, inputs)
+
+        def seen(head: nn.Module, hidden: Tensor) -> Tensor:
+            with local_precision(hidden) as dtype:
+                product = _product_in(dtype, head, hidden)
+                search.found.append(head_gradient(product, plan, search.task_weights, transform))
+            return hidden.new_zeros(())
+
+        def captured(*args: Any, **kwargs: Any) -> Tensor:
+            return torch.zeros(())
+
+        with replaced_head_and_loss(model, seen, captured, self._head_name):
+            outputs = forward(**inputs)
+        return _without_logits(outputs)
 
     def _note(self, out: ck.LossOutput) -> None:
         self.passes += 1
@@ -236,6 +315,22 @@ def _head_name(base: nn.Module, head: nn.Module | str | None) -> str | None:
             f"{', '.join(linear)}"
         )
     return found
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A forward for the head's gradient: the weight of each task's tokens, and what the head's pass found."""
+
+    task_weights: Tensor
+    found: list[HeadDirection]
+
+
+def _product_in(dtype: torch.dtype, head: nn.Module, hidden: Tensor) -> HeadProduct:
+    """The head's product with everything in one dtype and on one device."""
+    product = head_product(head, hidden.to(dtype))
+    weight = product.weight.to(dtype)
+    bias = None if product.bias is None else product.bias.to(dtype)
+    return HeadProduct(product.hidden.to(weight.device), weight, bias)
 
 
 def _base_model(model: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import cotbal_kernels as ck
+from cotbal.tune.alignment import HeadDirection
 from cotbal.tune.counts import StepSums, check_normalization
 from cotbal.tune.transform import LogitTransform
 
@@ -26,6 +27,7 @@ class BalanceState:
         last: the last training pass's `cotbal_kernels.LossOutput`, detached; None before the first.
         passes: the number of training passes through the fused head.
         transform: what the model does to its logits; None until the first training pass finds out.
+        direction: what the tasks' gradients are aligned with in training passes; None: nothing.
     """
 
     def __init__(self, model: nn.Module, weights: Any, normalize: str = "weights") -> None:
@@ -41,6 +43,8 @@ class BalanceState:
         self._stock_only = False
         self._weights = _checked_weights(weights)
         self._sums: StepSums | None = None
+        self.direction: HeadDirection | None = None
+        self._alignments: Tensor | None = None
 
     @property
     def weights(self) -> Tensor:
@@ -76,9 +80,17 @@ class BalanceState:
             return StepSums(zeros, zeros.long(), zeros.long())
         return self._sums
 
+    def alignments(self) -> Tensor:
+        """Per-task sums of `cotbal.tune.alignment.task_alignments` since the last reset, [T]; this process's."""
+        if self._alignments is None:
+            wide = torch.float32 if self.device.type == "mps" else torch.float64
+            return torch.zeros(self.num_tasks, dtype=wide, device=self.device)
+        return self._alignments
+
     def reset_statistics(self) -> None:
-        """Reset the sums of `statistics` to 0."""
+        """Reset the sums of `statistics` and `alignments` to 0."""
         self._sums = None
+        self._alignments = None
 
     @contextmanager
     def stock(self) -> Iterator[None]:

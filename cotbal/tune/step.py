@@ -86,8 +86,8 @@ def end_step(
 ) -> StepSums:
     """Sum the finished step's statistics over its ranks and hand them to `strategy`.
 
-    Every rank must call it after its last backward. It takes one all-reduce of 3 T numbers, and does not wait for
-    the device.
+    Every rank must call it after its last backward. It takes one all-reduce of 3 T numbers (and one of T more if the
+    step had a `handle.direction`), and does not wait for the device.
     """
     local = handle.statistics()
     totals = torch.stack([local.loss, local.tokens.to(local.loss), local.correct.to(local.loss)])
@@ -95,4 +95,9 @@ def end_step(
     sums = StepSums(totals[0], totals[1].to(torch.int64), totals[2].to(torch.int64))
     if strategy is not None:
         strategy.end_step(sums.loss, sums.tokens)
+        if handle.direction is not None:
+            alignments = handle.alignments()
+            reduce_over_ranks(alignments, group)
+            strategy.take_alignment(alignments, sums.tokens)
+            handle.direction = None
     return sums

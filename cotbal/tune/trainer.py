@@ -16,6 +16,7 @@ from cotbal.method.weights import TaskWeights
 from cotbal.strategies.base import Strategy
 from cotbal.strategies.fixed import Fixed
 from cotbal.tasks import check_task_names
+from cotbal.tune.alignment import HeadDirection
 from cotbal.tune.counts import batch_plan, check_normalization, reduce_over_ranks
 from cotbal.tune.divergence import DivergenceWatch
 from cotbal.tune.evaluation import EvaluationWatch
@@ -23,6 +24,7 @@ from cotbal.tune.head import BalanceHandle, balance, handle_of
 from cotbal.tune.resuming import ResumableTrainer
 from cotbal.tune.settings import check_not_patched, check_ranks, check_settings
 from cotbal.tune.step import begin_step, end_step
+from cotbal.tune.validation import ValidationDraws, validation_draws
 from cotbal.tune.window import LogWindow
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ class TaskBalancedTrainer(ResumableTrainer):
         task_weights: a `cotbal.TaskWeights` (put into the order of `tasks`), a mapping from task to weight, or one
             number per task.
         strategy: instead of `task_weights`, a `cotbal.strategies.Strategy` or the name of one without options. Its
-            state is saved with the checkpoints and restored on resuming.
+            state is saved with the checkpoints and restored on resuming. One that aligns gradients (`fastmix`) takes
+            validation samples from `eval_dataset`.
         tasks: names, in the order of `loss_task_index`. You may leave it out if `task_weights` names the tasks; the
             order is then that of the weights.
         normalize: "weights", or "tokens" to divide by the number of supervised tokens.
@@ -103,7 +106,23 @@ class TaskBalancedTrainer(ResumableTrainer):
         self._divergence = DivergenceWatch(self.tasks) if stop_on_divergence else None
         self._gradient_norm: Any = None
         self._evaluation_watch = EvaluationWatch()
+        self._validation = validation_draws(
+            self.strategy,
+            self.eval_dataset,
+            self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+        )
         self.add_callback(_StepEnd(self))
+
+    def _direction(self, draws: ValidationDraws) -> HeadDirection:
+        """The head's gradient on this step's validation samples, the same ones on every rank."""
+        size = self.args.per_device_eval_batch_size
+        samples = draws.samples(self.state.global_step)
+        collator: Any = self.data_collator
+        batches = [
+            self._prepare_inputs(collator(samples[start : start + size]))
+            for start in range(0, len(samples), size)
+        ]
+        return self.balance_handle.head_direction(self.model_wrapped, batches)
 
     def _balanced(self, normalize: str) -> BalanceHandle:
         base = self.accelerator.unwrap_model(self.model)
@@ -131,6 +150,8 @@ class TaskBalancedTrainer(ResumableTrainer):
                 batch["loss_plan"] = batch_plan(batch, handle.num_tasks)
             # compute_loss undoes the mean over ranks, and the Trainer does not divide by the accumulation.
             self._counts = begin_step(handle, batches, strategy=self.strategy, averaged_over=1)
+            if self._validation is not None and self._validation.due(self.state.global_step):
+                handle.direction = self._direction(self._validation)
             if num_items is None:
                 num_items = self._counts.tokens.sum()
         return batches, num_items

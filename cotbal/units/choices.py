@@ -54,8 +54,13 @@ def make_strategy(
     return strategies.get(settings.name, len(tasks), **options)
 
 
-def check_strategy(settings: StrategyConfig, index: int, tasks: Sequence[str]) -> None:
+def check_strategy(
+    settings: StrategyConfig, index: int, tasks: Sequence[str], *, validated: bool = True
+) -> None:
     """Refuse an unknown strategy or option before anything runs.
+
+    Args:
+        validated: whether some task has a validation set.
 
     Raises:
         ConfigError: with the key's path and what is wrong.
@@ -70,3 +75,7 @@ def check_strategy(settings: StrategyConfig, index: int, tasks: Sequence[str]) -
         make_strategy(settings, tasks, 0, None)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{place}: {error}") from error
+    if strategies.uses_validation(settings.name) and not validated:
+        raise ConfigError(
+            f"{place}: {settings.name} aligns gradients with validation samples, and no task has a `validation` set"
+        )

@@ -179,6 +179,16 @@ class Mixture:
             )
         return self._preparations[subsets][unit.model]
 
+    def validation_set(self, unit: Unit) -> list[Record]:
+        """Return the validation data of a unit's tasks, for a strategy that looks at it while training."""
+        tasks = [task for task in unit.train_tasks if self._tasks[task].validation]
+        return [record for task in tasks for record in self.records(task, "validation")]
+
+    def validation_files(self, unit: Unit) -> dict[str, Any]:
+        """Return digests of the files of `validation_set`, by task."""
+        tasks = [task for task in unit.train_tasks if self._tasks[task].validation]
+        return {task: self._digests(task, "validation") for task in tasks}
+
     def subset_seed(self, unit: Unit) -> int:
         """What fixes the subsets of the preparation that a unit belongs to."""
         if unit.preparation is None or "subsets" not in self.config.preparation.vary:

@@ -72,7 +72,8 @@ class Runner:
             check_quantization(config.model, self.settings[stage])
             batch_layout(self.settings[stage], processes_per_unit(config))
         for index, strategy in enumerate(config.comparison.strategies):
-            check_strategy(strategy, index, [task.name for task in config.tasks])
+            names = [task.name for task in config.tasks]
+            check_strategy(strategy, index, names, validated=bool(config.measured_tasks))
         self.mixture = Mixture(config)
         self.staleness = Staleness(config, self.folder, self.mixture, self.metrics, self.settings)
         self._processor: Any = None
@@ -164,6 +165,8 @@ class Runner:
         if ranks.is_first():
             folder.write_manifest(manifest)
         samples = self._training_samples(unit)
+        looks = unit.strategy is not None and strategies.uses_validation(unit.strategy.name)
+        validation = self.mixture.validation_set(unit) if looks else ()
 
         def attempt(learning_rate_scale: float) -> Trained:
             return train(
@@ -179,6 +182,7 @@ class Runner:
                 lengths=self._lengths(),
                 begin=lambda done: self.progress.begin(unit.name, "train", done),
                 advance=self.progress.advance,
+                validation=validation,
                 learning_rate_scale=learning_rate_scale,
                 say=self.progress.say,
             )

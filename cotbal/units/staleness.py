@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cotbal import strategies
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
@@ -139,6 +140,8 @@ class Staleness:
                 training["fractions"]["seed"] = self.mixture.subset_seed(unit)
         if unit.strategy is not None:
             training["strategy"] = {"name": unit.strategy.name, "options": unit.strategy.options}
+            if strategies.uses_validation(unit.strategy.name):
+                training["validation"] = self.mixture.validation_files(unit)
         if unit.needs_weights and weights is not None:
             training["weights"] = weights.as_dict()
         scoring: dict[str, Any] = {task: self._scoring(unit, task) for task in unit.scored_tasks}

@@ -88,6 +88,7 @@ def train(
     lengths: Mapping[tuple[Path, int], int],
     begin: Callable[[int], None],
     advance: Callable[[int], None],
+    validation: Sequence[Record] = (),
     learning_rate_scale: float = 1.0,
     say: Callable[[str], None] = lambda message: None,
 ) -> Trained:
@@ -102,6 +103,7 @@ def train(
         lengths: tokens of the records by file and index, looked at where the settings group samples by length.
         begin: told how many of them earlier calls have seen.
         advance: told how many more were seen.
+        validation: what a strategy that aligns gradients looks at.
         learning_rate_scale: what the settings' learning rate is multiplied by.
         say: told of a checkpoint that is damaged.
 
@@ -138,6 +140,7 @@ def train(
             lengths=_lengths(records, lengths, config.max_length) if _grouped(settings) else None,
             args=arguments,
             train_dataset=RecordDataset(records),
+            eval_dataset=RecordDataset(validation) if validation else None,
             data_collator=TaskCollator(
                 processor,
                 unit.train_tasks,

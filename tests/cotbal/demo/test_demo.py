@@ -19,7 +19,6 @@ from cotbal.demo.mixtures import CONFLICT, MIXTURES, SHARED, UNEVEN, DemoMixture
 from cotbal.demo.pretrain import DEFAULT_PRETRAINING
 from cotbal.demo.questions import Dialogue
 from cotbal.demo.scenes import SCENE_PIXELS, SPLITS, digit_images, draw_scene, paint
-from cotbal.demo.uneven import photo_crop
 from cotbal.metrics import get
 
 SHORT = replace(DEFAULT_PRETRAINING, scenes=64, vision_steps=2, alignment_steps=2)
@@ -152,21 +151,10 @@ def test_uneven_tasks_are_uneven_and_one_has_no_pictures(tmp_path: Path) -> None
         records = json.loads((tmp_path / "train" / f"{name}.json").read_text())
         assert len(records) == round(task.train / 10)
         assert len(json.loads((tmp_path / "test" / f"{name}.json").read_text())) == 5
-        assert all(("image" in record) == (name != "arithmetic") for record in records)
+        assert all(("image" in record) == (name != "compare") for record in records)
         assert all(
             record["conversations"][0]["value"].count("<image>") == ("image" in record) for record in records
         )
-
-
-def test_photographs_are_turned_to_the_side_that_is_answered() -> None:
-    upright = photo_crop("train", "top", np.random.default_rng(3))
-    assert upright.shape == (SCENE_PIXELS, SCENE_PIXELS, 3)
-    for turns, side in enumerate(("top", "left", "bottom", "right")):
-        crop = photo_crop("train", side, np.random.default_rng(3))
-        np.testing.assert_array_equal(crop, np.rot90(upright, turns))
-    # The first row of the upright one is the left column, from below, when its top is to the left.
-    left = photo_crop("train", "left", np.random.default_rng(3))
-    np.testing.assert_array_equal(left[::-1, 0], upright[0])
 
 
 def test_the_shared_mixture_is_the_one_of_the_demo(tmp_path: Path) -> None:

@@ -210,6 +210,28 @@ def test_coba(run: tuple[list[list[float]], list[list[int]]], warmup: int, histo
         assert row == pytest.approx(exact, rel=1e-9)
 
 
+@given(_runs(), st.floats(0.001, 0.3), st.floats(0.0, 0.1))
+def test_fastmix_climbs_on_what_a_step_is_worth(
+    run: tuple[list[list[float]], list[list[int]]], rate: float, decay: float
+) -> None:
+    """The first-order gain of a step, differentiated by autograd and followed by torch's Adam."""
+    alignments, tokens = run
+    tasks = len(tokens[0])
+    strategy = strategies.get("fastmix", tasks, learning_rate=rate, weight_decay=decay)
+    logits = torch.zeros(tasks, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([logits], lr=rate, betas=(0.5, 0.999), weight_decay=decay)
+    for row, counts in zip(alignments, tokens, strict=True):
+        absent = 0 if tasks > 1 else None
+        count = torch.tensor([0 if k == absent else n for k, n in enumerate(counts)])
+        means = torch.tensor([0.0 if k == absent else a - 3 for k, a in enumerate(row)], dtype=torch.float64)
+        shares = _shares(strategy.begin_step(torch.tensor(counts)).tolist(), counts)
+        assert shares == pytest.approx(torch.softmax(logits, dim=0).tolist(), rel=1e-6)
+        strategy.take_alignment(means * count, count)
+        adam.zero_grad()
+        (-(torch.softmax(logits, dim=0) * means).sum()).backward()
+        adam.step()
+
+
 @given(st.lists(st.lists(LOSSES, min_size=3, max_size=3), min_size=3, max_size=8), st.floats(0.5, 5.0))
 def test_dwa_with_a_window_of_one_is_torchjds_by_epochs_of_one_step(
     losses: list[list[float]], temperature: float

@@ -27,12 +27,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "famo": {"learning_rate": 0.2},
     "coba": {"warmup": 3, "history": 4},
     "square": {},
+    "fastmix": {"learning_rate": 0.2, "weight_decay": 0.01},
     "fixed": {"weights": [0.5, 1.0, 1.5]},
     "cotbal": {"weights": combine_terms([0.2, 0.1, 0.3], [0.1, 0.1, 0.0], [0.5, 0.1, 0.2])},
 }
 STEPS = 12
 # Their weights depend on the tokens of the step: with none at all, there is nothing to weigh.
-BY_TASK = ("tla", "uw-so", "famo", "coba")
+BY_TASK = ("tla", "uw-so", "famo", "coba", "fastmix")
 
 
 def _make(name: str) -> strategies.Strategy:
@@ -54,6 +55,8 @@ def _run(strategy: strategies.Strategy, first: int, last: int) -> list[torch.Ten
         sums, tokens = _statistics(step)
         weights.append(strategy.begin_step(tokens))
         strategy.end_step(sums, tokens)
+        if strategy.uses_validation and step % 2:
+            strategy.take_alignment(sums - sums.mean(), tokens)
     return weights
 
 
@@ -252,7 +255,7 @@ def test_other_shapes_are_named(name: str) -> None:
             "uw",
             2,
             {},
-            "no strategy 'uw'; known strategies: ew, tla, rlw, dwa, igb, uw-so, famo, coba, square, fixed",
+            "no strategy 'uw'; known strategies: ew, tla, rlw, dwa, igb, uw-so, famo, coba, square, fastmix, fixed",
         ),
         ("ew", 0, {}, "num_tasks is 0"),
         ("ew", True, {}, "num_tasks is True"),

@@ -15,7 +15,7 @@ from support.kernels.product_dtypes import bfloat16_products
 from support.kernels.triton_binaries import launched
 
 import cotbal_kernels as ck
-from cotbal_kernels import api
+from cotbal_kernels import arguments
 from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 from cotbal_kernels.backends.triton.backend import TritonBackend
 
@@ -109,8 +109,8 @@ def test_a_weighted_step_with_a_plan_takes_ten_launches_beside_its_products(with
     def counted() -> None:
         # What the CPU reads to check its arguments a device never does.
         with (
-            mock.patch.object(api.checks, "legal_weights", lambda name, values: threshold(values)),
-            mock.patch.object(api, "_check_normalizer"),
+            mock.patch.object(arguments.checks, "legal_weights", lambda name, values: threshold(values)),
+            mock.patch.object(arguments, "check_normalizer"),
         ):
             names.extend(operators(step))
 

@@ -1,0 +1,154 @@
+"""What the study trains: its mixtures, seeds, sizes and strategies. Nothing here trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cotbal.config.schema import Config
+from cotbal.demo.mixtures import MIXTURES, DemoMixture
+from cotbal.demo.pretrain import DEFAULT_PRETRAINING, Pretraining
+from cotbal.demo.scenes import Split
+
+__all__ = ["DECLARED", "DESCRIBED", "FULL", "SHORT", "SIZES", "VARIANTS", "Size", "mixtures", "study_config"]
+
+# What the declared contrasts need comes first, so that an interrupted study is whole in what it has.
+DECLARED = ("ew", "cotbal", "cotbal-seeds", "cotbal-hybrid")
+VARIANTS: Mapping[str, str] = {
+    "cotbal": "CoTBal, weights of one preparation, another one for each seed as far as there are",
+    "cotbal-contributions": "of these only the terms of contributions: the mean of w_out and w_in",
+    "cotbal-difficulty": "of these only the term of difficulty, w_dif",
+    "cotbal-shrunk": "one preparation, `shrink`",
+    "cotbal-hybrid": "one preparation; contributions by token accuracy (teacher-forced), difficulty by answers",
+    "cotbal-seeds": "weights averaged over all preparations",
+    "cotbal-seeds-shrunk": "these with `shrink`",
+}
+DESCRIBED = (
+    *("cotbal-contributions", "cotbal-difficulty", "cotbal-shrunk", "cotbal-seeds-shrunk"),
+    *("tla", "rlw", "dwa", "igb", "uw-so", "famo", "coba", "square", "fastmix"),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a version of the study is.
+
+    Attributes:
+        name: `short` or `full`.
+        scenes: pictures of each split; a task of the uneven mixture asks about its share of those of training.
+        seeds: of the tuned units.
+        preparation_seeds: of each mixture's preparations; where they are fewer than the tuned seeds, they go round.
+        pretraining: of the base model that all mixtures share.
+        mini_fraction: of the preparation.
+        options: of strategies whose published windows are longer than these trainings.
+        threads: of each process.
+    """
+
+    name: str
+    scenes: Mapping[Split, int]
+    seeds: tuple[int, ...]
+    preparation_seeds: Mapping[str, tuple[int, ...]]
+    pretraining: Pretraining
+    mini_fraction: float
+    options: Mapping[str, Mapping[str, Any]]
+    threads: int = 1
+
+
+SHORT = Size(
+    "short",
+    scenes={"train": 320, "validation": 150, "test": 250},
+    seeds=(0, 1, 2, 3, 4),
+    preparation_seeds={"shared": (0, 1, 2, 3, 4), "conflict": (0, 1, 2), "uneven": (0, 1, 2)},
+    pretraining=DEFAULT_PRETRAINING,
+    mini_fraction=0.12,
+    options={
+        "dwa": {"window": 10},
+        "igb": {"base_start": 30, "base_stop": 60},
+        "coba": {"warmup": 30, "history": 60},
+    },
+)
+FULL = Size(
+    "full",
+    scenes={"train": 1650, "validation": 1000, "test": 2000},
+    seeds=tuple(range(10)),
+    preparation_seeds={name: tuple(range(10)) for name in MIXTURES},
+    pretraining=DEFAULT_PRETRAINING,
+    mini_fraction=0.08,
+    options={},
+)
+SIZES: Mapping[str, Size] = {size.name: size for size in (SHORT, FULL)}
+
+
+def study_config(
+    folder: Path,
+    mixture: DemoMixture,
+    size: Size,
+    *,
+    strategies: Sequence[str],
+    seeds: Sequence[int] | None = None,
+    weights: Mapping[str, Mapping[str, float]] | None = None,
+    single_task: bool = True,
+) -> Config:
+    """The config of one mixture's units.
+
+    Args:
+        folder: of the mixture, with `data` and `results`; the base model lies beside it.
+        strategies: labels of `DECLARED` and `DESCRIBED`.
+        seeds: of the tuned units; None: all.
+        weights: of the variants of CoTBal that are tuned; None: 1, for a config that only reads results.
+        single_task: whether tasks are tuned alone too.
+    """
+    values: dict[str, Any] = {
+        "name": f"study-{mixture.name}",
+        "model": {"name": str(folder.parent / "base"), "freeze": ["vision_tower"]},
+        "output": str(folder / "results"),
+        "seed": 0,
+        "check": "quick",
+        "tasks": [
+            {
+                "name": name,
+                **{split: f"data/{split}/{name}.json" for split in ("train", "validation", "test")},
+                "images": "data/images",
+                "metric": task.metric,
+                "max_new_tokens": task.max_new_tokens,
+            }
+            for name, task in mixture.tasks.items()
+        ],
+        "preparation": {
+            "mini_fraction": size.mini_fraction,
+            "seeds": list(size.preparation_seeds[mixture.name]),
+        },
+        "training": {
+            "num_train_epochs": 1,
+            "learning_rate": 1.0e-3,
+            "adam_beta2": 0.95,
+            "weight_decay": 0.01,
+            "per_device_train_batch_size": 8,
+            "save_strategy": "no",
+            "use_cpu": True,
+        },
+        "evaluation": {"batch_size": 250, "workers": 0},
+        "comparison": {
+            "strategies": [_strategy(label, mixture, size, weights) for label in strategies],
+            "single_task": single_task,
+            "seeds": list(size.seeds if seeds is None else seeds),
+        },
+        "launch": {"processes": 1},
+    }
+    return Config.model_validate(values, context={"base": folder})
+
+
+def _strategy(
+    label: str, mixture: DemoMixture, size: Size, weights: Mapping[str, Mapping[str, float]] | None
+) -> dict[str, Any]:
+    if label in VARIANTS:
+        given = dict.fromkeys(mixture.tasks, 1.0) if weights is None else dict(weights[label])
+        return {"name": "fixed", "label": label, "weights": given}
+    return {"name": label, **size.options.get(label, {})}
+
+
+def mixtures() -> tuple[DemoMixture, ...]:
+    """The mixtures of the study, in order."""
+    return tuple(MIXTURES.values())
