@@ -120,7 +120,8 @@ def tune(
     with working(settings) as progress:
         units = stages.tune(settings, progress, weights=given, redo=redo)
     for unit in units:
-        say(f"{unit.name}: {settings.output / 'units' / unit.name / 'model'}")
+        model = settings.output / "units" / unit.name / "model"
+        say(f"{unit.name}: {model if model.is_dir() else 'scored; its model was not kept'}")
 
 
 def report(config: ConfigPath, output: OutputPath = None) -> None:

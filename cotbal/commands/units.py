@@ -50,6 +50,7 @@ def unit(
     """
     check_extras("cotbal unit", "train")
     from cotbal.units import ranks, stages
+    from cotbal.units.display import LineProgress
     from cotbal.units.launch.following import FileProgress
     from cotbal.units.progress import NoProgress
     from cotbal.units.store import OutputFolder
@@ -59,7 +60,8 @@ def unit(
     folder = OutputFolder(settings.output)
     quieten_others()
     with plain_warnings(), stoppable():
-        progress = FileProgress(folder.progress_of(name)) if ranks.is_first() else NoProgress()
+        lines = LineProgress(Console())
+        progress = FileProgress(folder.progress_of(name), lines) if ranks.is_first() else NoProgress()
         stages.run_unit(settings, name, progress, given)
 
 

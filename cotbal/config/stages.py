@@ -123,6 +123,7 @@ class ComparisonConfig(Section):
     )
     single_task: bool = False
     seeds: tuple[Seed, ...] | None = Field(default=None, min_length=1, max_length=1000)
+    keep_models: bool = Field(default=True, description="keep the models of these units after their test")
 
     @field_validator("strategies")
     @classmethod

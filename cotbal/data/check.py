@@ -188,7 +188,7 @@ def _mapped(check: RecordCheck, part: _Some, workers: int | None) -> Iterable[li
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if len(part) >= _WORTH_PROCESSES else 0
     if workers:
-        part = _Some(PackedRecords(part[index] for index in range(len(part))), range(len(part)))
+        part = _Some(_packed(part), range(len(part)))
     loader: DataLoader[Record] = DataLoader(
         part,
         batch_size=_CHUNK,
@@ -201,6 +201,12 @@ def _mapped(check: RecordCheck, part: _Some, workers: int | None) -> Iterable[li
         # The workers decode and tokenize; the locks of this process's threads are none of theirs.
         warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
         yield from loader
+
+
+def _packed(part: _Some) -> PackedRecords:
+    if isinstance(part.records, PackedRecords):
+        return part.records.select(part.indices)
+    return PackedRecords(part[index] for index in range(len(part)))
 
 
 def _headers(record: Record) -> Finding:
@@ -241,10 +247,11 @@ def summarise(
         trained_on: digests of all training records, for validation and test sets.
     """
     problems = [*unread]
-    for record, finding in zip(records, findings, strict=True):
+    for position, finding in enumerate(findings):
         reason = finding.reason or (finding.cut if refuse_cut else None)
         if reason is not None:
-            problems.append(Problem(record.source, record.index, reason))
+            # Not all of them: packed records are made anew when they are asked for.
+            problems.append(Problem(records[position].source, records[position].index, reason))
     problems.sort(key=lambda problem: (str(problem.file), problem.index))
     notes = dict.fromkeys(note for finding in findings for note in finding.notes)
     told: dict[str, str] = {}

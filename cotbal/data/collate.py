@@ -18,7 +18,17 @@ from cotbal.data.encode import Encoder
 from cotbal.data.fields import record_task
 from cotbal.data.formats import record_of
 from cotbal.data.notation import notation_of
-from cotbal.data.records import BadRecordsError, OnBad, Problem, Record, RecordError, Turn, check_on_bad
+from cotbal.data.packed import PackedRecords
+from cotbal.data.records import (
+    BadRecordsError,
+    OnBad,
+    Problem,
+    Record,
+    RecordError,
+    RecordSet,
+    Turn,
+    check_on_bad,
+)
 from cotbal.data.token_spans import supervised_tokens
 
 logger = logging.getLogger(__name__)
@@ -384,6 +394,10 @@ class TaskCollator:
 
 def mixes_images(records: Iterable[Record]) -> bool:
     """True where some records have images and others have none."""
+    if isinstance(records, RecordSet):
+        records = records.records
+    if isinstance(records, PackedRecords):
+        return bool(records.pictures.any()) and not bool(records.pictures.all())
     kinds = set()
     for record in records:
         kinds.add(bool(record.images))

@@ -18,6 +18,8 @@ from cotbal.data.json_stream import Broken, Element, iter_json
 from cotbal.data.loss_weights import refuse_without_loss, weighted
 from cotbal.data.notation import THOUSANDTHS, BoxNotation
 from cotbal.data.objects import fill_objects
+from cotbal.data.packed import Packer
+from cotbal.data.plain_llava import path_prefix, plain_record
 from cotbal.data.records import (
     IMAGE_PLACEHOLDER,
     BadRecordsError,
@@ -69,6 +71,7 @@ def read_records(
     on_bad: OnBad = "refuse",
     check_images: bool = True,
     notation: Notation = lambda: THOUSANDTHS,
+    packed: bool = False,
 ) -> RecordSet:
     """Read the records of one or several files: JSON, JSON Lines, Parquet, or folders that `datasets` saved.
 
@@ -90,6 +93,7 @@ def read_records(
         check_images: look whether every image file exists.
         notation: makes the notation in which boxes from `objects` are written, such as
             `lambda: notation_of(processor)`.
+        packed: hold the records as `PackedRecords`, in little more memory than the files' size, and not as a tuple.
 
     Raises:
         BadRecordsError: on_bad is "refuse" and there are bad records. It lists file, index and reason.
@@ -115,25 +119,26 @@ def read_records(
     if not files:
         raise ValueError("paths is empty; expected at least one JSON or JSON Lines file")
     records: list[Record] = []
+    packer = Packer() if packed else None
+    keep = records.append if packer is None else packer.add
     problems: list[Problem] = []
     # Millions of small values are kept: looking for cycles among them again and again costs as much as making them.
     collecting = gc.isenabled()
     gc.disable()
     try:
         for file in files:
-            for item in iter_records(
-                file, task=task, image_root=image_root, check_images=check_images, notation=notation
-            ):
+            for item in _items(file, task, image_root, check_images, notation, packer):
                 if isinstance(item, Problem):
                     problems.append(item)
                 else:
-                    records.append(item)
+                    keep(item)
     finally:
         if collecting:
             gc.enable()
+    found: Sequence[Record] = tuple(records) if packer is None else packer.records()
     if problems and on_bad == "refuse":
-        raise BadRecordsError(problems, refusal(len(records)))
-    return RecordSet(tuple(records), tuple(problems))
+        raise BadRecordsError(problems, refusal(len(found)))
+    return RecordSet(found, tuple(problems))
 
 
 def refusal(good: int) -> str:
@@ -154,7 +159,19 @@ def iter_records(
     Raises:
         FileNotFoundError: the file does not exist.
     """
-    file, name = split_name(Path(path))
+    return _items(Path(path), task, image_root, check_images, notation, None)
+
+
+def _items(
+    path: Path,
+    task: str | None,
+    image_root: str | PathLike[str] | None,
+    check_images: bool,
+    notation: Notation,
+    packer: Packer | None,
+) -> Iterator[Record | Problem]:
+    """As `iter_records`; the plainest records go straight to the packer, if there is one, and are not yielded."""
+    file, name = split_name(path)
     named = HubSet.of_path(file)
     if not (file if named is None else named.folder or Path()).exists():
         raise FileNotFoundError(f"{file}: no such file")
@@ -164,11 +181,18 @@ def iter_records(
     if listed is not None:
         file = listed.path
     empty = True
+    prefix = path_prefix(root)
+    straight = None if task is None or listed is not None else packer
     for element in _rows(file) if is_table(file) else iter_json(file):
         empty = False
         if isinstance(element, Broken):
             yield Problem(file, element.index, element.reason)
             continue
+        if straight is not None and task is not None:
+            plain = plain_record(element.value, element.index, prefix, task, check_images=check_images)
+            if plain is not None:
+                straight.add_plain(plain, file, element.index)
+                continue
         if listed is not None:
             element = replace(element, value=listed.record(element.value))
         try:

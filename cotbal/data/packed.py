@@ -1,21 +1,106 @@
-"""Many records in two blocks of memory, which forked data-loading workers share without copying.
+"""Many records in a few blocks of memory, which forked data-loading workers share without copying.
 
 Python counts the references to an object in the object itself: a worker that only reads a list of records writes to
-all of its pages, and each worker ends with a copy of its own.
+all of its pages, and each worker ends with a copy of its own. A block is also a fraction of the size of the objects.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable, Sequence
+import marshal
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cotbal.data.records import Record, Turn
+from cotbal.data.plain_llava import PlainRecord
+from cotbal.data.records import ImageSource, Record, Turn
 
-__all__ = ["PackedRecords"]
+__all__ = ["PackedRecords", "Packer"]
+
+Indices = NDArray[np.int64]
+
+
+class _Block:
+    """Records one after the other, each packed, with what is asked of all of them in columns beside.
+
+    `marshal` is the fastest serialiser there is for texts and numbers; what it writes never leaves this process and
+    those that it starts.
+    """
+
+    def __init__(
+        self,
+        packed: bytearray,
+        ends: Indices,
+        indices: Indices,
+        sources: NDArray[np.int32],
+        files: list[Path],
+    ) -> None:
+        self.packed = packed
+        self.ends = ends
+        self.indices = indices
+        self.sources = sources
+        self.files = files
+
+    def plain(self, place: int) -> Any:
+        start, end = int(self.ends[place]), int(self.ends[place + 1])
+        return marshal.loads(memoryview(self.packed)[start:end])
+
+    def record(self, place: int) -> Record:
+        name, task, images, turns, references = self.plain(place)
+        return Record(
+            name,
+            task,
+            tuple(map(_source, images)),
+            tuple([Turn(*turn) for turn in turns]),
+            references,
+            self.files[self.sources[place]],
+            int(self.indices[place]),
+        )
+
+
+class Packer:
+    """Packs records as they come."""
+
+    def __init__(self) -> None:
+        self._packed = bytearray()
+        self._ends = array("q", [0])
+        self._indices = array("q")
+        self._sources = array("i")
+        self._pictures = array("i")
+        self._files: dict[Path, int] = {}
+
+    def add(self, record: Record) -> None:
+        plain = PlainRecord(
+            record.id,
+            record.task,
+            tuple([image if isinstance(image, bytes) else str(image) for image in record.images]),
+            tuple([(turn.role, turn.text, turn.weight) for turn in record.turns]),
+            record.references,
+        )
+        self.add_plain(plain, record.source, record.index)
+
+    def add_plain(self, plain: PlainRecord, source: Path, index: int) -> None:
+        """Add a record that was never made an object."""
+        self._packed += marshal.dumps(tuple(plain))
+        self._ends.append(len(self._packed))
+        self._indices.append(index)
+        self._sources.append(self._files.setdefault(source, len(self._files)))
+        self._pictures.append(len(plain.images))
+
+    def records(self) -> PackedRecords:
+        """What was packed; nothing can be added afterwards."""
+        block = _Block(
+            self._packed,
+            np.array(self._ends, dtype=np.int64),
+            np.array(self._indices, dtype=np.int64),
+            np.array(self._sources, dtype=np.int32),
+            list(self._files),
+        )
+        pictures = np.array(self._pictures, dtype=np.int32)
+        return PackedRecords._of((block,), np.arange(len(pictures)), pictures)
 
 
 class PackedRecords(Sequence[Record]):
@@ -26,17 +111,60 @@ class PackedRecords(Sequence[Record]):
     True
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        packed = bytearray()
-        ends = [0]
+    _blocks: tuple[_Block, ...]
+    _starts: Indices
+    _places: Indices
+    pictures: NDArray[np.int32]
+    """How many pictures each record has."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        packer = Packer()
         for record in records:
-            packed += pickle.dumps(_plain(record), protocol=5)
-            ends.append(len(packed))
-        self._packed = bytes(packed)
-        self._ends = np.array(ends, dtype=np.int64)
+            packer.add(record)
+        made = packer.records()
+        self._set(made._blocks, made._places, made.pictures)
+
+    @classmethod
+    def _of(cls, blocks: tuple[_Block, ...], places: Indices, pictures: NDArray[np.int32]) -> PackedRecords:
+        made = cls.__new__(cls)
+        made._set(blocks, places, pictures)
+        return made
+
+    def _set(self, blocks: tuple[_Block, ...], places: Indices, pictures: NDArray[np.int32]) -> None:
+        self._blocks = blocks
+        self._places = places
+        self.pictures = pictures
+        self._starts = np.cumsum([0, *(len(block.indices) for block in blocks)])
+
+    @classmethod
+    def joined(cls, parts: Sequence[PackedRecords]) -> PackedRecords:
+        """All records of several sequences, in order; the records themselves are not copied."""
+        blocks: dict[int, _Block] = {}
+        for part in parts:
+            blocks |= {id(block): block for block in part._blocks}
+        listed = tuple(blocks.values())
+        starts = dict(zip(blocks, np.cumsum([0, *(len(block.indices) for block in listed)]), strict=False))
+        places = [part._places_within(starts) for part in parts]
+        pictures = [part.pictures for part in parts]
+        if not parts:
+            return cls()
+        return cls._of(listed, np.concatenate(places), np.concatenate(pictures))
+
+    def _places_within(self, starts: dict[int, Any]) -> Indices:
+        moved = np.array([starts[id(block)] for block in self._blocks], dtype=np.int64) - self._starts[:-1]
+        found: Indices = self._places + moved[self._block_of(self._places)]
+        return found
+
+    def _block_of(self, places: Any) -> Any:
+        return np.searchsorted(self._starts, places, side="right") - 1
+
+    def select(self, indices: Sequence[int] | Indices) -> PackedRecords:
+        """Some of the records, in the given order; the records themselves are not copied."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return self._of(self._blocks, self._places[chosen], self.pictures[chosen])
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._places)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -47,43 +175,29 @@ class PackedRecords(Sequence[Record]):
             return [self[place] for place in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        place = index % len(self)
-        start, end = int(self._ends[place]), int(self._ends[place + 1])
-        return _record(*pickle.loads(memoryview(self._packed)[start:end]))
+        block, place = self._at(index)
+        return block.record(place)
+
+    def _at(self, index: int) -> tuple[_Block, int]:
+        place = int(self._places[index])
+        number = 0 if len(self._blocks) == 1 else int(self._block_of(place))
+        return self._blocks[number], place - int(self._starts[number])
+
+    def where(self) -> Iterator[tuple[Path, int]]:
+        """The file and the index in it of every record, without unpacking any."""
+        for number in range(len(self)):
+            block, place = self._at(number)
+            yield block.files[block.sources[place]], int(block.indices[place])
+
+    def images(self) -> Iterator[tuple[str | bytes, ...]]:
+        """The images of every record, paths as texts, without making the records."""
+        for number in range(len(self)):
+            if self.pictures[number]:
+                block, place = self._at(number)
+                yield block.plain(place)[2]
+            else:
+                yield ()
 
 
-Plain = tuple[
-    str,
-    str,
-    tuple[str | bytes, ...],
-    tuple[tuple[str, str, float], ...],
-    tuple[str, ...],
-    str,
-    int,
-]
-
-
-def _plain(record: Record) -> Plain:
-    images = tuple(image if isinstance(image, bytes) else str(image) for image in record.images)
-    turns = tuple((turn.role, turn.text, turn.weight) for turn in record.turns)
-    return record.id, record.task, images, turns, record.references, str(record.source), record.index
-
-
-def _record(
-    name: str,
-    task: str,
-    images: tuple[str | bytes, ...],
-    turns: tuple[tuple[str, str, float], ...],
-    references: tuple[str, ...],
-    source: str,
-    index: int,
-) -> Record:
-    return Record(
-        id=name,
-        task=task,
-        images=tuple(image if isinstance(image, bytes) else Path(image) for image in images),
-        turns=tuple(Turn(role, text, weight) for role, text, weight in turns),  # type: ignore[arg-type]
-        references=references,
-        source=Path(source),
-        index=index,
-    )
+def _source(image: str | bytes) -> ImageSource:
+    return image if isinstance(image, bytes) else Path(image)

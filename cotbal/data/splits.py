@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 
+from cotbal.data.packed import PackedRecords
 from cotbal.data.records import Record
 
 MINI = "mini"
@@ -37,6 +38,8 @@ def mini_indices(count: int, fraction: float = 1 / 32, seed: int = 0, *, stream:
         raise ValueError(f"count is {count}; expected 0 or more")
     _check_fraction("fraction", fraction)
     size = min(count, math.ceil(round(fraction * count, 9)))
+    if size == count:
+        return list(range(count))
     key = f"{seed}/{stream}/".encode()
     ranked = sorted(range(count), key=lambda index: blake2b(key + b"%d" % index, digest_size=8).digest())
     return sorted(ranked[:size])
@@ -49,14 +52,14 @@ def preparation_sets(
     plus_fraction: float = 1.0,
     seed: int = 0,
     measured: Sequence[str] | None = None,
-) -> dict[str, list[Record]]:
+) -> dict[str, Sequence[Record]]:
     """Return the training sets of the preparation's N + 1 units.
 
     "mini" is the union of a `mini_fraction` subset of every task; "plus_<task>" is a `plus_fraction` subset of
     that task (which contains its mini subset) and the mini subsets of all the others.
 
     Args:
-        records_by_task: the training records of every task.
+        records_by_task: the training records of every task; of packed ones the sets are packed too.
         mini_fraction, plus_fraction: shares of a task, 0 < mini_fraction <= plus_fraction <= 1.
         seed: fixes the subsets.
         measured: tasks that get a plus set (the others take part with their mini subsets only); None: all.
@@ -79,18 +82,27 @@ def preparation_sets(
         if task not in records_by_task:
             raise ValueError(f"measured task {task!r} is not among {', '.join(records_by_task)}")
 
-    def subset(task: str, fraction: float) -> list[Record]:
+    def subset(task: str, fraction: float) -> Sequence[Record]:
         records = records_by_task[task]
-        return [records[index] for index in mini_indices(len(records), fraction, seed, stream=task)]
+        indices = mini_indices(len(records), fraction, seed, stream=task)
+        if isinstance(records, PackedRecords):
+            return records.select(indices)
+        return [records[index] for index in indices]
 
     minis = {task: subset(task, mini_fraction) for task in records_by_task}
-    sets = {MINI: [record for part in minis.values() for record in part]}
+    sets = {MINI: _union(minis.values())}
     for task in chosen:
         larger = subset(task, plus_fraction)
-        sets[PLUS_PREFIX + task] = [
-            record for other, part in minis.items() for record in (larger if other == task else part)
-        ]
+        sets[PLUS_PREFIX + task] = _union(larger if other == task else part for other, part in minis.items())
     return sets
+
+
+def _union(parts: Iterable[Sequence[Record]]) -> Sequence[Record]:
+    listed = list(parts)
+    packed = [part for part in listed if isinstance(part, PackedRecords)]
+    if len(packed) == len(listed):
+        return PackedRecords.joined(packed)
+    return [record for part in listed for record in part]
 
 
 def _check_fraction(name: str, value: float) -> None:

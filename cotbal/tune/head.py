@@ -216,7 +216,7 @@ class BalanceHandle(BalanceState):
                 f"right. Something bypasses them: {BYPASSES}"
             )
         self._note(passed[0])
-        return _without_logits(outputs)
+        return _without_logits(_with_auxiliary_share(outputs, returned[-1], self.auxiliary_share))
 
     def _fused_loss(self, head: nn.Module, hidden: Tensor, plan: ck.Plan) -> ck.LossOutput:
         transform = self.transform
@@ -366,6 +366,15 @@ def _check_shape(plan: ck.Plan, inputs: Mapping[str, Any]) -> None:
             f"loss_plan was made from labels of shape {tuple(plan.label_shape)}, but the labels have shape {shape}; "
             "make it from the labels that the model receives (prompt tuning and padding after collation change them)"
         )
+
+
+def _with_auxiliary_share(outputs: Any, own: Tensor, share: float) -> Any:
+    """Return the outputs with `share` of what the model has added to its own loss: a router's auxiliary loss."""
+    if share == 1.0 or (not isinstance(outputs, tuple) and getattr(outputs, "aux_loss", None) is None):
+        return outputs
+    whole = outputs[0] if isinstance(outputs, tuple) else outputs.loss
+    loss = own.to(whole) * (1.0 - share) + whole * share
+    return (loss, *outputs[1:]) if isinstance(outputs, tuple) else dataclasses.replace(outputs, loss=loss)
 
 
 def _without_logits(outputs: Any) -> Any:

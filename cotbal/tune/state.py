@@ -22,6 +22,8 @@ class BalanceState:
         model: the balanced model.
         normalize: "weights" or "tokens".
         normalizer: 0-d tensor that the loss is divided by; None: each forward uses its own batch's.
+        auxiliary_share: what a router's auxiliary loss is multiplied by in each forward, so that those of a step's
+            micro-batches and ranks add up to their mean; `begin_step` sets it.
         last: the last training pass's `cotbal_kernels.LossOutput`, detached; None before the first.
         passes: the number of training passes through the fused head.
         transform: what the model does to its logits; None until the first training pass finds out.
@@ -32,6 +34,7 @@ class BalanceState:
         self.model = model
         self.normalize = check_normalization(normalize)
         self.normalizer: Tensor | None = None
+        self.auxiliary_share = 1.0
         self.last: ck.LossOutput | None = None
         self.passes = 0
         self.transform: LogitTransform | None = None

@@ -37,7 +37,9 @@ def begin_step(
 
     With D the step's normalizer, the losses of its micro-batches then add up, over ranks and accumulation, to
     `A * sum_t w nll_t / D`. Here A = `averaged_over` undoes the mean that the engine and the loop take of the
-    gradients, so the gradient that the optimizer sees is exactly that of `sum_t w nll_t / D`.
+    gradients, so the gradient that the optimizer sees is exactly that of `sum_t w nll_t / D`. The auxiliary losses of
+    a mixture of experts are scaled too: over the step they add up to A times their mean over micro-batches and ranks,
+    where stock transformers adds each of them in full.
 
     Args:
         handle: from `balance`.
@@ -56,9 +58,11 @@ def begin_step(
     counts = step_counts(batches, handle.num_tasks, device=handle.device, group=group)
     if strategy is not None:
         handle.weights = strategy.begin_step(counts.tokens)
+    ranks = dist.get_world_size(group) if distributed() else 1
     if averaged_over is None:
-        averaged_over = dist.get_world_size(group) if distributed() else 1
+        averaged_over = ranks
     handle.reset_statistics()
+    handle.auxiliary_share = averaged_over / (ranks * max(1, len(batches)))
     handle.normalizer = counts.normalizer(handle.weights, handle.normalize) / averaged_over
     return counts
 

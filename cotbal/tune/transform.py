@@ -38,6 +38,16 @@ class LogitTransform:
         scaled = logits * self.logit_scale
         return scaled if self.softcap is None else self.softcap * torch.tanh(scaled / self.softcap)
 
+    def slope(self, logits: Tensor) -> Tensor | float:
+        """Return the derivative of `apply`, of the same shape and dtype, or one number for all.
+
+        >>> LogitTransform(0.5).slope(torch.tensor([4.0]))
+        0.5
+        """
+        if self.softcap is None:
+            return self.logit_scale
+        return self.logit_scale * (1 - torch.tanh(logits * self.logit_scale / self.softcap) ** 2)
+
 
 def probe_logits(vocabulary: int, device: torch.device) -> Tensor:
     """Return known logits of widely different size, [1, 8, V]; every column has every level once."""

@@ -29,11 +29,12 @@ from cotbal.data.collate import mixes_images
 from cotbal.data.dataset_info import data_file
 from cotbal.data.encode import Encoder
 from cotbal.data.formats import refusal
+from cotbal.data.packed import PackedRecords
 from cotbal.data.records import BadRecordsError, Problem, RecordSet
 from cotbal.units import ranks
 from cotbal.units.batches import processes_per_unit
 from cotbal.units.fingerprint import data_digest, folder_digest, versions
-from cotbal.units.mixture import Mixture, Split
+from cotbal.units.mixture import Mixture, Split, packed
 from cotbal.units.model_source import processor_source
 from cotbal.units.progress import ScheduleProgress
 from cotbal.units.store import OutputFolder, write_text
@@ -198,9 +199,10 @@ def _write_lengths(
             continue
         # By their number, as in the summary, so that data can be moved.
         numbers = {file: number for number, file in enumerate(_files(config, task, split))}
+        places = packed(read[task, split]).where()
         rows += [
-            (task, numbers[record.source], record.index, finding.tokens)
-            for record, finding in zip(read[task, split], findings[task, split], strict=True)
+            (task, numbers[source], index, finding.tokens)
+            for (source, index), finding in zip(places, findings[task, split], strict=True)
             if finding.tokens
         ]
     path = OutputFolder(config.output).check / _LENGTHS
@@ -232,7 +234,9 @@ def check_rows_fit(
     Raises:
         ConfigError: naming the setting.
     """
-    trained = mixes_images(record for task in config.tasks for record in mixture.read(task.name, "train"))
+    trained = mixes_images(
+        PackedRecords.joined([packed(mixture.read(task.name, "train")) for task in config.tasks])
+    )
     mixed = {
         f"{task.name} {split}"
         for task in config.tasks
@@ -333,20 +337,22 @@ def _key(config: Config, read: dict[SetKey, RecordSet]) -> str:
         for path in getattr(settings, split):
             digest.update(f"{task}/{split}/{path.name}={data_digest(path)}\n".encode())
         digest.update(repr([(problem.index, len(found)) for problem in found.problems]).encode())
-        for record in found:
-            for image in record.images:
-                digest.update(_stamp(image, settings.images or record.source.parent))
+        records = packed(found)
+        for images, (source, _) in zip(records.images(), records.where(), strict=True):
+            for image in images:
+                digest.update(_stamp(image, str(settings.images or source.parent)))
     return digest.hexdigest()
 
 
-def _stamp(image: Path | bytes, root: Path) -> bytes:
+def _stamp(image: str | bytes, root: str) -> bytes:
     """What changes when a picture's file does, without reading it; bytes are in the data file itself.
 
     Names count from the images' folder, so that data can be moved.
     """
-    if not isinstance(image, Path):
+    if isinstance(image, bytes):
         return b""
-    name = os.path.relpath(image, root)
+    below = image.startswith(f"{root}{os.sep}") and f"{os.sep}." not in image
+    name = image[len(root) + 1 :] if below else os.path.relpath(image, root)
     try:
         status = os.stat(image)
     except OSError:

@@ -165,14 +165,71 @@ class _Losses:
         return list(teacher_forced_loss(self.model, batch))
 
 
+class _Accuracies(_Losses):
+    """Return the share of each record's answer tokens that are ranked first."""
+
+    def answers(self, batch: dict[str, Any]) -> list[Answer]:
+        labels = batch["labels"]
+        out = _teacher_forced(self.model, batch, task_ids=torch.arange(len(labels)), num_tasks=len(labels))
+        return list((out.task_correct / out.task_tokens).tolist())
+
+
 def teacher_forced_loss(model: PreTrainedModel, batch: dict[str, Any]) -> list[float]:
     """Return the mean negative log-likelihood of each row's supervised tokens, [B] floats, in nats."""
+    return [float(value) for value in _teacher_forced(model, batch).sample_loss]
+
+
+def _teacher_forced(
+    model: PreTrainedModel, batch: dict[str, Any], task_ids: torch.Tensor | None = None, num_tasks: int = 1
+) -> ck.LossOutput:
     inputs = {
         name: value for name, value in batch.items() if name not in ("labels", "loss_task_index", "loss_plan")
     }
     logits = model(**to_model(inputs, model)).logits
-    out = ck.cross_entropy(logits, batch["labels"].to(logits.device), shift=True, reduction="sum")
-    return [float(value) for value in out.sample_loss]
+    return ck.cross_entropy(
+        logits,
+        batch["labels"].to(logits.device),
+        None if task_ids is None else task_ids.to(logits.device),
+        num_tasks=num_tasks,
+        shift=True,
+        reduction="sum",
+    )
+
+
+def token_accuracies(
+    model: PreTrainedModel,
+    processor: Any,
+    records: Sequence[Record],
+    *,
+    batch_size: int,
+    max_length: int | None = None,
+    workers: int | None = None,
+    advance: Callable[[int], None] = lambda samples: None,
+) -> list[float]:
+    """Share of each record's answer tokens that the model ranks first, teacher-forced; one pass, nothing generated.
+
+    Of several processes each takes its share of the batches, and all get every share.
+
+    Raises:
+        BadRecordsError: a record's picture or conversation cannot be used.
+    """
+    model.train(False)
+    accuracies = _Accuracies(model, processor, max_length)
+    order = _share(longest_first(records), batch_size)
+    batches = [
+        [records[index] for index in order[start : start + batch_size]]
+        for start in range(0, len(order), batch_size)
+    ]
+    found: list[float] = []
+    with torch.inference_mode():
+        for batch in prepared(batches, accuracies.collate, _workers(workers, model.device, len(batches))):
+            done = accuracies.answers(batch)
+            found += [float(value) for value in done]
+            advance(ranks.world_size() * len(done))
+    by_index: dict[int, float] = {}
+    for part in ranks.gathered(dict(zip(order, found, strict=True))):
+        by_index |= part
+    return [by_index[index] for index in range(len(records))]
 
 
 def longest_first(records: Sequence[Record]) -> list[int]:

@@ -80,8 +80,8 @@ def _trained(config: Config, folder: UnitFolder, unit: str) -> Manifest:
         raise ConfigError(f"{unit}: its training is not finished; `cotbal unit` finishes it")
     if not folder.model.is_dir():
         raise ConfigError(
-            f"{folder.model}: no such folder; the models of the preparation are deleted once they are scored, unless "
-            "`preparation.keep_models` is true"
+            f"{folder.model}: no such folder; models are deleted once they are scored where `keep_models` (of "
+            "`preparation` or `comparison`) is false"
         )
     found = folder.model_damage(manifest, deep=True)
     if found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,38 +12,19 @@ from cotbal import __version__
 from cotbal.config.hub import HubSet
 from cotbal.data.dataset_info import listed_file, split_name
 from cotbal.data.hub import hub_digest
+from cotbal.units.digests import file_digest, file_digests
 
-__all__ = ["data_digest", "differences", "file_digest", "folder_digest", "versions"]
+__all__ = ["data_digest", "differences", "folder_digest", "versions"]
 
-_WHOLE = 64 * 2**20
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pillow")
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content or, above 64 MiB, of its size and both ends."""
-    status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: Path, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        if size <= _WHOLE:
-            digest.update(stream.read())
-            return f"sha256:{digest.hexdigest()}"
-        digest.update(str(size).encode())
-        for start in (0, size - 2**20):
-            stream.seek(start)
-            digest.update(stream.read(2**20))
-    return f"sha256-ends:{digest.hexdigest()}"
 
 
 def folder_digest(folder: Path) -> str:
     """Return one digest of the names and contents of all files directly in a folder."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name}={file_digest(path)}\n".encode())
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    for path, found in zip(paths, file_digests(paths), strict=True):
+        digest.update(f"{path.name}={found}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -62,8 +42,9 @@ def data_digest(path: Path) -> str:
     if not path.is_dir():
         return file_digest(path)
     digest = hashlib.sha256()
-    for part in sorted(part for part in path.rglob("*") if part.is_file()):
-        digest.update(f"{part.relative_to(path)}={file_digest(part)}\n".encode())
+    parts = sorted(part for part in path.rglob("*") if part.is_file())
+    for part, found in zip(parts, file_digests(parts), strict=True):
+        digest.update(f"{part.relative_to(path)}={found}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -42,7 +42,7 @@ def remove_litter(places: Iterable[Path]) -> None:
     for place in places:
         for path in place.iterdir() if place.is_dir() else ():
             if is_litter(path.name) and path.is_file():
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def bury(folder: Path) -> None:
@@ -56,4 +56,5 @@ def remove_graves(parent: Path) -> None:
     """Finish what `bury` could not."""
     for path in parent.iterdir() if parent.is_dir() else ():
         if _GRAVE.fullmatch(path.name) and path.is_dir():
-            shutil.rmtree(path)
+            # Another process may be at it as well.
+            shutil.rmtree(path, ignore_errors=True)

@@ -12,7 +12,7 @@ from cotbal.config.schema import Config
 from cotbal.config.tasks import TaskConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.dataset_info import data_file
-from cotbal.data.formats import read_records, refusal
+from cotbal.data.formats import iter_records, read_records, refusal
 from cotbal.data.notation import BoxNotation, notation_of
 from cotbal.data.packed import PackedRecords
 from cotbal.data.records import BadRecordsError, Problem, Record, RecordSet
@@ -20,7 +20,7 @@ from cotbal.data.splits import preparation_sets
 from cotbal.units.fingerprint import data_digest
 from cotbal.units.schedule import Unit
 
-__all__ = ["Mixture", "RecordDataset"]
+__all__ = ["Mixture", "RecordDataset", "packed"]
 
 Split = Literal["train", "validation", "test"]
 
@@ -32,13 +32,19 @@ class RecordDataset(Dataset[Record | None]):
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self.records = PackedRecords(records)
+        self.records = records if isinstance(records, PackedRecords) else PackedRecords(records)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Record | None:
         return self.records[index] if index < len(self.records) else None
+
+
+def packed(found: RecordSet) -> PackedRecords:
+    """A set's records, packed as `Mixture` reads them."""
+    held = found.records
+    return held if isinstance(held, PackedRecords) else PackedRecords(held)
 
 
 class Mixture:
@@ -62,9 +68,9 @@ class Mixture:
         self._tasks = {task.name: task for task in config.tasks}
         self._read: dict[tuple[str, Split], RecordSet] = {}
         self._left_out: set[tuple[Path, int]] = set()
-        self._records: dict[tuple[str, Split], list[Record]] = {}
+        self._records: dict[tuple[str, Split], PackedRecords] = {}
         self._boxes: BoxNotation | None = None
-        self._preparations: dict[int, dict[str, list[Record]]] = {}
+        self._preparations: dict[int, dict[str, Sequence[Record]]] = {}
 
     def task(self, name: str) -> TaskConfig:
         """Return the config of a task."""
@@ -77,7 +83,12 @@ class Mixture:
             settings = self._tasks[task]
             paths = getattr(settings, split)
             found = read_records(
-                paths, task=task, image_root=settings.images, on_bad="skip", notation=self._notation
+                paths,
+                task=task,
+                image_root=settings.images,
+                on_bad="skip",
+                notation=self._notation,
+                packed=True,
             )
             self._read[key] = found
             self.problems += found.problems
@@ -103,7 +114,7 @@ class Mixture:
         self._records.clear()
         self._preparations.clear()
 
-    def records(self, task: str, split: Split) -> list[Record]:
+    def records(self, task: str, split: Split) -> PackedRecords:
         """Return the usable records of one split of a task.
 
         Raises:
@@ -115,17 +126,47 @@ class Mixture:
             found = self.read(task, split)
             if found.problems and self.config.bad_records == "refuse":
                 raise BadRecordsError(found.problems, refusal(len(found)))
-            kept = [record for record in found if (record.source, record.index) not in self._left_out]
-            if not kept:
+            kept = packed(found)
+            if self._left_out:
+                kept = kept.select(
+                    [number for number, place in enumerate(kept.where()) if place not in self._left_out]
+                )
+            if not len(kept):
                 names = ", ".join(str(path) for path in getattr(self._tasks[task], split))
                 raise ConfigError(f"task '{task}': no usable record in its {split} data ({names})")
             self._records[key] = kept
         return self._records[key]
 
-    def training_set(self, unit: Unit) -> list[Record]:
+    def first_records(self, task: str, count: int) -> list[Record]:
+        """The first usable training records of a task, without reading on behind them.
+
+        Raises:
+            ConfigError: there is no usable record.
+            ValueError: a record before them is broken and `bad_records` is `refuse`.
+        """
+        settings = self._tasks[task]
+        found: list[Record] = []
+        problems: list[Problem] = []
+        for path in settings.train:
+            for item in iter_records(path, task=task, image_root=settings.images, notation=self._notation):
+                if isinstance(item, Problem):
+                    problems.append(item)
+                else:
+                    found.append(item)
+                if len(found) == count:
+                    break
+            if len(found) == count:
+                break
+        if problems and self.config.bad_records == "refuse":
+            raise BadRecordsError(problems, refusal(len(found)))
+        if not found:
+            raise ConfigError(f"task '{task}': no usable record in its train data")
+        return found
+
+    def training_set(self, unit: Unit) -> Sequence[Record]:
         """Return a unit's training data: a preparation set, or all training data of its tasks."""
         if unit.stage == "tune":
-            return [record for task in unit.train_tasks for record in self.records(task, "train")]
+            return PackedRecords.joined([self.records(task, "train") for task in unit.train_tasks])
         subsets = self.subset_seed(unit)
         if subsets not in self._preparations:
             by_task = {task: self.records(task, "train") for task in unit.train_tasks}

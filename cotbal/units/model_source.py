@@ -77,9 +77,13 @@ def model_source(config: ModelConfig) -> ModelSource:
 
 
 def model_content(config: ModelConfig) -> str:
-    """What a model's weights are, for comparison: digests of folders, and ids on the hub."""
+    """What a model's weights are, for comparison: digests of folders; of the hub the id and the commit.
+
+    Raises:
+        ConfigError: a model on the hub cannot be reached, and no copy of it is here.
+    """
     source = model_source(config)
-    base = _digest(source.base)
+    base = _digest(source.base, source.revision)
     return base if source.adapter is None else f"{folder_digest(source.adapter)}, an adapter of {base}"
 
 
@@ -100,5 +104,14 @@ def processor_source(config: ModelConfig) -> str:
     return source.base
 
 
-def _digest(name: str) -> str:
-    return folder_digest(Path(name)) if Path(name).is_dir() else f"{name} (hub)"
+def _digest(name: str, revision: str | None) -> str:
+    if Path(name).is_dir():
+        return folder_digest(Path(name))
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    try:
+        path = cached_file(name, "config.json", revision=revision or "main")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model: transformers cannot load '{name}': {error}") from error
+    commit = extract_commit_hash(path, None)
+    return f"{name} (hub)" if commit is None else f"{name} at {commit} (hub)"

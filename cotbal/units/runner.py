@@ -30,7 +30,6 @@ from cotbal.units.faults import plain_faults
 from cotbal.units.fingerprint import versions
 from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.integrity import UnitDamagedError
-from cotbal.units.locking import locked
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
 from cotbal.units.quantization import check_quantization
@@ -89,11 +88,14 @@ class Runner:
             self._processor = load_processor(self.config.model)
         return self._processor
 
-    def run(self, units: Iterable[Unit], weights: TaskWeights | None = None) -> None:
-        """Do what is missing of these units, in order.
+    def run(
+        self, units: Iterable[Unit], weights: TaskWeights | None = None, *, holding: bool = False
+    ) -> None:
+        """Do what is missing of these units, in order; one that another process is making is waited for.
 
         Args:
             weights: the weight of every task, for units that are tuned with the measured weights.
+            holding: the caller holds their locks; see `OutputFolder.unit_locked`.
 
         Raises:
             UnitChangedError: finished units were made from something else; nothing has run.
@@ -101,8 +103,11 @@ class Runner:
         chosen = list(units)
         manifests = self.check(chosen, weights)
         for unit in chosen:
-            with locked(self.folder.running / unit.name) if ranks.is_first() else nullcontext():
-                self._run_unit(unit, manifests[unit.name], weights)
+            hold = nullcontext(False) if holding else self.folder.unit_locked(unit.name, self.progress.say)
+            with hold as waited:
+                # What was waited for has changed since the look at all of them.
+                manifest = self.check([unit], weights)[unit.name] if waited else manifests[unit.name]
+                self._run_unit(unit, manifest, weights)
 
     def check(self, units: Sequence[Unit], weights: TaskWeights | None = None) -> dict[str, Manifest]:
         """See `Staleness.check`; of several processes the first looks, and tells the others."""
@@ -173,6 +178,7 @@ class Runner:
                 self._strategy(unit, weights),
                 folder,
                 samples=samples,
+                standing=self.folder.standing_of(unit.name),
                 lengths=self._lengths(unit),
                 begin=lambda done: self.progress.begin(unit.name, "train", done),
                 advance=self.progress.advance,
@@ -249,7 +255,8 @@ class Runner:
     ) -> None:
         seals = {**manifest.files, **folder.write_scores(scores)}
         self._tell_hopeless(unit, scores)
-        kept = unit.stage != "prepare" or self.config.preparation.keep_models
+        section = self.config.preparation if unit.stage == "prepare" else self.config.comparison
+        kept = section.keep_models
         if not kept:
             seals = {
                 name: seal for name, seal in seals.items() if not name.startswith(f"{folder.model.name}/")

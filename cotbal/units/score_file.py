@@ -34,12 +34,15 @@ class SampleScore:
     score: float
 
 
-def read_json_lines(path: Path, seal: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(
+    path: Path, seal: str | None = None, *, torn: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each line's number, from 1, and its values; what is read is what is checked.
 
     Args:
         path: a file of `json_line`'s.
         seal: of the file; None where there is none.
+        torn: the last line may be half written, and is then left out.
 
     Raises:
         DamagedFileError: the file is not as it was sealed, or a line is not an object of JSON.
@@ -50,6 +53,8 @@ def read_json_lines(path: Path, seal: str | None = None) -> Iterator[tuple[int, 
         raise DamagedFileError(f"{found}; {_REDO}")
     # Lines as `json_line` ends them; `splitlines` would also split at separators inside of strings.
     *lines, rest = content.split(b"\n")
+    if torn:
+        rest = b""
     for number, line in enumerate([*lines, rest] if rest else lines, 1):
         try:
             values = json.loads(line)

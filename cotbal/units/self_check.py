@@ -105,6 +105,7 @@ def check_weights(config: Config, weights: Mapping[str, float] | None = None) ->
 def first_records(config: Config, count: int) -> Sequence[Record]:
     """Return at least `count` training records, one of each task in turn."""
     mixture = Mixture(config)
-    lists = [mixture.records(task.name, "train") for task in config.tasks]
+    each = -(-count // len(config.tasks))
+    lists = [mixture.first_records(task.name, each) for task in config.tasks]
     turns = itertools.chain.from_iterable(zip(*(itertools.cycle(records) for records in lists), strict=True))
     return list(itertools.islice(turns, max(count, len(lists))))

@@ -254,6 +254,8 @@ def run_unit(
 ) -> None:
     """Make one unit of the schedule, in this process and those that its launcher started beside it.
 
+    If another process is making it, this one waits until that has ended, and then does what is still missing.
+
     Args:
         weights: measured weights to use in place of the output folder's ``weights.json``.
 
@@ -263,6 +265,7 @@ def run_unit(
     from cotbal.units import ranks
     from cotbal.units.arguments import training_arguments
     from cotbal.units.batches import processes_per_unit
+    from cotbal.units.joint_lock import joint_lock
     from cotbal.units.runner import Runner
 
     runner = Runner(config, progress)
@@ -273,12 +276,13 @@ def run_unit(
             f"{name} is trained by {wanted} processes (launch.processes, or one per visible GPU), and this is one; "
             f"start it by `torchrun --nproc-per-node {wanted} -m cotbal unit ...`, or set launch.processes: 1"
         )
-    # Making them joins the other processes, over the backend and with the time limit that the settings ask for.
-    training_arguments(runner.settings[unit.stage], runner.folder.unit(name).checkpoints, unit.seed)
-    mixed = mixture_weights(config, weights or saved_weights(config)) if unit.needs_weights else None
-    check_records(runner)
-    with progress.follow(runner.remaining([unit])):
-        runner.run([unit], mixed)
+    with joint_lock(runner.folder, name, progress.say):
+        # Making them joins the other processes, over the backend and with the time limit that the settings ask for.
+        training_arguments(runner.settings[unit.stage], runner.folder.unit(name).checkpoints, unit.seed)
+        mixed = mixture_weights(config, weights or saved_weights(config)) if unit.needs_weights else None
+        check_records(runner)
+        with progress.follow(runner.remaining([unit])):
+            runner.run([unit], mixed, holding=True)
 
 
 def weigh_source(

@@ -14,7 +14,7 @@ from cotbal.units.arguments import settings_that_matter
 from cotbal.units.batches import batch_layout, processes_per_unit
 from cotbal.units.fingerprint import differences
 from cotbal.units.generation import generation_settings, scoring_dtype
-from cotbal.units.integrity import UnitDamagedError, unit_damage
+from cotbal.units.integrity import Damage, UnitDamagedError, unit_damage
 from cotbal.units.mixture import Mixture
 from cotbal.units.model_source import model_content, model_settings
 from cotbal.units.schedule import Stage, Unit
@@ -69,14 +69,17 @@ class Staleness:
             folder = self.folder.unit(unit.name)
             fresh = self.describe(unit, weights)
             stored = folder.manifest()
+            maker = self.folder.maker_of(unit.name)
             if stored is None:
-                folder.discard()
+                if maker is None:
+                    folder.discard()
                 manifests[unit.name] = fresh
                 continue
             retrain = differences(stored.training, fresh.training)
             rescore = differences(stored.scoring, fresh.scoring)
             if not (retrain or rescore):
-                found = unit_damage(folder, stored)
+                # What another process is writing is not damaged.
+                found = Damage() if maker is not None else unit_damage(folder, stored)
                 if found and not redo:
                     damaged.append(f"{unit.name}:\n    {found}")
                     continue
@@ -84,6 +87,11 @@ class Staleness:
                     self._discard_stale(folder, stored, fresh, bool(found.model)) if found else stored
                 )
             elif redo:
+                if maker is not None:
+                    raise ConfigError(
+                        f"{unit.name} no longer fits the config and is being made by {maker}; stop that process, "
+                        "then use --redo again"
+                    )
                 manifests[unit.name] = self._discard_stale(folder, stored, fresh, bool(retrain))
             elif retrain:
                 stale.append(f"{unit.name} would have to be trained again:\n    " + "\n    ".join(retrain))

@@ -6,7 +6,8 @@ Layout of `OUTPUT`:
                  checkpoints/       while it trains; a finished checkpoint holds a COMPLETE file
                  model/             the trained model, as `save_pretrained` writes it
                  skipped.jsonl      records that training skipped although the check had passed them
-                 log.jsonl          what the trainer logged, one line an entry
+                 log.jsonl          what the trainer logged, one line an entry, appended while it trains
+                 tensorboard/       where `report_to` has tensorboard
                  predictions/       while it is scored: one JSONL a task
                  scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
     scores.csv  weights.json  seals.json  bad_records.jsonl  check/  report/
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,8 +27,9 @@ from typing import Any, Literal, get_args
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
+from cotbal.units.holder import Holder
 from cotbal.units.litter import bury, is_litter, remove_graves, remove_litter
-from cotbal.units.locking import locked
+from cotbal.units.locking import held_by_other, locked
 from cotbal.units.products import check_product, seal_product
 from cotbal.units.score_file import DamagedFileError, SampleScore, read_json_lines, read_scores
 from cotbal.units.seals import damage, seal_files, seal_folder
@@ -137,6 +139,11 @@ def retry_sentence(entry: Mapping[str, Any]) -> str:
     )
 
 
+def _waiting(unit: str, holder: Holder | None) -> str:
+    who = "another process, which has not said its number," if holder is None else str(holder)
+    return f"{unit} is being made by {who}; waiting for it"
+
+
 class UnitFolder:
     """The folder of one unit."""
 
@@ -149,6 +156,7 @@ class UnitFolder:
         self._scores = path / "scores.jsonl"
         self._log = path / "log.jsonl"
         self.skipped = path / "skipped.jsonl"
+        self.tensorboard = path / "tensorboard"
 
     def manifest(self) -> Manifest | None:
         """Return the manifest, or None if the unit has not begun.
@@ -190,7 +198,9 @@ class UnitFolder:
         return seal_files(self.path, [self._scores.name])
 
     def log(self) -> list[dict[str, Any]]:
-        """What the trainer logged, in order; empty where it has not finished.
+        """What the trainer has logged so far, in order.
+
+        Of a training that goes on, or was killed, the last line may be half written; it is left out.
 
         Raises:
             ConfigError: the file is damaged.
@@ -199,7 +209,12 @@ class UnitFolder:
             return []
         manifest = self.manifest()
         seal = None if manifest is None else manifest.files.get(self._log.name)
-        return [values for _, values in read_json_lines(self._log, seal)]
+        return [values for _, values in read_json_lines(self._log, seal, torn=seal is None)]
+
+    def append_log(self, line: str) -> None:
+        """Add one entry, as `json_line` writes it, in one write."""
+        with self._log.open("ab", buffering=0) as stream:
+            stream.write(line.encode())
 
     def write_log(self, entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """Replace the log; returns its seal, for the manifest."""
@@ -269,6 +284,10 @@ class OutputFolder:
         """The file in which a unit's command tells how far it is, while it runs."""
         return self.running / unit / "progress.json"
 
+    def standing_of(self, unit: str) -> Path:
+        """The file in which a training tells which step it is at."""
+        return self.running / unit / "steps.json"
+
     def output_of(self, unit: str) -> Path:
         """The file that has what a unit's command said."""
         return self.path / "logs" / f"{unit}.log"
@@ -321,8 +340,29 @@ class OutputFolder:
             self._remove_litter()
             yield
 
+    @contextmanager
+    def unit_locked(self, unit: str, say: Callable[[str], object], job: str = "") -> Iterator[bool]:
+        """Keep a second process from making the same unit, which waits here until the first has ended.
+
+        Yields whether another process was waited for.
+
+        Args:
+            unit: its name.
+            say: told who holds the unit, if anyone does.
+            job: see `cotbal.units.holder.Holder`.
+        """
+        with locked(
+            self.running / unit, waiting=lambda held: say(_waiting(unit, held.holder)), job=job
+        ) as waited:
+            yield waited
+
+    def maker_of(self, unit: str) -> Holder | None:
+        """The other process that is making a unit now, if there is one."""
+        return held_by_other(self.running / unit)
+
     def _remove_litter(self) -> None:
-        units = [path for path, _ in self._unit_folders()]
+        # A unit that is being made by another process, such as one whose driver has died, may be writing these files.
+        units = [path for path, _ in self._unit_folders() if self.maker_of(path.name) is None]
         checkpoints = [path for unit in units for path in (unit / "checkpoints").glob("checkpoint-*")]
         remove_litter([self.path, self.report, *units, *checkpoints])
         remove_graves(self.units)

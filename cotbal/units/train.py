@@ -18,6 +18,7 @@ from cotbal.atomic import sync
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
+from cotbal.data.packed import PackedRecords
 from cotbal.data.records import Record
 from cotbal.strategies.base import Strategy
 from cotbal.units import ranks
@@ -32,6 +33,7 @@ from cotbal.units.sharding import is_sharded, whole_state_dict
 from cotbal.units.stopping import UnitStoppedError
 from cotbal.units.store import UnitFolder
 from cotbal.units.trainer import StopOnSignal, UnitTrainer
+from cotbal.units.watching import TrainingLog, run_name, tracked
 
 __all__ = ["Trained", "release_memory", "train"]
 
@@ -82,6 +84,7 @@ def train(
     folder: UnitFolder,
     *,
     samples: int,
+    standing: Path,
     lengths: Mapping[tuple[Path, int], int] | None,
     begin: Callable[[int], None],
     advance: Callable[[int], None],
@@ -96,6 +99,7 @@ def train(
 
     Args:
         samples: how many samples the whole training sees, for progress.
+        standing: file that tells which step the training is at.
         lengths: tokens of the records by file and index, where the settings group samples by length; else None.
         begin: told how many of them earlier calls have seen.
         advance: told how many more were seen.
@@ -114,7 +118,8 @@ def train(
     if not ranks.is_first():
         checkpoint = last_complete(folder.checkpoints)
     rate = float(settings["learning_rate"]) * learning_rate_scale
-    arguments = training_arguments({**settings, "learning_rate": rate}, folder.checkpoints, unit.seed)
+    changed = {"learning_rate": rate, "run_name": run_name(settings, unit.name)}
+    arguments = training_arguments({**settings, **changed}, folder.checkpoints, unit.seed)
     ranks.barrier()
     # From the checkpoint by our own loader: the Trainer's matches the names in the file with the model's own, and
     # families whose files use other names (LLaVA's) would go on from the weights they started with, in silence.
@@ -128,33 +133,34 @@ def train(
     model = load_model(config.model, None if sharded else checkpoint, seed=unit.seed)
     watch = _Watch(advance, samples)
     stop = StopOnSignal()
-    trainer = UnitTrainer(
-        model=model,
-        layout=layout,
-        lengths=None if lengths is None else _lengths(records, lengths, config.max_length),
-        args=arguments,
-        train_dataset=RecordDataset(records),
-        eval_dataset=RecordDataset(validation) if validation else None,
-        data_collator=TaskCollator(
-            processor,
-            unit.train_tasks,
-            max_length=config.max_length,
-            on_bad=config.bad_records,
-            blank_image=arguments.world_size > 1 and mixes_images(records),
-            length_exponent=strategy.length_exponent,
-            skipped_file=folder.skipped,
-        ),
-        strategy=strategy,
-        tasks=unit.train_tasks,
-        callbacks=[watch, stop],
-    )
-    trainer.learning_rate_scale = learning_rate_scale
-    trainer.remove_callback(PrinterCallback)
-    try:
-        _run(trainer, checkpoint, samples, begin)
-    finally:
-        stop.restore()
-        log = folder.write_log(trainer.state.log_history) if ranks.is_first() else {}
+    with tracked(folder, unit.name, arguments):
+        trainer = UnitTrainer(
+            model=model,
+            layout=layout,
+            lengths=None if lengths is None else _lengths(records, lengths, config.max_length),
+            args=arguments,
+            train_dataset=RecordDataset(records),
+            eval_dataset=RecordDataset(validation) if validation else None,
+            data_collator=TaskCollator(
+                processor,
+                unit.train_tasks,
+                max_length=config.max_length,
+                on_bad=config.bad_records,
+                blank_image=arguments.world_size > 1 and mixes_images(records),
+                length_exponent=strategy.length_exponent,
+                skipped_file=folder.skipped,
+            ),
+            strategy=strategy,
+            tasks=unit.train_tasks,
+            callbacks=[watch, stop, TrainingLog(folder, standing)],
+        )
+        trainer.learning_rate_scale = learning_rate_scale
+        trainer.remove_callback(PrinterCallback)
+        try:
+            _run(trainer, checkpoint, samples, begin)
+        finally:
+            stop.restore()
+            log = folder.write_log(trainer.state.log_history) if ranks.is_first() else {}
     if stop.stopped:
         raise UnitStoppedError(f"{unit.name} stopped at step {trainer.state.global_step}, with a checkpoint")
     stop.pass_on()
@@ -167,7 +173,12 @@ def _lengths(
     records: Sequence[Record], known: Mapping[tuple[Path, int], int], limit: int | None
 ) -> list[int]:
     """Tokens of each record as it is trained on, cut at the limit."""
-    found = [known[record.source, record.index] for record in records]
+    places = (
+        records.where()
+        if isinstance(records, PackedRecords)
+        else ((record.source, record.index) for record in records)
+    )
+    found = [known[place] for place in places]
     return found if limit is None else [min(length, limit) for length in found]
 
 

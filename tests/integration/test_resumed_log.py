@@ -65,6 +65,9 @@ def test_killed_between_two_logs_it_logs_the_same(tmp_path: Path) -> None:
     # The checkpoint of step 3 lies between the logs of no step and of step 4; the kill comes after step 5.
     kill = ("cotbal.units.train:_Watch.on_step_end", "5", "after")
     assert cotbal(config, tmp_path / "killed", kill) == -signal.SIGKILL
+    assert [entry["step"] for entry in log(tmp_path / "killed")] == [4], "logged while it trained"
+    OutputFolder(tmp_path / "killed").unit(UNIT).append_log('{"loss": 1.')
+    assert [entry["step"] for entry in log(tmp_path / "killed")] == [4]
     assert cotbal(config, tmp_path / "killed") == 0
     assert [entry["step"] for entry in log(tmp_path / "whole")] == [4, 8]
     assert log(tmp_path / "killed") == log(tmp_path / "whole")

@@ -44,6 +44,8 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
         return
     if config.source is None:
         raise ConfigError("launch: units of several processes need a config that is a file")
+    follower = Follower(runner.folder, runner.progress)
+    follower.await_makers([unit.name for unit in units])
     manifests = runner.check(units, weights)
     missing = [unit for unit in units if manifests[unit.name].state != "scored"]
     options = ["--output", str(config.output)]
@@ -64,7 +66,6 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
     for unit in missing:
         # What a killed call left there is not this one's.
         runner.folder.progress_of(unit.name).unlink(missing_ok=True)
-    follower = Follower(runner.folder, runner.progress)
     run_side_by_side(commands, free, watch=follower.look, finished=follower.finish)
     for unit in missing:
         manifest = runner.folder.unit(unit.name).manifest()

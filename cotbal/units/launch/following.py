@@ -17,6 +17,7 @@ __all__ = ["FileProgress", "Follower"]
 
 # A write per second is enough for people, and nothing for a shared file system.
 _WRITE_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 
 
 class FileProgress:
@@ -24,33 +25,39 @@ class FileProgress:
 
     Args:
         path: the file, replaced whole at each write.
+        lines: shows the same in this process's own output, every few minutes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lines: ScheduleProgress) -> None:
         self.path = path
+        self._lines = lines
         self._phase: Phase | None = None
         self._done = 0
         self._messages: list[str] = []
         self._written = 0.0
 
     def follow(self, phases: Iterable[UnitPhase]) -> Self:
+        self._lines.follow(phases)
         self._write(now=True)
         return self
 
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
+        self._lines.begin(unit, phase, done)
         self._phase, self._done = phase, done
         self._write(now=True)
 
     def advance(self, samples: int, unit: str | None = None) -> None:
+        self._lines.advance(samples, unit)
         self._done += samples
         self._write()
 
     def end(self, unit: str | None = None) -> None:
+        self._lines.end(unit)
         self._write(now=True)
 
     def say(self, message: str) -> None:
         self._messages.append(message)
-        print(message, flush=True)
+        self._lines.say(message)
         self._write(now=True)
 
     def _write(self, *, now: bool = False) -> None:
@@ -95,13 +102,30 @@ class Follower:
             if told is not None:
                 self._pass_on(unit, told)
 
+    def await_makers(self, units: Iterable[str]) -> None:
+        """Follow units that other processes are making, such as those of a driver that was killed, until they end.
+
+        Nothing else is started meanwhile: which GPUs they use is not known.
+        """
+        left = {unit for unit in units if self.folder.maker_of(unit) is not None}
+        for unit in sorted(left):
+            self.progress.say(f"{unit} is being made by {self.folder.maker_of(unit)}; following it")
+        while left:
+            self.look(left)
+            for unit in [unit for unit in left if self.folder.maker_of(unit) is None]:
+                left.remove(unit)
+                self.finish(unit)
+            time.sleep(_LOOK_SECONDS)
+
     def finish(self, unit: str) -> None:
-        """A unit is made."""
+        """A unit's process has ended; where the unit is made, all its samples count as done."""
         self.look([unit])
+        manifest = self.folder.unit(unit).manifest()
+        if unit not in self._phases or manifest is None or manifest.state != "scored":
+            return
         if self._phases.get(unit) == "train":
             self._begin(unit, "score", 0)
-        if unit in self._phases:
-            self.progress.end(unit)
+        self.progress.end(unit)
 
     def _told(self, unit: str) -> dict[str, Any] | None:
         try:

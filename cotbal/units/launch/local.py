@@ -14,6 +14,7 @@ import torch
 from cotbal.config.yaml_file import ConfigError
 from cotbal.units.launch.command import UnitCommand
 from cotbal.units.stopping import UnitStoppedError
+from cotbal.units.unit_output import last_words
 
 __all__ = ["UnitFailedError", "places", "run_side_by_side"]
 
@@ -112,20 +113,9 @@ def run_side_by_side(
 def describe_failure(command: UnitCommand, code: int) -> str:
     """What is known of a command that failed: how it ended, what it said last, where the rest is."""
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    said = last_words(command)
+    said = last_words(command.log)
     quoted = "".join(f"\n    {line}" for line in said)
     return f"{command.unit}: its command {ended}; {command.log} has all it said{':' if said else ''}{quoted}"
-
-
-def last_words(command: UnitCommand, lines: int = 8) -> list[str]:
-    """The error lines of a command's output where there are any, else its last lines."""
-    try:
-        text = command.log.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    said = [line.rstrip() for line in text.splitlines() if line.strip()]
-    first_error = next((number for number, line in enumerate(said) if "error: " in line), None)
-    return said[-lines:] if first_error is None else said[first_error : first_error + lines]
 
 
 def _start(command: UnitCommand, place: dict[str, str]) -> _Running:

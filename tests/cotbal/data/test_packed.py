@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ records = st.builds(
     images=st.lists(images, max_size=2).map(tuple),
     turns=st.lists(turns, max_size=3).map(tuple),
     references=st.lists(texts, max_size=2).map(tuple),
-    source=st.just(Path("data.json")),
+    source=st.sampled_from([Path("data.json"), Path("more.json")]),
     index=st.integers(0, 2**40),
 )
 
@@ -37,6 +39,39 @@ def test_packed_records_are_the_records(some: list[Record]) -> None:
     assert packed[1:] == some[1:]
     with pytest.raises(IndexError):
         packed[len(some)]
+
+
+@given(st.lists(st.lists(records, max_size=4), max_size=3), st.data())
+def test_chosen_and_joined_records_are_those_of_lists(some: list[list[Record]], data: st.DataObject) -> None:
+    parts, lists = [], []
+    for each in some:
+        indices = data.draw(st.lists(st.integers(0, len(each) - 1), max_size=6)) if each else []
+        packed = PackedRecords(each)
+        # A part twice, so that a block is met twice.
+        parts += [packed.select(indices), packed]
+        lists += [[each[index] for index in indices], each]
+    joined = PackedRecords.joined(parts)
+    expected = [record for each in lists for record in each]
+    assert list(joined) == expected
+    assert list(joined.where()) == [(record.source, record.index) for record in expected]
+    assert [tuple(map(str, images)) for images in joined.images()] == [
+        tuple(map(str, record.images)) for record in expected
+    ]
+    assert joined.pictures.tolist() == [len(record.images) for record in expected]
+    again = joined.select(range(len(joined) - 1, -1, -1))
+    assert list(again) == expected[::-1]
+    assert list(pickle.loads(pickle.dumps(joined))) == expected
+
+
+def test_choosing_and_joining_copies_no_record() -> None:
+    text = "x" * 1_000_000
+    packed = PackedRecords([Record("", "t", (), (Turn("user", text),), (), Path("a.json"), 0)])
+    tracemalloc.start()
+    joined = PackedRecords.joined([packed.select([0]), packed])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(joined) == 2
+    assert peak < len(text) / 2
 
 
 def private_kib() -> int:

@@ -10,12 +10,12 @@ import torch
 from support.models.tiny_models import random_batch, tiny_llama, tiny_llava, tiny_qwen2_5_vl
 from support.tune.recorded_steps import MicroBatches, Recorder, single, training_arguments
 from support.tune.step_oracle import largest_deviation, oracle_step, to_double
-from transformers import Trainer
+from transformers import MixtralConfig, MixtralForCausalLM, Trainer
 
 import cotbal
 import cotbal_kernels as ck
 from cotbal import strategies
-from cotbal.tune import TaskBalancedTrainer, balance, handle_of
+from cotbal.tune import TaskBalancedTrainer, balance, begin_step, handle_of
 
 TASKS = ("caption", "vqa", "ocr")
 MODELS = {"llava": tiny_llava, "qwen2_5_vl": tiny_qwen2_5_vl, "llama": tiny_llama}
@@ -25,6 +25,23 @@ families = pytest.mark.parametrize("family", MODELS)
 def make(family, dtype=torch.float64):
     model = MODELS[family]()[0]
     return (to_double(model) if dtype == torch.float64 else model).train()
+
+
+def tiny_mixtral():
+    config = MixtralConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=4,
+        output_router_logits=True,
+        pad_token_id=0,
+        experts_implementation="eager",
+    )
+    torch.manual_seed(0)
+    return MixtralForCausalLM(config).double().train()
 
 
 def micro_batches(model, count, *, tasks=None, plan=False, batch_size=1, supervised=None):
@@ -223,6 +240,33 @@ def test_strategies_see_global_tokens_and_losses(tmp_path):
     first, second = logged(trainer)
     assert (first["weight/vqa"], second["weight/vqa"]) == (1.0, 3.0)
     assert calls[1][2][0] / steps[0][0] == pytest.approx(first["loss/caption"], rel=1e-6)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+def test_a_routers_loss_does_not_grow_with_the_accumulation(tmp_path, accumulation):
+    """Every micro-batch holds the same samples, so the mean of the routers' losses is that of one.
+
+    Mixtral computes its router's loss in float32, whose rounding is below the tolerance.
+    """
+    model = tiny_mixtral()
+    batch = micro_batches(model, 1, tasks=[0])[0]
+    gradients = {}
+    for coefficient in (0.0, 0.7):
+        twin = copy.deepcopy(model)
+        twin.router_aux_loss_coef = coefficient
+        handle = balance(twin, [2.0, 1.0, 1.0])
+        batches = [copy.deepcopy(batch) for _ in range(accumulation)]
+        begin_step(handle, batches)
+        for each in batches:
+            twin(**each).loss.backward()
+        gradients[coefficient] = {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    (0.7 * model(**inputs).aux_loss).backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert any(gradient.abs().max() > 1e-6 for gradient in expected.values())
+    for name, gradient in gradients[0.7].items():
+        added = gradient - gradients[0.0].get(name, 0.0)
+        torch.testing.assert_close(added, expected.get(name, torch.zeros_like(added)), rtol=0, atol=1e-7)
 
 
 @families

@@ -1,13 +1,11 @@
 """Fingerprints: equal content is equal, and what changed is said by path."""
 
-import os
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.units import fingerprint
-from cotbal.units.fingerprint import differences, file_digest, folder_digest, versions
+from cotbal.units.fingerprint import differences, folder_digest, versions
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -45,30 +43,6 @@ def test_changes_are_named_by_path() -> None:
         "training.learning_rate: was 0.001, is 0.0001",
         "training.seed: was 1, is gone",
     ]
-
-
-def test_digests_follow_content_not_times(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_text("one")
-    first = file_digest(path)
-    os.utime(path, ns=(1, 1))
-    assert file_digest(path) == first
-    path.write_text("two")
-    assert file_digest(path) != first
-
-
-def test_large_files_are_known_by_size_and_ends(tmp_path: Path, monkeypatch: object) -> None:
-    path = tmp_path / "weights.bin"
-    size = fingerprint._WHOLE + 2**20
-    with path.open("wb") as stream:
-        stream.truncate(size)
-    first = file_digest(path)
-    assert first.startswith("sha256-ends:")
-    with path.open("rb+") as stream:
-        stream.seek(size - 1)
-        stream.write(b"x")
-    os.utime(path, ns=(2, 2))
-    assert file_digest(path) != first
 
 
 def test_a_folders_digest_depends_on_names_and_contents(tmp_path: Path) -> None:

@@ -102,6 +102,20 @@ def test_models_are_thrown_away_when_asked(mixture: Path) -> None:
     assert told.text == ""
 
 
+def test_tuned_models_are_thrown_away_when_asked(mixture: Path) -> None:
+    config = change(mixture, comparison={"strategies": ["ew"], "keep_models": False})
+    before = times(config, "model.safetensors")
+    stages.tune(config, Told())
+    folder = OutputFolder(config.output).unit("ew-seed0")
+    manifest = folder.manifest()
+    assert manifest is not None
+    assert manifest.state == "scored"
+    assert not folder.model.exists()
+    assert times(config, "model.safetensors") == before, "those of the preparation stay"
+    stages.tune(config, told := Told())
+    assert told.text == ""
+
+
 def test_a_lost_model_is_named(mixture: Path) -> None:
     config = load_config(mixture)
     folder = OutputFolder(config.output).unit("mini")

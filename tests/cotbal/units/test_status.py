@@ -1,6 +1,7 @@
 """Status: what it says of each unit is so, and looking changes nothing."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from cotbal.config.schema import Config, load_config
 from cotbal.units.checkpoints import mark_complete
+from cotbal.units.holder import Holder
 from cotbal.units.schedule import make_schedule
 from cotbal.units.status import status_table
 from cotbal.units.store import Manifest, OutputFolder, State
@@ -51,3 +53,30 @@ def test_every_state_is_told(tmp_path: Path) -> None:
     lines = shown(config)
     assert "checkpoint at step 40" in lines["plus_b"]
     assert "1 of 4 units done; scores.csv: not yet" in lines["1"]
+
+
+def test_a_unit_in_hand_tells_its_step_its_losses_and_its_maker(tmp_path: Path) -> None:
+    tasks = [
+        {"name": name, "train": "t", "validation": "v", "test": "e", "metric": "loss"} for name in ("a", "b")
+    ]
+    path = tmp_path / "mixture.yaml"
+    path.write_text(yaml.safe_dump({"model": "m", "output": "out", "tasks": tasks}))
+    config = load_config(path)
+    folder = OutputFolder(config.output)
+    begin(config, "mini", "planned")
+    folder.unit("mini").write_log([{"loss/a": 2.0, "loss/b": 1.0, "step": 1}, {"loss/a": 1.23456, "step": 2}])
+    folder.standing_of("mini").parent.mkdir(parents=True)
+    folder.standing_of("mini").write_text('{"step": 40, "steps": 200, "seconds_left": 600.0}')
+    (folder.running / "mini" / ".lock").touch()
+    replace(Holder.here(), host="node7", kernel="another boot").write(folder.running / "mini")
+    begin(config, "plus_a", "planned")
+    log = folder.output_of("plus_a")
+    log.parent.mkdir()
+    log.write_text("$ cotbal unit\nerror: out of memory\n")
+    text = "\n".join(shown(config).values())
+    assert "training, 10 min left, by process" in shown(config)["mini"]
+    assert "on node7" in shown(config)["mini"]
+    assert "40 of 200" in shown(config)["mini"]
+    assert "a 1.23, b 1" in shown(config)["mini"]
+    assert "plus_a said last:" in text
+    assert "error: out of memory" in text

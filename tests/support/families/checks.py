@@ -225,7 +225,7 @@ def _against_oracle(model: Any, batches: Sequence[Batch]) -> Outcome:
 
 
 def _oracle(model: Any, batches: Sequence[Batch], weights: Sequence[float]) -> Step:
-    """The formula's loss and gradients, and a router's own loss beside them: in full for every micro-batch."""
+    """The formula's loss and gradients, and a router's own loss beside them: its mean over the micro-batches."""
     twin = copy.deepcopy(model)
     loss, gradients = oracle_step(twin, batches, list(weights))
     text = twin.config.get_text_config()
@@ -235,8 +235,9 @@ def _oracle(model: Any, batches: Sequence[Batch], weights: Sequence[float]) -> S
     for batch in batches:
         inputs = {name: value for name, value in batch.items() if name != "labels" and name not in _OURS}
         extra = text.router_aux_loss_coef * twin(**inputs, use_cache=False).aux_loss
-        extra.backward()
-        loss += extra.item()
+        # Families compute it in float32, where a third is rounded.
+        (extra.double() / len(batches)).backward()
+        loss += extra.item() / len(batches)
     for name, gradient in gradients_of(twin).items():
         gradients[name] = gradients[name] + gradient if name in gradients else gradient
     return loss, gradients

@@ -42,8 +42,9 @@ loss and of any parameter's gradient:
 - **generate**: the balanced model answers what the stock model answers.
 - **save and load**: `from_pretrained` reads what `save_pretrained` wrote, tensor by tensor.
 
-A router's auxiliary loss is kept and is added as transformers adds it: in full, once per micro-batch. The mixtures of
-experts below have it switched on (`output_router_logits`).
+A router's auxiliary loss is kept. Over the micro-batches and ranks of a step it adds up to its mean; transformers
+adds each one in full, so that it grows with the accumulation. The mixtures of experts below have it switched on
+(`output_router_logits`).
 """
 OTHERS = """\
 ## What is refused

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cotbal.units.launch.command import UnitCommand, unit_command
-from cotbal.units.launch.local import UnitFailedError, last_words, run_side_by_side
+from cotbal.units.launch.local import UnitFailedError, run_side_by_side
 
 
 def command(unit: str, folder: Path, code: str) -> UnitCommand:
@@ -65,10 +65,6 @@ def test_a_killed_command_is_told_by_its_signal(tmp_path: Path) -> None:
     killed = command("plus_vqa", tmp_path, "import os; os.kill(os.getpid(), 9)")
     with pytest.raises(UnitFailedError, match="plus_vqa: its command was killed by SIGKILL"):
         run_side_by_side([killed], [{}])
-
-
-def test_last_words_of_a_command_that_said_nothing(tmp_path: Path) -> None:
-    assert last_words(command("mini", tmp_path, "")) == []
 
 
 def test_a_request_to_stop_reaches_every_command(tmp_path: Path) -> None:
