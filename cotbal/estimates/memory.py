@@ -27,12 +27,25 @@ from cotbal.tune.override import local_precision, replaced_head_and_loss
 from cotbal.units.arguments import training_arguments
 from cotbal.units.batches import BatchLayout
 
-__all__ = ["Device", "Memory", "NotEstimatedError", "estimate_memory"]
+__all__ = ["Device", "Memory", "NotEstimatedError", "estimate_memory", "show_bytes"]
 
 # What CUDA, its libraries and NCCL keep for themselves; not measured here.
 GPU_RUNTIME = 2**30
 _CPU_LOSS_BUDGET = 2**29
 _GPU_LOSS_SHARE = 16
+
+
+def show_bytes(count: float) -> str:
+    """Write bytes as people say them.
+
+    >>> show_bytes(1536), show_bytes(13.5 * 2**30)
+    ('1.5 KiB', '13.5 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} TiB"
 
 
 class NotEstimatedError(Exception):
@@ -137,7 +150,9 @@ def estimate_memory(
         raise
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise NotEstimatedError(f"a step could not be played through: {type(error).__name__}: {first}") from error
+        raise NotEstimatedError(
+            f"a step could not be played through: {type(error).__name__}: {first}"
+        ) from error
 
 
 def _step(
