@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from cotbal import __version__
-from cotbal.commands import checks, demo, imports, stages, units
+from cotbal.commands import checks, demo, imports, plan, stages, units
 from cotbal.commands.session import debugging, say
 from cotbal.extras import MissingExtraError
 from cotbal.terminal import printable
@@ -64,6 +64,7 @@ app.command()(stages.weigh)
 app.command("import")(imports.import_)
 app.command()(stages.tune)
 app.command()(stages.report)
+app.command()(plan.plan)
 app.command()(units.status)
 app.command()(checks.doctor)
 app.command()(demo.demo)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from cotbal.commands.options import AllowCode, AllowRemote, ConfigPath, OutputPath, Redo, WeightsPath
+from cotbal.commands.plan import refuse_unfit
 from cotbal.commands.session import allowed, load, load_weights, plain_warnings, say, working
 from cotbal.extras import check_extras
 
@@ -35,7 +36,7 @@ def run(
 
     settings = allowed(load(config, output), allow_code, allow_remote)
     with working(settings) as progress:
-        stages.run_stages(settings, progress, redo=redo)
+        stages.run_stages(settings, progress, redo=redo, approve=refuse_unfit(settings))
         values, page = stages.write_report(settings)
     _summarise(values, page)
 
@@ -56,7 +57,7 @@ def prepare(
 
     settings = allowed(load(config, output), allow_code, allow_remote)
     with working(settings) as progress:
-        table = stages.prepare(settings, progress, redo=redo)
+        table = stages.prepare(settings, progress, redo=redo, approve=refuse_unfit(settings))
     say(f"{len(table.models)} models scored on {len(table.tasks)} tasks: {settings.output / 'scores.csv'}")
 
 
@@ -118,7 +119,7 @@ def tune(
     settings = allowed(load(config, output), allow_code, allow_remote)
     given = load_weights(weights)
     with working(settings) as progress:
-        units = stages.tune(settings, progress, weights=given, redo=redo)
+        units = stages.tune(settings, progress, weights=given, redo=redo, approve=refuse_unfit(settings))
     for unit in units:
         model = settings.output / "units" / unit.name / "model"
         say(f"{unit.name}: {model if model.is_dir() else 'scored; its model was not kept'}")

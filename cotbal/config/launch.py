@@ -24,3 +24,12 @@ class LaunchConfig(Section):
     command: tuple[str, ...] = Field(
         default=(), description="in place of torchrun, such as [accelerate, launch, --config_file, x.yaml]"
     )
+    memory: float | None = Field(
+        default=None,
+        gt=0,
+        description="GiB that each process may take, if not what this machine's device has",
+    )
+    fit: Literal["refuse", "warn"] = Field(
+        default="refuse",
+        description="what happens if a unit does not fit the memory or the disk by the estimate",
+    )

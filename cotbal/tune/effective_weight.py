@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def _variant_name(variant: Any) -> str:
 
 
 def _dense(weight: Tensor) -> Tensor:
-    if type(weight) not in (Tensor, nn.Parameter) or not weight.is_floating_point():
+    # Tensors without data stand in for plain ones where memory is estimated.
+    if type(weight) not in (Tensor, nn.Parameter, FakeTensor) or not weight.is_floating_point():
         kind = type(weight).__name__
         hint = (
             "tensor parallelism on the head is not supported" if kind == "DTensor" else "load it unquantised"

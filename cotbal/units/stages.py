@@ -8,7 +8,7 @@ used: weighing a table of scores needs neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cotbal.tune.verification import Verification
     from cotbal.units.runner import Runner
 
+    Approve = Callable[[Runner], None]
+
 __all__ = [
     "check_weights",
     "mixture_weights",
@@ -43,8 +45,13 @@ __all__ = [
 ]
 
 
-def prepare(config: Config, progress: ScheduleProgress, *, redo: bool = False) -> ScoreTable:
+def prepare(
+    config: Config, progress: ScheduleProgress, *, redo: bool = False, approve: Approve | None = None
+) -> ScoreTable:
     """Run mini and every plus unit, and write their scores to `scores.csv`.
+
+    Args:
+        approve: called before the first unit starts, when all else is checked; stops everything by raising.
 
     Raises:
         ConfigError: the config asks for something impossible, or no longer fits the finished units.
@@ -57,6 +64,8 @@ def prepare(config: Config, progress: ScheduleProgress, *, redo: bool = False) -
     units = runner.schedule.of("prepare")
     runner.check(units)
     check_records(runner)
+    if approve is not None:
+        approve(runner)
     with progress.follow(runner.remaining(units)):
         make_units(runner, units)
     return collect_scores(runner)
@@ -176,12 +185,18 @@ def _explicit_weights(weights: Mapping[str, float]) -> TaskWeights:
 
 
 def tune(
-    config: Config, progress: ScheduleProgress, *, weights: TaskWeights | None = None, redo: bool = False
+    config: Config,
+    progress: ScheduleProgress,
+    *,
+    weights: TaskWeights | None = None,
+    redo: bool = False,
+    approve: Approve | None = None,
 ) -> tuple[Unit, ...]:
     """Run every unit of this stage: the strategies and, if requested, single tasks, for each seed.
 
     Args:
         weights: measured weights to use instead of the output folder's `weights.json`.
+        approve: as in `prepare`.
 
     Raises:
         ConfigError: as in `prepare`; also if weights are needed and missing.
@@ -193,6 +208,8 @@ def tune(
     mixed = mixture_weights(config, weights or saved_weights(config))
     runner.check(units, mixed)
     check_records(runner)
+    if approve is not None:
+        approve(runner)
     with progress.follow(runner.remaining(units)):
         make_units(runner, units, mixed)
     return units
@@ -205,7 +222,9 @@ def saved_weights(config: Config) -> TaskWeights | None:
     return TaskWeights.load(folder.weights_json) if folder.weights_json.is_file() else None
 
 
-def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False) -> TaskWeights | None:
+def run_stages(
+    config: Config, progress: ScheduleProgress, *, redo: bool = False, approve: Approve | None = None
+) -> TaskWeights | None:
     """Prepare, weigh and tune with one progress display, and return the measured weights.
 
     Raises:
@@ -220,6 +239,8 @@ def run_stages(config: Config, progress: ScheduleProgress, *, redo: bool = False
     # Check everything that needs no measured weights before the first hour is spent.
     runner.check([unit for unit in tuned if not unit.needs_weights])
     check_records(runner)
+    if approve is not None:
+        approve(runner)
     weights: TaskWeights | None = None
     with progress.follow(runner.remaining((*prepared, *tuned))):
         if prepared:

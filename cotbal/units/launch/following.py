@@ -33,6 +33,7 @@ class FileProgress:
         self._lines = lines
         self._phase: Phase | None = None
         self._done = 0
+        self._began = (time.time(), 0)
         self._messages: list[str] = []
         self._written = 0.0
 
@@ -44,6 +45,7 @@ class FileProgress:
     def begin(self, unit: str, phase: Phase, done: int = 0) -> None:
         self._lines.begin(unit, phase, done)
         self._phase, self._done = phase, done
+        self._began = (time.time(), done)
         self._write(now=True)
 
     def advance(self, samples: int, unit: str | None = None) -> None:
@@ -65,6 +67,7 @@ class FileProgress:
             return
         self._written = time.monotonic()
         values = {"phase": self._phase, "done": self._done, "messages": self._messages}
+        values |= {"began": self._began[0], "from": self._began[1]}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Not synced: it vouches for nothing.
         unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
