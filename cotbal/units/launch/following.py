@@ -66,7 +66,7 @@ class FileProgress:
         if not now and time.monotonic() - self._written < _WRITE_SECONDS:
             return
         self._written = time.monotonic()
-        values = {"phase": self._phase, "done": self._done, "messages": self._messages}
+        values: dict[str, Any] = {"phase": self._phase, "done": self._done, "messages": self._messages}
         values |= {"began": self._began[0], "from": self._began[1]}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Not synced: it vouches for nothing.
