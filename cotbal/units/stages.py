@@ -58,14 +58,10 @@ def prepare(
     """
     if not config.measured_tasks:
         raise ConfigError("no task has a `validation` set, so there is nothing to prepare or to measure")
-    from cotbal.units.runner import Runner
-
-    runner = Runner(config, progress, redo=redo)
+    runner = _driving(config, progress, redo)
     units = runner.schedule.of("prepare")
     runner.check(units)
-    check_records(runner)
-    if approve is not None:
-        approve(runner)
+    _approved(runner, approve)
     with progress.follow(runner.remaining(units)):
         make_units(runner, units)
     return collect_scores(runner)
@@ -76,6 +72,21 @@ def make_units(runner: Runner, units: Sequence[Unit], weights: TaskWeights | Non
     from cotbal.units.launch.driver import make
 
     make(runner, units, weights)
+
+
+def _driving(config: Config, progress: ScheduleProgress, redo: bool) -> Runner:
+    """The runner of a command that starts the processes of its units, if any, by itself."""
+    from cotbal.units.launch.driver import refuse_launcher
+    from cotbal.units.runner import Runner
+
+    refuse_launcher()
+    return Runner(config, progress, redo=redo)
+
+
+def _approved(runner: Runner, approve: Approve | None) -> None:
+    check_records(runner)
+    if approve is not None:
+        approve(runner)
 
 
 def check_records(runner: Runner) -> None:
@@ -201,15 +212,11 @@ def tune(
     Raises:
         ConfigError: as in `prepare`; also if weights are needed and missing.
     """
-    from cotbal.units.runner import Runner
-
-    runner = Runner(config, progress, redo=redo)
+    runner = _driving(config, progress, redo)
     units = runner.schedule.of("tune")
     mixed = mixture_weights(config, weights or saved_weights(config))
     runner.check(units, mixed)
-    check_records(runner)
-    if approve is not None:
-        approve(runner)
+    _approved(runner, approve)
     with progress.follow(runner.remaining(units)):
         make_units(runner, units, mixed)
     return units
@@ -230,17 +237,13 @@ def run_stages(
     Raises:
         ConfigError: as in `prepare`.
     """
-    from cotbal.units.runner import Runner
-
-    runner = Runner(config, progress, redo=redo)
+    runner = _driving(config, progress, redo)
     prepared = runner.schedule.of("prepare")
     tuned = runner.schedule.of("tune")
     runner.check(prepared)
     # Check everything that needs no measured weights before the first hour is spent.
     runner.check([unit for unit in tuned if not unit.needs_weights])
-    check_records(runner)
-    if approve is not None:
-        approve(runner)
+    _approved(runner, approve)
     weights: TaskWeights | None = None
     with progress.follow(runner.remaining((*prepared, *tuned))):
         if prepared:

@@ -16,7 +16,16 @@ from cotbal.units.launch.local import UnitFailedError, places, run_side_by_side
 from cotbal.units.runner import Runner
 from cotbal.units.schedule import Unit
 
-__all__ = ["make"]
+__all__ = ["make", "refuse_launcher"]
+
+
+def refuse_launcher() -> None:
+    """Refuse to go on where this process was started by a launcher of several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: this command starts the processes of its units by itself; "
+            "start it alone, without torchrun or accelerate launch, and set launch.processes"
+        )
 
 
 def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = None) -> None:
@@ -28,15 +37,9 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
     Raises:
         UnitChangedError: finished units were made from something else; nothing was started.
         UnitFailedError: a unit's command failed.
-        ConfigError: this process was started by a launcher of several processes, or the config has no file that
-            commands could be given.
+        ConfigError: the config has no file that commands could be given.
     """
     config = runner.config
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: this command starts the processes of its units by itself; "
-            "start it alone, without torchrun or accelerate launch, and set launch.processes"
-        )
     processes = processes_per_unit(config)
     free = places(processes, config.launch.side_by_side)
     if processes == 1 and len(free) == 1 and not config.launch.command and torch.cuda.device_count() <= 1:
