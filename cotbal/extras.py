@@ -22,6 +22,8 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "tables": ("datasets", "pyarrow"),
         "xlsx": ("openpyxl",),
         "openai": ("httpx2",),
+        "ray": ("ray",),
+        "slurm": ("submitit",),
         "gpu": ("triton",),
     }
 )

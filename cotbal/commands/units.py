@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from cotbal.commands.session import (
     stoppable,
 )
 from cotbal.extras import check_extras
+from cotbal.units.launch.tied import tie_to
 
 __all__ = ["export", "status", "unit"]
 
@@ -49,6 +51,9 @@ def unit(
     Example: [bold]torchrun --nproc-per-node 8 -m cotbal unit my-mixture.yaml mini[/bold]
     """
     check_extras("cotbal unit", "train")
+    if "LOCAL_RANK" in os.environ:
+        # Else it would go on alone, and nobody could tell, where its launcher is killed.
+        tie_to(os.getppid())
     from cotbal.units import ranks, stages
     from cotbal.units.display import LineProgress
     from cotbal.units.launch.following import FileProgress
