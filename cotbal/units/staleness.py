@@ -79,7 +79,7 @@ class Staleness:
             rescore = differences(stored.scoring, fresh.scoring)
             if not (retrain or rescore):
                 # What another process is writing is not damaged.
-                found = Damage() if maker is not None else unit_damage(folder, stored)
+                found = Damage() if maker is not None else unit_damage(folder, stored, deep=redo)
                 if found and not redo:
                     damaged.append(f"{unit.name}:\n    {found}")
                     continue

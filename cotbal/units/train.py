@@ -165,7 +165,7 @@ def train(
         raise UnitStoppedError(f"{unit.name} stopped at step {trainer.state.global_step}, with a checkpoint")
     stop.pass_on()
     _save(trainer, processor, folder)
-    files = {**log, **folder.seal_model()} if ranks.is_first() else {}
+    files = {**log, **folder.seal_skipped(), **folder.seal_model()} if ranks.is_first() else {}
     return Trained(trainer.state.global_step, time.monotonic() - started, files)
 
 
