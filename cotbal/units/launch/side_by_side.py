@@ -153,6 +153,10 @@ def _describe_failure(command: UnitCommand, ending: Ending) -> str:
     """What is known of a command that failed: how it ended, what it said last, where the rest is."""
     code = ending.code
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    if ending.interrupted:
+        ended += (
+            "; it was asked to stop, or one of its processes was killed, and goes on from its last checkpoint"
+        )
     more = f" ({ending.words})" if ending.words else ""
     said = last_words(command.log)
     quoted = "".join(f"\n    {line}" for line in said)
