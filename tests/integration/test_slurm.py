@@ -41,7 +41,7 @@ def test_a_time_limit_and_a_kill_change_nothing(prepared_alone: Path, tmp_path: 
             making.wait()
             kept[unit] = launched.whole_checkpoint(config, unit)
     said = launched.finish(process, config)
-    assert "plus_colour was interrupted and is started again (2 retries left)" in " ".join(said.split())
+    assert "plus_colour was interrupted and is started again (retries left: 2)" in " ".join(said.split())
     launched.assert_same_result(config, prepared_alone)
     found = launched.steps_of(steps)
     for unit in ("mini", "plus_colour", "plus_count"):

@@ -136,7 +136,7 @@ def follow_all(
                     left[command.unit] -= 1
                     waiting.insert(0, command)
                     say(
-                        f"{command.unit} was interrupted and is started again ({left[command.unit]} retries left)"
+                        f"{command.unit} was interrupted and is started again (retries left: {left[command.unit]})"
                     )
                 else:
                     failed.append((command, ending))

@@ -36,8 +36,8 @@ def test_an_interrupted_command_is_started_again(tmp_path: Path, end: str) -> No
     said: list[str] = []
     follow_all([command("mini", tmp_path, code)], RetryingEngine([{}]), say=said.append)
     assert said == [
-        "mini was interrupted and is started again (1 retries left)",
-        "mini was interrupted and is started again (0 retries left)",
+        "mini was interrupted and is started again (retries left: 1)",
+        "mini was interrupted and is started again (retries left: 0)",
     ]
     assert (tmp_path / "mini.log").read_text().count("$ ") == 3
 
