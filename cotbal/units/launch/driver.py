@@ -52,6 +52,8 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
         follower.await_makers([unit.name for unit in units])
     manifests = runner.check(units, weights)
     missing = [unit for unit in units if manifests[unit.name].state != "scored"]
+    if not missing:
+        return
     options = ["--output", str(config.output)]
     if config.launch.engine != "local":
         # What has been allowed here is kept in the user's state folder, which other machines need not see.
