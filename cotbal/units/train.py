@@ -16,7 +16,6 @@ from transformers import TrainingArguments as Arguments
 
 from cotbal.atomic import sync
 from cotbal.config.schema import Config
-from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.packed import PackedRecords
 from cotbal.data.records import Record
@@ -29,7 +28,7 @@ from cotbal.units.loading import load_model
 from cotbal.units.mixture import RecordDataset
 from cotbal.units.schedule import Unit
 from cotbal.units.seals import sync_folder
-from cotbal.units.sharding import is_sharded, whole_state_dict
+from cotbal.units.sharding import check_resumable, is_sharded, whole_state_dict
 from cotbal.units.stopping import UnitStoppedError
 from cotbal.units.store import UnitFolder
 from cotbal.units.trainer import StopOnSignal, UnitTrainer
@@ -124,12 +123,8 @@ def train(
     # From the checkpoint by our own loader: the Trainer's matches the names in the file with the model's own, and
     # families whose files use other names (LLaVA's) would go on from the weights they started with, in silence.
     sharded = checkpoint is not None and is_sharded(checkpoint)
-    if sharded and not (arguments.fsdp or arguments.deepspeed):
-        raise ConfigError(
-            f"{checkpoint}: this checkpoint is spread over the processes that wrote it, and this training is not "
-            "sharded; start it as before (training.fsdp or training.deepspeed), or delete the checkpoints to train "
-            "from the beginning"
-        )
+    if checkpoint is not None:
+        check_resumable(checkpoint, arguments)
     model = load_model(config.model, None if sharded else checkpoint, seed=unit.seed)
     watch = _Watch(advance, samples)
     stop = StopOnSignal()

@@ -10,14 +10,7 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = launched.write_job(tmp_path_factory.mktemp("alone") / "m")
-    launched.finish(launched.start(config, launched.environment()), config)
-    return config
-
-
-def test_a_node_dies_and_the_result_is_the_same(alone: Path, tmp_path: Path) -> None:
+def test_a_node_dies_and_the_result_is_the_same(prepared_alone: Path, tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     variables = launched.environment(steps)
     with ray_cluster(variables) as cluster:
@@ -41,7 +34,7 @@ def test_a_node_dies_and_the_result_is_the_same(alone: Path, tmp_path: Path) -> 
         unit, pid = killed[0]
         kept = launched.whole_checkpoint(config, unit)
         said = launched.finish(process, config)
-    launched.assert_same_result(config, alone)
+    launched.assert_same_result(config, prepared_alone)
     found = launched.steps_of(steps)
     assert set(found) == {"mini", "plus_colour", "plus_count"}, said
     for name, counted in found.items():

@@ -19,9 +19,7 @@ def process_of(driver: int, unit: str) -> psutil.Process | None:
     return None
 
 
-def test_a_time_limit_and_a_kill_change_nothing(tmp_path: Path) -> None:
-    alone = launched.write_job(tmp_path / "alone")
-    launched.finish(launched.start(alone, launched.environment()), alone)
+def test_a_time_limit_and_a_kill_change_nothing(prepared_alone: Path, tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     config = launched.write_job(
         tmp_path / "m", launch={"engine": "slurm", "processes": 1, "cluster": "local", "side_by_side": 1}
@@ -43,8 +41,8 @@ def test_a_time_limit_and_a_kill_change_nothing(tmp_path: Path) -> None:
             making.wait()
             kept[unit] = launched.whole_checkpoint(config, unit)
     said = launched.finish(process, config)
-    assert "plus_colour was interrupted and is started again (2 retries left)" in " ".join(said.split())
-    launched.assert_same_result(config, alone)
+    assert "plus_colour was interrupted and is started again (retries left: 2)" in " ".join(said.split())
+    launched.assert_same_result(config, prepared_alone)
     found = launched.steps_of(steps)
     for unit in ("mini", "plus_colour", "plus_count"):
         counted = list(found[unit].values())

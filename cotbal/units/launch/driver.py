@@ -11,6 +11,7 @@ from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.units.batches import processes_per_unit
+from cotbal.units.consent import wishes
 from cotbal.units.launch.command import UnitCommand, unit_command
 from cotbal.units.launch.engines import opened_engine
 from cotbal.units.launch.following import Follower
@@ -54,7 +55,13 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
         follower.await_makers([unit.name for unit in units])
     manifests = runner.check(units, weights)
     missing = [unit for unit in units if manifests[unit.name].state != "scored"]
+    if not missing:
+        return
     options = ["--output", str(config.output)]
+    if config.launch.engine != "local":
+        # What has been allowed here is kept in the user's state folder, which other machines need not see.
+        wanted = wishes(config)
+        options += ["--allow-code"] * bool(wanted.code) + ["--allow-remote"] * bool(wanted.remote)
     if weights is not None:
         weights.save(runner.folder.weights_in_use)
         options += ["--weights", str(runner.folder.weights_in_use)]

@@ -136,7 +136,7 @@ def follow_all(
                     left[command.unit] -= 1
                     waiting.insert(0, command)
                     say(
-                        f"{command.unit} was interrupted and is started again ({left[command.unit]} retries left)"
+                        f"{command.unit} was interrupted and is started again (retries left: {left[command.unit]})"
                     )
                 else:
                     failed.append((command, ending))
@@ -153,6 +153,10 @@ def _describe_failure(command: UnitCommand, ending: Ending) -> str:
     """What is known of a command that failed: how it ended, what it said last, where the rest is."""
     code = ending.code
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    if ending.interrupted:
+        ended += (
+            "; it was asked to stop, or one of its processes was killed, and goes on from its last checkpoint"
+        )
     more = f" ({ending.words})" if ending.words else ""
     said = last_words(command.log)
     quoted = "".join(f"\n    {line}" for line in said)

@@ -88,11 +88,11 @@ def slurm_parameters(config: Config, processes: int, workers: int) -> dict[str, 
             f"launch.options.time: found {given.get('time')!r}; expected: the time limit of each job, in minutes; a "
             "unit that needs longer is requeued and goes on from its checkpoint"
         )
-    parameters: dict[str, Any] = {
-        "nodes": 1,
-        "ntasks_per_node": 1,
-        "cpus_per_task": processes * (1 + workers),
-    }
+    parameters: dict[str, Any] = {"nodes": 1, "ntasks_per_node": 1}
+    if "cpus_per_gpu" not in given:
+        cpus = given.get("cpus_per_task", processes * (1 + workers))
+        # Newer versions of srun do not take it over from sbatch, and would bind the unit to one core.
+        parameters |= {"cpus_per_task": cpus, "srun_args": [f"--cpus-per-task={cpus}"]}
     if not config.training.get("use_cpu") and "gres" not in given:
         parameters["gpus_per_node"] = processes
     # Long enough for a checkpoint of a large model.

@@ -64,7 +64,7 @@ def start(config: Path, variables: Mapping[str, str], command: str = "prepare") 
 
 def finish(process: subprocess.Popen[str], config: Path, code: int = 0) -> str:
     """Wait for the command, which must end with this exit code; what it said."""
-    said, _ = process.communicate(timeout=600)
+    said, _ = process.communicate(timeout=1800)
     logs = "".join(path.read_text()[-3000:] for path in output_of(config).glob("logs/*.log"))
     assert process.returncode == code, said + logs
     return said
@@ -74,7 +74,7 @@ def output_of(config: Path) -> Path:
     return config.parent / "run"
 
 
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 300.0) -> None:
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 900.0) -> None:
     """Until something has happened while the command runs."""
     deadline = time.monotonic() + seconds
     while not happened():

@@ -75,7 +75,6 @@ def _keep() -> None:
 
     given: dict[str, Any] = {
         "num_cpus": 1,
-        "node_ip_address": "127.0.0.1",
         "object_store_memory": 80 * 2**20,
         "include_dashboard": False,
     }

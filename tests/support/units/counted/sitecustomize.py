@@ -7,14 +7,16 @@ import os
 import sys
 
 words = list(sys.orig_argv)
-if "COUNTED_STEPS" in os.environ and "cotbal" in words and "tied" not in " ".join(words[:4]):
+own = words[words.index("-m") + 1 :] if "-m" in words else []
+# Not of the driver, whose estimate plays a step through, nor of what only starts another process.
+if "COUNTED_STEPS" in os.environ and own[:2] == ["cotbal", "unit"]:
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    unit = words[words.index("unit") + 2] if "unit" in words else ""
+    unit = own[3]
     place = os.open(os.environ["COUNTED_STEPS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def count(*_: object) -> None:
-        line = f"{unit} {os.getpid()} {os.environ.get('RANK', '0')} {os.environ.get('LAUNCHED_AS', '')}"
+        line = f"{unit} {os.getpid()} {os.environ.get('RANK', '0')}"
         os.write(place, (line + "\n").encode())
 
     register_optimizer_step_post_hook(count)
