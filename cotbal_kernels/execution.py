@@ -37,7 +37,7 @@ def linear_result(call: LinearCall) -> LinearResult:
     with _own_dtypes(call.hidden.device):
         made = linear.compute(backend, call)
     loss = reduced_loss(
-        made.nll,
+        made.rows.minimised,
         made.sums,
         call.rows,
         call.row_weights,
@@ -48,7 +48,7 @@ def linear_result(call: LinearCall) -> LinearResult:
     return LinearResult(
         loss,
         made.sums.normalizer,
-        made.nll,
+        *made.rows.returned(),
         made.sums.task_loss_sum,
         made.sums.task_tokens,
         made.sums.task_correct,
@@ -80,12 +80,14 @@ def linear_gradients(call: LinearBackwardCall) -> Gradients:
 def logits_result(call: LogitsCall) -> LogitsResult:
     backend = resolve(call.impl, call.logits.device, call.logits.dtype)
     with _own_dtypes(call.logits.device):
-        nll, sums, gradient = logits.compute(backend, call)
-    loss = reduced_loss(nll, sums, call.rows, call.row_weights, call.reduction, call.logits.shape[0])
+        rows, sums, gradient = logits.compute(backend, call)
+    loss = reduced_loss(
+        rows.minimised, sums, call.rows, call.row_weights, call.reduction, call.logits.shape[0]
+    )
     return LogitsResult(
         loss,
         sums.normalizer,
-        nll,
+        *rows.returned(),
         sums.task_loss_sum,
         sums.task_tokens,
         sums.task_correct,

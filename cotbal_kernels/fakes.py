@@ -15,6 +15,7 @@ from cotbal_kernels.call import (
     LogitsCall,
     LogitsResult,
     compute_dtype,
+    has_penalties,
 )
 from cotbal_kernels.products import product_dtype
 
@@ -49,6 +50,8 @@ def _statistics(call: LinearCall | LogitsCall, like: Tensor) -> tuple[Tensor, ..
         like.new_empty((like.shape[0],) if call.reduction == "none" else (), dtype=dtype),
         like.new_empty((), dtype=torch.float64),
         like.new_empty(call.rows.shape[0], dtype=dtype),
+        like.new_empty(call.rows.shape[0] if has_penalties(call) else 0, dtype=dtype),
+        like.new_empty(call.rows.shape[0] if call.wants_entropy else 0, dtype=dtype),
         like.new_empty(call.num_tasks, dtype=dtype),
         like.new_empty(call.num_tasks, dtype=torch.int64),
         like.new_empty(call.num_tasks, dtype=torch.int64),

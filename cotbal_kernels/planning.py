@@ -90,11 +90,18 @@ class Plan:
         counts = torch.zeros(self.num_tasks, dtype=torch.int64, device=self.rows.device)
         return counts.scatter_add_(0, self.tasks, (self.targets >= 0).to(torch.int64))
 
-    def row_weights(self, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:
-        """Weight of each row, ``task_weights[task] * token_weight``, f32 [R] (f64 for f64 weights); padding 0.
+    def row_weights(
+        self,
+        task_weights: Tensor | Sequence[float] | None = None,
+        class_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Weight of each row, f32 [R] (f64 for f64 weights); padding 0.
+
+        It is ``task_weights[task] * token_weight * class_weights[target]``, and what is left out is 1.
 
         Args:
             task_weights: [T]; the plan's own where ``None``.
+            class_weights: [V], on the plan's device.
         """
         table = self.task_weights
         if task_weights is not None:
@@ -105,12 +112,15 @@ class Plan:
             values = table[self.tasks]
         if self.token_weights is not None:
             values = values * self.token_weights
+        if class_weights is not None:
+            values = values * checks.as_weights(class_weights)[self.targets.clamp_min(0)]
         return torch.where(self.targets >= 0, values, 0) if self.padded else values
 
     def normalizer(
         self,
         task_weights: Tensor | Sequence[float] | None = None,
         normalize: Literal["weights", "tokens"] = "weights",
+        class_weights: Tensor | None = None,
     ) -> Tensor:
         """What the summed weighted loss is divided by: the sum of the row weights, or the number of tokens.
 
@@ -124,7 +134,7 @@ class Plan:
             return (self.targets >= 0).sum().to(torch.float64)
         if normalize != "weights":
             raise ValueError(f"normalize is {normalize!r}; accepted are 'weights' and 'tokens'")
-        return self.row_weights(task_weights).detach().to(torch.float64).sum()
+        return self.row_weights(task_weights, class_weights).detach().to(torch.float64).sum()
 
 
 def plan(

@@ -22,8 +22,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from cotbal_kernels.backends.base import Backend
-from cotbal_kernels.backends.triton import checks, configs
+from cotbal_kernels.backends.base import WRITTEN, Backend, RowTerms
+from cotbal_kernels.backends.triton import checks, configs, row_terms
 from cotbal_kernels.backends.triton.configs import RowConfig
 from cotbal_kernels.statistics import RowStatistics
 
@@ -68,6 +68,7 @@ class TritonBackend(Backend):
         row_scale: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
+        terms: RowTerms | None = None,
         config: RowConfig | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Backend.row_pass`; one launch.
@@ -119,11 +120,13 @@ class TritonBackend(Backend):
                 float(logit_scale),
                 1.0 if softcap is None else float(softcap),
                 0,
+                *row_terms.arguments(terms),
                 EDGES=not checks.aligned(logits),
                 CONGRUENT=congruent,
                 PACKED=congruent and _warp_size() == 64,
                 SCALED=logit_scale != 1.0,
                 CAPPED=capped,
+                TERMS=terms is not None,
                 HELD=config.held,
                 STREAMED=config.streamed,
                 GROUPS=config.groups,
@@ -141,14 +144,27 @@ class TritonBackend(Backend):
         row_scale: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
+        terms: RowTerms | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Backend.full_row_pass`; the zeros are written in the same launch."""
         positions = logits.shape[0]
         everywhere = targets.new_full((positions,), -1).index_copy_(0, rows, targets)
         scale = None if row_scale is None else row_scale.new_zeros(positions).index_copy_(0, rows, row_scale)
+        everything = None if terms is None else row_terms.spread(terms, rows, positions)
         nll, hits = self.row_pass(
-            logits, everywhere, gradient=gradient, row_scale=scale, logit_scale=logit_scale, softcap=softcap
+            logits,
+            everywhere,
+            gradient=gradient,
+            row_scale=scale,
+            logit_scale=logit_scale,
+            softcap=softcap,
+            terms=everything,
         )
+        if terms is not None and everything is not None:
+            found = everything.vectors()
+            for name, vector in terms.vectors().items():
+                if name in WRITTEN:
+                    torch.index_select(found[name], 0, rows, out=vector)
         return nll.index_select(0, rows), hits.index_select(0, rows)
 
     def row_statistics(
@@ -163,6 +179,7 @@ class TritonBackend(Backend):
         num_tasks: int,
         num_samples: int,
         reduction: str,
+        losses: Tensor | None = None,
     ) -> RowStatistics:
         """See `Backend.row_statistics`; one launch, in float64 and the same bits on every run."""
         device = nll.device
@@ -174,6 +191,7 @@ class TritonBackend(Backend):
         with _on(device):
             _kernels().statistics_kernel[(bins + 1,)](
                 nll,
+                losses,
                 hits,
                 targets,
                 tasks,

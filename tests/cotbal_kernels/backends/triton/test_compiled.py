@@ -8,6 +8,7 @@ import torch
 import triton
 from support.kernels.triton_binaries import TARGETS, Binary, compiled
 
+from cotbal_kernels.backends.base import RowTerms
 from cotbal_kernels.backends.triton import configs as triton_configs
 from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
@@ -16,6 +17,12 @@ if triton.knobs.runtime.interpret:
 
 every_target = pytest.mark.parametrize("target", TARGETS)
 BFLOAT16 = torch.bfloat16
+
+
+def every_term() -> RowTerms:
+    """Penalties, shifts and outputs at once, of one row."""
+    read, written = torch.zeros(3, 1).unbind(), torch.zeros(4, 1).unbind()
+    return RowTerms(0.1, 1e-4, *read, *written)
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class Launch:
     row_scale: bool = False
     # A matrix of rows as long as the vocabulary: with an odd one, no row but the first is aligned.
     packed: bool = False
+    terms: bool = False
 
     def __call__(self) -> object:
         stride = self.columns if self.packed else -(-self.columns // 32) * 32
@@ -48,11 +56,12 @@ class Launch:
             row_scale=torch.ones(1) if self.row_scale else None,
             logit_scale=self.logit_scale,
             softcap=self.softcap,
+            terms=every_term() if self.terms else None,
         )
 
     def __str__(self) -> str:
         flags = [self.gradient, f"cap {self.softcap}", f"scale {self.logit_scale}"]
-        flags += [name for name in ("rows", "row_scale", "packed") if getattr(self, name)]
+        flags += [name for name in ("rows", "row_scale", "packed", "terms") if getattr(self, name)]
         return "-".join([str(self.columns), str(self.dtype), *flags]).replace("torch.", "").replace(" ", "_")
 
 
@@ -91,6 +100,9 @@ ODD = [
     Launch(256000, gradient="none", logit_scale=0.5, softcap=30.0),
     Launch(32000, gradient="apart"),
     Launch(152064, torch.float32, gradient="apart", logit_scale=0.5),
+    Launch(32000, terms=True, row_scale=True),
+    Launch(32001, packed=True, terms=True, softcap=30.0),
+    Launch(128256, gradient="none", terms=True),
 ]
 
 
