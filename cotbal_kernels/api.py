@@ -175,7 +175,9 @@ def linear_cross_entropy(
     budget = arguments.budget(memory_budget, hidden.device)
     mode = "value"
     if any(wants):
-        memory = linear.memory_of(flat, weight, made.rows.shape[0], budget, wants_weight)
+        # In a traced graph that makes its own plan, the number of rows is not known yet.
+        traced = plan is None and torch.compiler.is_compiling()
+        memory = None if traced else linear.memory_of(flat, weight, made.rows.shape[0], budget, wants_weight)
         mode = linear.choose_mode(memory, reduction, logits_dtype, token_gradients)
         if shard is not None and mode == "grads":
             # The rows' scales are known, but not yet what the other ranks add to each row.

@@ -213,6 +213,8 @@ def shard(
 
 def token_outputs(names: Sequence[str], token_gradients: bool) -> bool:
     """Whether entropies are wanted; refuse names that are not outputs, and gradients of none."""
+    if isinstance(names, str):
+        raise ValueError(f"token_outputs is {names!r}, a string; accepted: a sequence of names, ({names!r},)")
     for name in names:
         if name not in TOKEN_OUTPUTS:
             raise ValueError(

@@ -8,6 +8,23 @@ import torch
 from torch import Tensor
 
 
+class PositionsCall(NamedTuple):
+    """Of `supervised_positions`: what a plan is made from, for graphs that a compiler traces.
+
+    Attributes:
+        vocab_size: number of classes; -1 where it is not known.
+    """
+
+    labels: Tensor
+    task_ids: Tensor | None
+    task_weights: Tensor | None
+    num_tasks: int
+    token_weights: Tensor | None
+    shift: bool
+    ignore_index: int
+    vocab_size: int
+
+
 class LinearCall(NamedTuple):
     """Of `linear_cross_entropy`: hidden states [M, H], a head [V, H], and the rows of a plan [R].
 

@@ -17,8 +17,10 @@ from cotbal_kernels.call import (
     LogitsBackwardCall,
     LogitsCall,
     LogitsResult,
+    PositionsCall,
     compute_dtype,
 )
+from cotbal_kernels.planning import plan
 from cotbal_kernels.products import product_dtype
 from cotbal_kernels.reduction import reduced_loss
 
@@ -30,6 +32,21 @@ def _own_dtypes(device: torch.device) -> AbstractContextManager[None]:
         if torch.is_autocast_enabled(device.type)
         else nullcontext()
     )
+
+
+def positions(call: PositionsCall) -> Tensor:
+    """Flat positions of the labels that are supervised, in order; every value is checked as in a plan."""
+    made = plan(
+        call.labels,
+        call.task_ids,
+        call.task_weights,
+        num_tasks=call.num_tasks,
+        token_weights=call.token_weights,
+        shift=call.shift,
+        ignore_index=call.ignore_index,
+        vocab_size=None if call.vocab_size < 0 else call.vocab_size,
+    )
+    return made.rows + 1 if call.shift else made.rows
 
 
 def linear_result(call: LinearCall) -> LinearResult:

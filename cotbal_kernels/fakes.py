@@ -14,10 +14,16 @@ from cotbal_kernels.call import (
     LogitsBackwardCall,
     LogitsCall,
     LogitsResult,
+    PositionsCall,
     compute_dtype,
     has_penalties,
 )
 from cotbal_kernels.products import product_dtype
+
+
+def positions(call: PositionsCall) -> Tensor:
+    """As many as the labels will say."""
+    return call.labels.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
 
 def linear_result(call: LinearCall) -> LinearResult:

@@ -76,17 +76,18 @@ def memory_of(hidden: Tensor, weight: Tensor, rows: int, budget: int, wants_weig
 
 
 def choose_mode(
-    memory: Memory, reduction: str, logits_dtype: torch.dtype, token_gradients: bool = False
+    memory: Memory | None, reduction: str, logits_dtype: torch.dtype, token_gradients: bool = False
 ) -> Mode:
     """How a call that needs gradients works: see `compute`.
 
     The bytes it holds at once, beside inputs and results, fall with the budget: R V b within it, the budget itself
-    down to `_LEAST_CHUNK` rows and the accumulator; and never more than R V b.
+    down to `_LEAST_CHUNK` rows and the accumulator; and never more than R V b. Where `memory` is None, the number of
+    rows is not known: nothing is kept that grows with it and with the vocabulary.
     """
     if token_gradients:
         # Of loss, nll and entropy each has an upstream gradient of its own, known in the backward pass only.
         return "recompute"
-    if memory.fits or not memory.chunks_save:
+    if memory is not None and (memory.fits or not memory.chunks_save):
         return "keep"
     # Scaled gradients of f16 logits would vanish before a loss scale could lift them.
     return "recompute" if reduction == "none" or logits_dtype == torch.float16 else "grads"

@@ -50,30 +50,31 @@ class Joined(NamedTuple):
     owned: Tensor
 
 
-def local_targets(targets: Tensor, shard: Shard) -> Tensor:
-    """Targets among this rank's classes; 0 where another rank has the target, so that the row is read; -1 padding."""
+def local_targets(targets: Tensor, shard: Shard, share: Tensor | None = None) -> Tensor:
+    """Targets among this rank's classes; 0 where another rank has the target, so that the row is read; -1 padding.
+
+    Once the `share` of this rank's classes is known, a row where it is 0 and the target another's is padding, too:
+    its gradient is 0, also where all classes are masked by -inf and have no softmax among themselves.
+    """
     here = (targets >= shard.start) & (targets < shard.stop)
-    return torch.where(targets < 0, -1, torch.where(here, targets - shard.start, 0))
+    elsewhere = torch.zeros_like(targets) if share is None else torch.where(share == 0, -1, 0)
+    return torch.where(targets < 0, -1, torch.where(here, targets - shard.start, elsewhere))
 
 
 def join(nll: Tensor, hits: Tensor, lse: Tensor, peak: Tensor, targets: Tensor, shard: Shard) -> Joined:
     """Join the rows of all ranks: one all-gather of three values per row.
 
-    Of each row a rank sends the logsumexp over its classes, the nll among them of a target that is one of them
-    (infinity where it is not), and its largest logit (infinity where it has the target and a class of its own comes
-    before it). In one more row go the ranges, so that gaps and overlaps are found. A sum would not do: maxima and
-    sums cannot travel in one reduction without losing the digits of what is far from the maximum.
+    Of each row a rank sends the logsumexp over its classes, the nll among them (which counts where it has the
+    target), and its largest logit (infinity where it has the target and a class of its own comes before it). In one
+    more row go the ranges, so that gaps and overlaps are found, and everybody knows who has a target. A sum would
+    not do: maxima and sums cannot travel in one reduction without losing the digits of what is far from the maximum.
     """
     owned = (targets >= shard.start) & (targets < shard.stop)
-    mine = torch.stack(
-        (
-            lse,
-            torch.where(owned, nll, torch.inf),
-            torch.where(owned & ~hits, torch.inf, peak),
-        ),
-        dim=1,
-    )
-    # Class numbers are exact in f32 up to 2^24; ranges are held in halves of 2^20 to be exact beyond.
+    # Classes that are all masked have no sum, no share of the whole, and no likely target.
+    masked = peak == -torch.inf
+    lse, nll = torch.where(masked, -torch.inf, lse), torch.where(masked, torch.inf, nll)
+    mine = torch.stack((lse, nll, torch.where(owned & ~hits, torch.inf, peak)), dim=1)
+    # Class numbers are exact in f32 up to 2^24; the first is sent in two halves to be exact beyond.
     frame = mine.new_tensor([[shard.start % 2**20, shard.start // 2**20, shard.stop - shard.start]])
     sent = torch.cat((mine, frame))
     received = [torch.empty_like(sent) for _ in range(dist.get_world_size(shard.group))]
@@ -85,11 +86,13 @@ def join(nll: Tensor, hits: Tensor, lse: Tensor, peak: Tensor, targets: Tensor, 
     outside = targets >= stops.max()
     if outside.device.type == "cpu" and bool(outside.any()):
         raise ValueError(
-            f"labels hold {int(targets.max())}, but the ranks of the group have the classes 0 to {int(stops.max()) - 1}"
+            f"labels hold {int(targets.max())}, but the ranks of the group have the classes 0 to "
+            f"{int(stops.max()) - 1}"
         )
     lses, nlls, peaks = everyone[:, :-1].unbind(2)
     total = lses.logsumexp(0)
-    owner = nlls.argmin(0, keepdim=True)
+    has_target = (targets >= starts.unsqueeze(1)) & (targets < stops.unsqueeze(1))
+    owner = has_target.to(torch.uint8).argmax(0, keepdim=True)
     its_lse, its_nll, its_peak = (each.gather(0, owner).squeeze(0) for each in (lses, nlls, peaks))
     # Before the owner a class as likely takes the hit away, after it only one that is likelier.
     before = starts.unsqueeze(1) < starts[owner.squeeze(0)]
@@ -151,8 +154,9 @@ def _forward(call: LinearCall, shard: Shard) -> tuple[LinearResult, Joined]:
     joined = join(nll, hits, lse, peak, call.targets, shard)
     if call.mode == "keep":
         none = torch.zeros(count, dtype=dtype, device=call.hidden.device)
+        known = call._replace(targets=local_targets(call.targets, shard, joined.share))
         linear.row_pass(
-            backend, here, kept, slice(None), kept, none, _terms(joined, call.lse_square_scale, None)
+            backend, known, kept, slice(None), kept, none, _terms(joined, call.lse_square_scale, None)
         )
     losses = None
     if call.lse_square_scale:
@@ -244,7 +248,7 @@ class VocabularyParallelFunction(torch.autograd.Function):
             weight,
             bias,
             rows,
-            local_targets(targets, shard),
+            local_targets(targets, shard, Joined._make(joined).share),
             row_weights,
             normalizer,
             kept,

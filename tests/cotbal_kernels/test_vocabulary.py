@@ -69,15 +69,36 @@ def test_the_ranks_have_what_one_head_has(impl: str, ranks: int, tmp_path: Path)
 
 
 def test_a_perfectly_predicted_token_keeps_its_digits(tmp_path: Path) -> None:
-    """nll of 1e-9 and the like: log1p of what the other ranks add, not a difference of two logs."""
+    """nll of 1e-8: log1p of what the other ranks add to a probability of 1, not a difference of two logs."""
     case = made_case("linear", torch.float32, 1, shape=(4,), tasks=1, classes=8, supervised=1.0)
     head = torch.zeros(8, 4)
-    head[[0, 3, 5, 7], torch.arange(4)] = 20.0
-    case = case.with_(scores=torch.eye(4), weight=head, labels=torch.tensor([0, 3, 5, 7]))
-    found = joined([each[0] for each in run_ranks(tmp_path, 2, [case], "torch")])
+    head[0] = 20.0
+    case = case.with_(scores=torch.eye(4), weight=head, labels=torch.zeros(4, dtype=torch.int64))
+    made = run_ranks(tmp_path, 2, [case], "torch", ranges=[(0, 1), (1, 8)])
+    found = joined([each[0] for each in made])
     wanted = torch.log1p(7 * torch.exp(torch.tensor(-20.0, dtype=torch.float64)))
     assert abs(found.output.loss.item() / wanted.item() - 1) < 1e-5
     assert found.output.task_correct.tolist() == [4]
+
+
+@pytest.mark.parametrize("impl", ["torch", "native"])
+def test_a_rank_whose_classes_are_all_masked(impl: str, tmp_path: Path) -> None:
+    """As where a vocabulary is padded to a multiple of the ranks; and a masked target is infinitely unlikely."""
+    cases = []
+    for budget in (None, 0):
+        case = made_case("linear", torch.float32, 3, classes=8, with_bias=True, memory_budget=budget)
+        assert case.bias is not None
+        bias = case.bias.index_fill(0, torch.arange(6, 8), -torch.inf)
+        case = case.with_(bias=bias, labels=case.labels.clamp_max(5))
+        cases += [case, case.with_(labels=torch.full((2, 5), 7))]
+    made = run_ranks(tmp_path, 2, cases, impl, ranges=[(0, 6), (6, 8)])
+    for number, case in enumerate(cases):
+        if number % 2:
+            for outputs, _ in (each[number] for each in made):
+                assert outputs["loss"].item() == torch.inf
+                assert outputs["task_correct"].tolist() == [0, 0]
+        else:
+            assert_contract(case, joined([each[number] for each in made]))
 
 
 @pytest.mark.parametrize(

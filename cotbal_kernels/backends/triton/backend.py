@@ -9,7 +9,8 @@ memory (up to 6 bytes a logit) where they do not. Without a gradient it is 2 byt
 Everything is asynchronous and without a synchronisation, runs on the device and current stream of its tensors,
 and can be captured in a CUDA graph once it has run outside of one (Triton compiles at the first call of a kind).
 Triton is imported when the first question is asked, not with this module. With ``TRITON_INTERPRET=1`` set before
-that, the same kernels run under Triton's interpreter on CPU tensors, for tests: slowly.
+that, the same kernels run under Triton's interpreter on CPU tensors, where `impl="triton"` names them: slowly, but
+with a GPU's roundings (see `interpreter`). It needs NumPy.
 """
 
 from __future__ import annotations
@@ -43,8 +44,12 @@ class TritonBackend(Backend):
         except ImportError as error:
             return f"Triton is not installed ({error}); install cotbal[gpu]"
         if device.type == "cpu":
-            interpreted = bool(triton.knobs.runtime.interpret)
-            return None if interpreted else "the Triton kernels run on GPUs, not on cpu"
+            if not triton.knobs.runtime.interpret:
+                return "the Triton kernels run on GPUs, not on cpu"
+            from cotbal_kernels.backends.triton import interpreter
+
+            interpreter.mend()
+            return None
         if device.type != "cuda":
             return f"the Triton kernels run on cuda devices, not on {device.type}"
         if not torch.cuda.is_available():

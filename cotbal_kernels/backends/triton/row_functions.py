@@ -93,7 +93,7 @@ def tile_z(
 
 
 @triton.jit
-def moment(z, origin):
+def moment_of(z, origin):
     # (z - origin) exp(z - origin), 0 where the exponential is.
     away = tl.maximum(z - origin, -104.0)
     return away * tl.exp2(away * LOG2_E)
@@ -131,9 +131,9 @@ def accumulate(
         if HALVES == 2:
             summed += tl.sum(tl.where(valid, odd, 0.0), axis=1)
     if MOMENT:
-        moment = moved(moment, total, peak, origin) + tl.sum(moment(even, origin[:, None]), axis=1)
+        moment = moved(moment, total, peak, origin) + tl.sum(moment_of(even, origin[:, None]), axis=1)
         if HALVES == 2:
-            moment += tl.sum(moment(odd, origin[:, None]), axis=1)
+            moment += tl.sum(moment_of(odd, origin[:, None]), axis=1)
     total = tl.fma(total, exp_beyond(peak, origin), terms)
     return new, total, early, summed, moment
 

@@ -15,6 +15,7 @@ import triton.language as tl
 from cotbal_kernels.backends.triton.row_functions import (
     accumulate,
     exp_beyond,
+    moment_of,
     moved,
     points_z,
     probable,
@@ -178,7 +179,7 @@ def row_kernel(
         if MOMENT:
             row_moment = tl.sum(moved(moment, total, peak, origin), axis=0)
             if EDGES:
-                row_moment += tl.sum(moment(edge_z, origin), axis=0)
+                row_moment += tl.sum(moment_of(edge_z, origin), axis=0)
             found = tl.log(row_total) - row_moment / row_total
             tl.store(entropy + slot, tl.where(supervised, found, 0.0))
 

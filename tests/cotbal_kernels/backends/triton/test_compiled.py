@@ -1,5 +1,6 @@
 """Every kernel, in every configuration that can be launched, compiled for GPUs that need not be here."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -154,6 +155,34 @@ def test_options_compile(target: str, launch: Launch) -> None:
     if target != "gfx942":
         loads = [access for access in binary.tile_accesses if access.startswith("ld")]
         assert {access.rpartition("cache_hint")[2] for access in loads} == {".v4.b32"}
+
+
+@every_target
+def test_terms_that_are_not_asked_for_are_not_compiled(target: str) -> None:
+    """Through the loop over a row go maximum, earlier maximum and sum; no argument of a term is ever read."""
+
+    def carried(source: str) -> set[int]:
+        return {len(names.split(",")) for names in re.findall(r"iter_args\(([^)]*)\)", source)}
+
+    def uses(source: str) -> dict[str, int]:
+        arguments = (
+            "label_smoothing",
+            "lse_square_scale",
+            "softmax_shift",
+            "target_shift",
+            "lse",
+            "mean",
+            "entropy",
+        )
+        return {name: len(re.findall(rf"%{name}\b", source)) for name in arguments}
+
+    plain = compile_one(target, Launch(32000)).source
+    # The two numbers are in the signature; what is None is not even there.
+    assert uses(plain) == dict.fromkeys(uses(plain), 0) | {"label_smoothing": 1, "lse_square_scale": 1}
+    assert carried(plain) == {3}
+    asked = compile_one(target, Launch(32000, terms=True, row_scale=True)).source
+    assert all(count > 1 for count in uses(asked).values())
+    assert carried(asked) == {5}
 
 
 def test_rows_are_addressed_in_64_bits() -> None:
