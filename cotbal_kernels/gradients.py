@@ -238,11 +238,13 @@ def logits_backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -
 class LinearFunction(torch.autograd.Function):
     """`linear_cross_entropy` in eager mode: the operator's gradient without the operator's cost."""
 
+    # A `setup_context` would have torch read this method's signature at every call.
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return tuple(execution.linear_result(LinearCall._make(arguments)))
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        made = execution.linear_result(LinearCall._make(arguments))
+        linear_setup(ctx, arguments, made)
+        return tuple(made)
 
-    setup_context = staticmethod(linear_setup)
     backward = staticmethod(linear_backward)
 
 
@@ -250,8 +252,9 @@ class LogitsFunction(torch.autograd.Function):
     """`cross_entropy` in eager mode."""
 
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return tuple(execution.logits_result(LogitsCall._make(arguments)))
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        made = execution.logits_result(LogitsCall._make(arguments))
+        logits_setup(ctx, arguments, made)
+        return tuple(made)
 
-    setup_context = staticmethod(logits_setup)
     backward = staticmethod(logits_backward)
