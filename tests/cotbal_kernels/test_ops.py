@@ -153,7 +153,12 @@ def test_compiles_whole_and_once(impl: str, function: Function, device: str) -> 
                 ]
                 out = call(*leaves, plan, case.task_weights.to(device), reduction)
                 out.loss.sum().backward()
-                results.append([*out, *(leaf.grad for leaf in leaves if leaf is not None)])
+                results.append(
+                    [
+                        *(each for each in out if each is not None),
+                        *(leaf.grad for leaf in leaves if leaf is not None),
+                    ]
+                )
             for made, expected in zip(*results, strict=True):
                 assert torch.equal(made, expected)
         assert counter.frame_count == 1, f"{counter.frame_count} graphs for reduction {reduction!r}"
@@ -194,7 +199,12 @@ def test_labels_without_a_plan_compile_whole_and_once(
             ]
             out = call(*leaves[:3], *rest, *leaves[3:])
             out.loss.sum().backward()
-            results.append([*out, *(leaf.grad for leaf in leaves if leaf is not None)])
+            results.append(
+                [
+                    *(each for each in out if each is not None),
+                    *(leaf.grad for leaf in leaves if leaf is not None),
+                ]
+            )
         for made, expected in zip(*results, strict=True):
             # The number of products and with it their rounding may differ: three or four.
             torch.testing.assert_close(made, expected)
