@@ -64,8 +64,9 @@ format: $(VENV)/.dev ## let ruff and clang-format rewrite what they can
 bench: $(VENV)/.dev ## the CPU benchmarks; results in benchmarks/results
 	$(BIN)/python -m benchmarks cpu
 
-bench-gpu: ## the GPU benchmarks, with the python that is active
-	python -m benchmarks gpu
+bench-gpu: ## the GPU benchmarks, one group per process, with the python that is active (GROUP=name: that one)
+	@status=0; for group in $${GROUP:-$$(python -m benchmarks gpu --list)}; do \
+	  python -m benchmarks gpu --group $$group || status=1; done; exit $$status
 
 study: $(VENV)/.dev ## whether balancing helps, on three generated mixtures: the short version of docs/study.md
 	$(BIN)/python -m benchmarks.study run

@@ -11,7 +11,18 @@ from typing import Any
 
 import torch
 
-from benchmarks import cases, mathematics, memory_limit, pages, results, runner, tuning, weighting, workloads
+from benchmarks import (
+    cases,
+    host,
+    mathematics,
+    memory_limit,
+    pages,
+    results,
+    runner,
+    tuning,
+    weighting,
+    workloads,
+)
 from benchmarks.allocator import keep_freed_memory
 
 Measure = Callable[[], list[dict[str, Any]]]
@@ -38,6 +49,7 @@ def cpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Mea
     return {
         **loss_groups(losses, device, budget=6.0, minimum=3, names=names),
         **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few, compacted=False),
+        "cpu-host": lambda: host.run(device, announce),
         "cpu-weighting": lambda: weighting.run(weighting.CPU, device, announce),
         "cpu-tuning": cpu_tuning,
         "mathematics": mathematics.run,
@@ -61,12 +73,15 @@ def gpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Mea
     measured = [case for case in (*cases.gpu_cases(), *cases.gpu_extra_cases()) if match in case.name]
     return {
         **loss_groups(measured, device, budget=6.0, minimum=20, names=names),
+        "gpu-host": lambda: host.run(device, announce),
         "gpu-weighting": lambda: weighting.run(weighting.GPU, device, announce),
         "gpu-tuning": lambda: tuning.run(workloads.GPU, device, announce),
     }
 
 
 def measure(groups: dict[str, Measure], only: list[str], device: torch.device) -> None:
+    """Measure the groups, each into its file; end with a status of 1 where ours failed or was wrong."""
+    missed: list[str] = []
     unknown = set(only) - set(groups)
     if unknown:
         sys.exit(f"--group: {', '.join(sorted(unknown))} is not one of {', '.join(groups)}")
@@ -74,8 +89,12 @@ def measure(groups: dict[str, Measure], only: list[str], device: torch.device) -
         if only and group not in only:
             continue
         announce(f"group {group}")
-        path = results.write(group, run(), device)
+        entries = run()
+        path = results.write(group, entries, device)
         announce(f"wrote {path}")
+        missed += runner.failures(entries)
+    if missed:
+        sys.exit("\n".join(missed))
 
 
 def compare(old: Path, new: Path) -> None:
@@ -96,6 +115,9 @@ def main() -> None:
     for device in ("cpu", "gpu"):
         command = commands.add_parser(device, help=f"measure on a {device.upper()}")
         command.add_argument("--group", action="append", default=[], help="only this group; may be repeated")
+        command.add_argument(
+            "--list", action="store_true", help="print the groups, one per line, and measure none"
+        )
         command.add_argument("--match", default="", help="only loss cases whose name contains this")
         command.add_argument(
             "--contender", action="append", help="only this contender of the loss cases; may be repeated"
@@ -105,7 +127,9 @@ def main() -> None:
     command.add_argument("old", type=Path)
     command.add_argument("new", type=Path)
     arguments = parser.parse_args()
-    if arguments.command == "cpu":
+    if getattr(arguments, "list", False):
+        print("\n".join(cpu_groups() if arguments.command == "cpu" else gpu_groups()))
+    elif arguments.command == "cpu":
         keep_freed_memory()
         measure(cpu_groups(arguments.match, arguments.contender), arguments.group, torch.device("cpu"))
     elif arguments.command == "gpu":
