@@ -19,6 +19,10 @@ FOLDER = Path(__file__).parent / "results"
 # What each takes is its size: cases, kills or calls; the short one is part of every change's tests.
 PROOFS: dict[str, str] = {
     "files": "soak.file_faults",
+    "kills": "soak.kills",
+    "ranks": "soak.rank_kills",
+    "readers": "soak.reader_fuzz",
+    "kernels": "soak.kernel_fuzz",
 }
 
 
