@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from cotbal.commands.options import AllowCode, AllowRemote, ConfigPath, OutputPath, WeightsPath
+from cotbal.commands.plan import refuse_unfit, say_time_left
 from cotbal.commands.session import (
     allowed,
     load,
@@ -34,6 +35,7 @@ def status(config: ConfigPath, output: OutputPath = None) -> None:
 
     settings = load(config, output)
     Console().print(status_table(settings))
+    say_time_left(settings)
 
 
 def unit(
@@ -67,7 +69,7 @@ def unit(
     with plain_warnings(), stoppable():
         lines = LineProgress(Console())
         progress = FileProgress(folder.progress_of(name), lines) if ranks.is_first() else NoProgress()
-        stages.run_unit(settings, name, progress, given)
+        stages.run_unit(settings, name, progress, given, approve=refuse_unfit(settings))
 
 
 def export(

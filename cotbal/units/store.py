@@ -296,6 +296,7 @@ class OutputFolder:
         self._seals = path / "seals.json"
         self.report = path / "report"
         self.check = path / "check"
+        self.plan = path / "plan.json"
 
     def unit(self, name: str) -> UnitFolder:
         """Return the folder of the unit with that name, whether or not it exists."""
