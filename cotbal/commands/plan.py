@@ -55,11 +55,11 @@ def plan(
     data, on the longest records. The exit code is 1 if something does not fit; [bold]cotbal run[/bold] then refuses
     to start, unless the config says [bold]launch: {fit: warn}[/bold]. Time is known once units have made some steps.
 
-    On a machine without GPUs, give the memory of those that will train, and set `launch.processes` in the config:
-    [bold]cotbal plan my-mixture.yaml --memory 80[/bold]
+    On a machine without GPUs, give the memory of those that will train, and set `launch.processes` in the config.
+    Example: [bold]cotbal plan my-mixture.yaml --memory 80[/bold]
 
     With --commands, one line per unit for a job array or Kubernetes; units that are tuned with measured weights wait
-    for the line `weigh`: [bold]cotbal plan my-mixture.yaml --commands --json[/bold]
+    for the line `weigh`. Example: [bold]cotbal plan my-mixture.yaml --commands --json[/bold]
     """
     check_extras("cotbal plan", "train")
     settings = load(config, output)
