@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from cotbal.config.model import ModelConfig
 from cotbal.data.records import Record
 from cotbal.estimates.model import described_model
 from cotbal.units.adapters import adapters_wanted
+from cotbal.units.model_source import model_source
 
 __all__ = ["Disk", "folder_bytes", "model_bytes", "score_bytes", "unit_disk"]
 
@@ -104,6 +107,11 @@ def model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: Any
 
     Of adapters, the adapter alone.
     """
+    with warnings.catch_warnings(action="ignore"):
+        return _model_bytes(config, training, processor)
+
+
+def _model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: Any) -> int:
     model = described_model(config)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     # FSDP trains in float32 under mixed precision, and saves what it trains.
@@ -120,7 +128,13 @@ def model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: Any
         for name, tensor in state.items()
     ]
     with tempfile.TemporaryDirectory() as folder:
-        _save_configs(model, folder, adapter=adapters_wanted(config))
+        if adapters_wanted(config):
+            settings = model.peft_config["default"]
+            settings.inference_mode = True  # as peft saves it
+            settings.save_pretrained(folder)
+            (Path(folder) / "README.md").write_bytes(bytes(_ADAPTER_PAGE))
+        else:
+            _save_configs(model, config, folder)
         if processor is not None:
             processor.save_pretrained(folder)
         return safetensors_bytes(entries) + folder_bytes(Path(folder))
@@ -143,16 +157,18 @@ def _saved_tensors(model: Any) -> Mapping[str, Tensor]:
     return named
 
 
-def _save_configs(model: Any, folder: str, *, adapter: bool) -> None:
-    if adapter:
-        model.peft_config["default"].save_pretrained(folder)
-        (Path(folder) / "README.md").write_bytes(bytes(_ADAPTER_PAGE))
-        return
+def _save_configs(model: Any, config: ModelConfig, folder: str) -> None:
+    source = model_source(config)
     model.config.dtype = str(model.dtype).removeprefix("torch.")
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
-    if model.can_generate():
-        model.generation_config.save_pretrained(folder)
+    if not model.can_generate():
+        return
+    try:
+        generation = GenerationConfig.from_pretrained(source.base, revision=source.revision or "main")
+    except OSError:
+        generation = model.generation_config
+    generation.save_pretrained(folder)
 
 
 def safetensors_bytes(entries: Sequence[tuple[str, torch.dtype, tuple[int, ...]]]) -> int:

@@ -74,13 +74,13 @@ def device_of(
         in_use: units of this schedule are being made, so that what is free tells nothing.
     """
     given = config.launch.memory if memory is None else memory
-    gpus = [] if settings.get("use_cpu") else _gpus()
     if given is not None:
         named = "--memory" if memory is not None else "launch.memory"
         return Device("cpu" if settings.get("use_cpu") else "gpu", int(given * GIB), named)
     engine: str = config.launch.engine
     if engine != "local":
         return Device("cpu" if settings.get("use_cpu") else "gpu", None)
+    gpus = [] if settings.get("use_cpu") else _gpus()
     if gpus:
         free, whole = min(gpus)
         if in_use:

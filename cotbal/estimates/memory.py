@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -101,6 +102,18 @@ def estimate_memory(
     """
     if settings.get("deepspeed"):
         raise NotEstimatedError("DeepSpeed's own partitions are not estimated")
+    with warnings.catch_warnings(action="ignore"):  # the training itself will say them
+        return _played_through(model, settings, layout, batch, device, rank)
+
+
+def _played_through(
+    model: ModelConfig,
+    settings: Mapping[str, Any],
+    layout: BatchLayout,
+    batch: Mapping[str, Any],
+    device: Device,
+    rank: int,
+) -> Memory:
     stand_in = {**settings, "use_cpu": True, "per_device_train_batch_size": layout.per_device}
     arguments = training_arguments(stand_in, Path("estimate"), 0)
     described = described_model(model)
