@@ -53,7 +53,7 @@ def _kills(found: dict[str, Any]) -> list[str]:
     rows = [f"| {moment} | {count} |" for moment, count in sorted(found["moments"].items())]
     return [
         "After the last kill the same command ran to its end. Models, scores, logs, tables and weights were then",
-        "held to those of an undisturbed run, bit by bit, and each process's optimizer steps to those that were left.",
+        "held to those of an undisturbed run, bit by bit, and the optimizer steps of each process to those left.",
         "",
         "| where and how | kills |",
         "|-|-|",
