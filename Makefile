@@ -72,10 +72,11 @@ study: $(VENV)/.dev ## whether balancing helps, on three generated mixtures: the
 	$(BIN)/python -m benchmarks.study run
 	$(BIN)/python -m benchmarks.study page
 
-soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md and docs/families.md
+soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md, families.md and trust.md
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m soak --timeout 0 --junitxml build/soak.xml; \
 	  status=$$?; $(BIN)/python tests/support/pages/soak_page.py build/soak.xml docs/soak.md; \
-	  $(BIN)/python docs/make_families.py || status=1; exit $$status
+	  $(BIN)/python docs/make_families.py || status=1; \
+	  $(BIN)/python -m tests.soak all || status=1; exit $$status
 
 docs: $(VENV)/.dev ## regenerate the pages made from results, docs/exactness.md, families.md and inputs.md (some minutes)
 	$(BIN)/python -m benchmarks pages

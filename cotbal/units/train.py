@@ -205,12 +205,21 @@ def _save(trainer: UnitTrainer, processor: Any, folder: UnitFolder) -> None:
         # Embeddings that an adapter is on are the base model's; peft would save them along.
         options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
         model.save_pretrained(unfinished, state_dict=state, **options)
+        _forget_last_call(processor)
         processor.save_pretrained(unfinished)
         sync_folder(unfinished)
         shutil.rmtree(folder.model, ignore_errors=True)
         unfinished.rename(folder.model)
         sync(folder.path)
     ranks.barrier()
+
+
+def _forget_last_call(processor: Any) -> None:
+    """A fast tokenizer saves how its last call padded and cut, which a resumed process may not have made."""
+    backend = getattr(getattr(processor, "tokenizer", processor), "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_padding()
+        backend.no_truncation()
 
 
 def release_memory() -> None:

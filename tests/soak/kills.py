@@ -78,6 +78,8 @@ def proof(root: Path, *, short: bool, until: float | None) -> dict[str, Any]:
         left = [str(path) for pattern in _LITTER for path in output.rglob(pattern)]
         failures += [f"left behind: {path}" for path in left]
         shutil.rmtree(output, ignore_errors=True)
+    if not kills:
+        failures.append("no process was killed")
     return _result(kills, failures, runs, done, needed)
 
 

@@ -49,10 +49,10 @@ def main(arguments: Sequence[str]) -> int:
         if found["failures"]:
             failed.append(name)
             print("\n".join(map(str, found["failures"])), flush=True)
-    if given.results == FOLDER and not given.short and (FOLDER.parent / "page.py").is_file():
+    if "page" in given.proofs or (given.results == FOLDER and not given.short):
         from soak.page import PAGE, page
 
-        PAGE.write_text(page(FOLDER))
+        PAGE.write_text(page(given.results))
     return 1 if failed else 0
 
 

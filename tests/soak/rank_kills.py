@@ -75,6 +75,8 @@ def proof(root: Path, *, short: bool, until: float | None) -> dict[str, Any]:
             differ = [name for name, digest in products(output).items() if wanted.get(name) != digest]
             failures.append(f"a unit whose processes were killed differs in {differ or 'missing files'}")
         shutil.rmtree(output, ignore_errors=True)
+    if not kills:
+        failures.append("no process was killed")
     return {
         "summary": f"{kills} kills over {made} units of 2 processes, {taken} steps where {made * needed} are needed",
         "kills": kills,
