@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
+# Defaults of floats are spelled 0 and 1: torch.compile with dynamic shapes takes those for constants, and would trace a
+# call twice for 0.0.
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -33,13 +35,13 @@ def linear_cross_entropy(
     bias: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     shift: bool = False,
-    logit_scale: float = 1.0,
+    logit_scale: float = 1,
     softcap: float | None = None,
     reduction: Reduction = "mean",
     normalizer: Tensor | float | None = None,
     class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    lse_square_scale: float = 0.0,
+    label_smoothing: float = 0,
+    lse_square_scale: float = 0,
     token_outputs: Sequence[TokenOutput] = (),
     token_gradients: bool = False,
     plan: Plan | None = None,
@@ -224,13 +226,13 @@ def cross_entropy(
     token_weights: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     shift: bool = False,
-    logit_scale: float = 1.0,
+    logit_scale: float = 1,
     softcap: float | None = None,
     reduction: Reduction = "mean",
     normalizer: Tensor | float | None = None,
     class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    lse_square_scale: float = 0.0,
+    label_smoothing: float = 0,
+    lse_square_scale: float = 0,
     token_outputs: Sequence[TokenOutput] = (),
     token_gradients: bool = False,
     plan: Plan | None = None,

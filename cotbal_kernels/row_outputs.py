@@ -36,12 +36,11 @@ class RowOutputs(NamedTuple):
         return self.nll if self.losses is None else self.losses
 
     def returned(self) -> tuple[Tensor, Tensor, Tensor]:
-        """As an operator returns them: an empty tensor for what is not there."""
-        nothing = self.nll.new_empty(0)
+        """As an operator returns them: an empty tensor of its own for what is not there."""
         return (
             self.nll,
-            nothing if self.losses is None else self.losses,
-            nothing if self.entropy is None else self.entropy,
+            self.nll.new_empty(0) if self.losses is None else self.losses,
+            self.nll.new_empty(0) if self.entropy is None else self.entropy,
         )
 
 

@@ -23,8 +23,10 @@ __all__ = ["longest_batch"]
 
 # A picture counts as many characters as a few hundred tokens have.
 _CHARACTERS_OF_A_PICTURE = 2000
-# How many of the records that look longest are counted in tokens, for each task.
+# How many of the records that look longest are counted in tokens for each task, and how many may be looked at for that:
+# those that are cut too short to train on are passed over.
 _CANDIDATES = 8
+_LOOKED_AT = 64
 
 
 def longest_batch(config: Config, mixture: Mixture, processor: Any, rows: int) -> dict[str, Any]:
@@ -45,11 +47,14 @@ def longest_batch(config: Config, mixture: Mixture, processor: Any, rows: int) -
     found: list[tuple[int, int, Record]] = []
     for name in names:
         records = packed(mixture.read(name, "train"))
-        for record in _likely(records, known, max(rows, _CANDIDATES)):
+        wanted = len(found) + max(rows, _CANDIDATES)
+        for record in _likely(records, known, max(rows, _LOOKED_AT)):
             blank = _blank(record)
             seen = None if blank is None else collator.examine(blank)
             if blank is not None and seen is not None and not seen.fatal:
                 found.append((seen.tokens, -len(found), blank))
+            if len(found) == wanted:
+                break
     chosen: list[Record | None] = [
         record for _, _, record in sorted(found, key=lambda item: item[:2])[-rows:]
     ]

@@ -106,7 +106,7 @@ def qwen_7b() -> tuple[Qwen2_5_VLConfig, tiny_models.PictureQwenProcessor]:
     return config, processor
 
 
-def write_example(name: str, folder: Path, model: Any, **changes: Any) -> Config:
+def write_example(name: str, folder: Path, model: Any, /, **changes: Any) -> Config:
     """A shipped example beside data of its shape, with a model described in `folder`.
 
     Args:
@@ -137,7 +137,7 @@ def _write_records(path: Path, *, with_picture: bool) -> None:
     """Records of up to about two thousand tokens."""
     records = []
     for number in range(RECORDS):
-        text = "the digits in this scene " * (number * 320 // RECORDS)
+        text = "the digits in this scene " * (number * 205 // RECORDS)
         records.append(
             {
                 "id": str(number),
