@@ -7,6 +7,7 @@ preparations are scored.
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -124,6 +125,8 @@ def _make(runner: Runner, unit: Unit, say: Say, until: float | None) -> None:
         return
     if until is not None and time.time() > until:
         raise OutOfTimeError
+    # What is remembered from before is not garbage; looking for it after every unit would take a second.
+    gc.freeze()
     started = time.monotonic()
     try:
         runner.run([unit])
@@ -185,7 +188,11 @@ def preparations(folder: Path, runner: Runner) -> Preparations:
             for unit in runner.schedule.of("prepare")
             if unit.preparation == seed
         }
-        tables[seed] = ScoreTable.from_samples(samples, tasks=generated.tasks, groups=generated.groups)
+        tables[seed] = ScoreTable.from_samples(
+            samples,
+            tasks=generated.tasks,
+            groups={task: labels.tolist() for task, labels in generated.groups.items()},
+        )
     return Preparations(generated, ScoreTable.from_seeds(tables))
 
 
