@@ -7,6 +7,7 @@ preparations are scored.
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.study.design import DECLARED, DESCRIBED, Size, mixtures, study_config
-from benchmarks.study.token_accuracy import token_accuracies
+from benchmarks.study.design import CHEAPER, DECLARED, DESCRIBED, Size, mixtures, study_config
+from benchmarks.study.remembering import remember
 from benchmarks.study.variants import Preparations, variant_weights
 from cotbal.atomic import replacing
 from cotbal.demo.dataset import write_dataset
@@ -23,7 +24,8 @@ from cotbal.demo.mixtures import DemoMixture
 from cotbal.demo.model import build_model, build_processor
 from cotbal.demo.pretrain import pretrain
 from cotbal.method.scores import ScoreTable
-from cotbal.units.loading import load_model, quieten
+from cotbal.units.evaluate import token_accuracies
+from cotbal.units.loading import load_model, load_processor, quieten
 from cotbal.units.locking import HeldError
 from cotbal.units.progress import NoProgress
 from cotbal.units.runner import Runner
@@ -32,7 +34,6 @@ from cotbal.units.stages import collect_scores
 
 Say = Callable[[str], None]
 _WAIT = 5.0
-_FIRST_SINGLES = 2
 
 
 def set_up(folder: Path, size: Size, say: Say) -> None:
@@ -65,6 +66,7 @@ def work(folder: Path, size: Size, share: tuple[int, int], say: Say, until: floa
     """
     torch.set_num_threads(size.threads)
     quieten()
+    remember(load_processor(study_config(folder / "any", mixtures()[0], size, strategies=["ew"]).model))
     for mixture in mixtures():
         config = study_config(folder / mixture.name, mixture, size, strategies=DECLARED)
         runner = Runner(config, NoProgress())
@@ -76,6 +78,13 @@ def work(folder: Path, size: Size, share: tuple[int, int], say: Say, until: floa
         for mixture in mixtures():
             for seed in size.seeds:
                 _tune(folder, mixture, size, seed, labels, share, say, until)
+            for label in CHEAPER if labels is DECLARED else ():
+                config = study_config(
+                    folder / mixture.name, mixture, size, strategies=["ew"], preparation=label
+                )
+                runner = Runner(config, NoProgress())
+                for unit in _shared(runner.schedule.of("prepare"), share):
+                    _make(runner, unit, say, until)
 
 
 def _tune(
@@ -97,8 +106,6 @@ def _tune(
         strategies=labels,
         seeds=[seed],
         weights=variant_weights(found, prepared[seed % len(prepared)]),
-        # A reference over the first seeds will do until the declared contrasts are whole.
-        single_task=labels is not DECLARED or seed in size.seeds[:_FIRST_SINGLES],
     )
     runner = Runner(config, NoProgress())
     for unit in _shared(runner.schedule.of("tune"), share):
@@ -118,6 +125,8 @@ def _make(runner: Runner, unit: Unit, say: Say, until: float | None) -> None:
         return
     if until is not None and time.time() > until:
         raise OutOfTimeError
+    # What is remembered from before is not garbage; looking for it after every unit would take a second.
+    gc.freeze()
     started = time.monotonic()
     try:
         runner.run([unit])
@@ -142,7 +151,7 @@ def _score_tokens(runner: Runner, unit: Unit, folder: Path, say: Say, until: flo
             model,
             runner.processor,
             runner.mixture.records(task, "validation"),
-            runner.config.evaluation.batch_size,
+            batch_size=runner.config.evaluation.batch_size,
         )
         for task in unit.scored_tasks
     }
@@ -179,7 +188,11 @@ def preparations(folder: Path, runner: Runner) -> Preparations:
             for unit in runner.schedule.of("prepare")
             if unit.preparation == seed
         }
-        tables[seed] = ScoreTable.from_samples(samples, tasks=generated.tasks, groups=generated.groups)
+        tables[seed] = ScoreTable.from_samples(
+            samples,
+            tasks=generated.tasks,
+            groups={task: labels.tolist() for task, labels in generated.groups.items()},
+        )
     return Preparations(generated, ScoreTable.from_seeds(tables))
 
 

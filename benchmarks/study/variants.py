@@ -31,11 +31,11 @@ class Preparations:
     tokens: ScoreTable
 
 
-def quietly_measured(table: ScoreTable) -> Measurement:
+def quietly_measured(table: ScoreTable, *, plain: bool = False) -> Measurement:
     """`measure` without its warnings; what is undefined is in the result."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedContributionsWarning)
-        return measure(table)
+        return measure(table, plain=plain)
 
 
 def _weigh(measurement: Measurement, *, shrink: bool = False) -> TaskWeights:
@@ -56,8 +56,13 @@ def variant_weights(found: Preparations, seed: int) -> Mapping[str, Mapping[str,
     tokens = _weigh(quietly_measured(found.tokens.of_seed(seed)))
     values: dict[str, FloatArray] = {
         "cotbal": full.values,
-        "cotbal-contributions": (full.outward + full.inward) / 2,
+        "cotbal-outward": full.outward,
+        "cotbal-inward": full.inward,
         "cotbal-difficulty": full.difficulty,
+        "cotbal-contributions": (full.outward + full.inward) / 2,
+        "cotbal-without-outward": (full.inward + full.difficulty) / 2,
+        "cotbal-without-inward": (full.outward + full.difficulty) / 2,
+        "cotbal-plain": _weigh(quietly_measured(found.generated.of_seed(seed), plain=True)).values,
         "cotbal-shrunk": _weigh(one, shrink=True).values,
         "cotbal-hybrid": hybrid_weights(full, tokens),
         "cotbal-seeds": _weigh(every).values,
