@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-# Defaults of floats are spelled 0 and 1: torch.compile with dynamic shapes takes those for constants, and would trace a
-# call twice for 0.0.
+# Defaults of floats are spelled 0 and 1: torch.compile with dynamic shapes takes those for constants, and would trace
+# a call twice for 0.0.
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,

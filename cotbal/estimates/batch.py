@@ -23,8 +23,8 @@ __all__ = ["longest_batch"]
 
 # A picture counts as many characters as a few hundred tokens have.
 _CHARACTERS_OF_A_PICTURE = 2000
-# How many of the records that look longest are counted in tokens for each task, and how many may be looked at for that:
-# those that are cut too short to train on are passed over.
+# How many of the records that look longest are counted in tokens for each task, and how many may be looked at for
+# that: those that are cut too short to train on are passed over.
 _CANDIDATES = 8
 _LOOKED_AT = 64
 
