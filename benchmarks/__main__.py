@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from benchmarks import (
     workloads,
 )
 from benchmarks.allocator import keep_freed_memory
+from benchmarks.records import reading, starting
 
 Measure = Callable[[], list[dict[str, Any]]]
 
@@ -66,6 +68,18 @@ def cpu_tuning() -> list[dict[str, Any]]:
     }
     entries[0]["memory_limit"] = memory_limit.LIMIT
     return entries
+
+
+def records_groups() -> dict[str, Measure]:
+    """Files are made in the temporary folder, which needs 2 GB (TMPDIR says where it is)."""
+
+    def within(
+        measured: Callable[[Path, Callable[[str], None]], list[dict[str, Any]]],
+    ) -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory() as folder:
+            return measured(Path(folder), announce)
+
+    return {"records-read": lambda: within(reading.run), "records-start": lambda: within(starting.run)}
 
 
 def gpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Measure]:
@@ -122,6 +136,8 @@ def main() -> None:
         command.add_argument(
             "--contender", action="append", help="only this contender of the loss cases; may be repeated"
         )
+    command = commands.add_parser("records", help="measure the reading of large files, and starts on them")
+    command.add_argument("--group", action="append", default=[], help="only this group; may be repeated")
     commands.add_parser("pages", help="make docs/benchmarks.md and its plots from the result files")
     command = commands.add_parser("compare", help="what changed between two result files beyond the noise")
     command.add_argument("old", type=Path)
@@ -132,6 +148,8 @@ def main() -> None:
     elif arguments.command == "cpu":
         keep_freed_memory()
         measure(cpu_groups(arguments.match, arguments.contender), arguments.group, torch.device("cpu"))
+    elif arguments.command == "records":
+        measure(records_groups(), arguments.group, torch.device("cpu"))
     elif arguments.command == "gpu":
         if not torch.cuda.is_available():
             sys.exit("no CUDA or HIP device here: `python -m benchmarks cpu` measures on the CPU")

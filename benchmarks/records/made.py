@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MIXTURE", "make_pictures", "records", "write_json"]
+__all__ = ["MIXTURE", "make_pictures", "records", "words", "write_json"]
 
 MIXTURE = 665_298
 """Records of LLaVA-1.5's mixture."""
@@ -29,8 +29,9 @@ _FOREIGN = ("看图回答问题", "déjà vu", "🙂 nice", "Straße")
 def records(count: int, seed: int = 0, *, first: int = 0) -> Iterator[dict[str, Any]]:
     """Records as they stand in the file, made from the seed."""
     draw = random.Random(seed)
-    words = _WORDS.split()
-    sentences = [" ".join(draw.choices(words, k=size)) for size in (4, 6, 8, 10, 12, 15) for _ in range(40)]
+    sentences = [
+        " ".join(draw.choices(_WORDS.split(), k=size)) for size in (4, 6, 8, 10, 12, 15) for _ in range(40)
+    ]
     for number in range(first, first + count):
         kind = draw.random()
         if kind < 0.1:
@@ -69,10 +70,15 @@ def write_json(path: Path, made: Iterator[dict[str, Any]], *, indent: int | None
     return path.stat().st_size
 
 
-def make_pictures(folder: Path, count: int = PICTURES) -> None:
-    """Small pictures under the names that `records` gives."""
+def words() -> list[str]:
+    """Every word of the records."""
+    return sorted({*_WORDS.replace(",", " , ").replace(";", " ; ").split(), *" ".join(_FOREIGN).split()})
+
+
+def make_pictures(folder: Path, pixels: int) -> None:
+    """Small square pictures under the names that `records` gives."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        Image.new("RGB", (28, 28), (number % 251, 90, 120)).save(folder / f"{number:012d}.png")
+    for number in range(PICTURES):
+        Image.new("RGB", (pixels, pixels), (number % 251, 90, 120)).save(folder / f"{number:012d}.png")
