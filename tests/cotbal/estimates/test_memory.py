@@ -81,12 +81,15 @@ def test_a_unit_takes_what_was_predicted(tmp_path: Path, name: str) -> None:
         assert memory.weights == held["weights"]
         assert memory.gradients == held["gradients"]
         assert memory.optimizer == held["optimizer"]
-        assert memory.peak == pytest.approx(held["peak"], rel=0.15)
+        # What gloo holds for the exchange of gradients is not estimated.
+        assert memory.peak == pytest.approx(held["peak"], rel=0.15 if processes == 1 else 0.25)
         assert rank or memory == planned.memory
     unit = runner.folder.unit(UNIT)
     disk = planned.disk
     assert disk is not None
-    assert disk.model == folder_size(unit.model)
+    # The page that peft writes beside an adapter names its base.
+    unknown = 256 if "adapter" in case.get("model", {}) else 0
+    assert disk.model == pytest.approx(folder_size(unit.model), rel=0, abs=unknown)
     # Scores depend on answers, and pickled states on numbers.
     assert disk.left == pytest.approx(folder_size(unit.path), abs=32 * 2**10)
     assert disk.checkpoints == pytest.approx(measured[0]["checkpoints"], rel=0.01, abs=256 * 2**10)
