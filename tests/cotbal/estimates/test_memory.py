@@ -81,8 +81,9 @@ def test_a_unit_takes_what_was_predicted(tmp_path: Path, name: str) -> None:
         assert memory.weights == held["weights"]
         assert memory.gradients == held["gradients"]
         assert memory.optimizer == held["optimizer"]
-        # What gloo holds for the exchange of gradients is not estimated.
-        assert memory.peak == pytest.approx(held["peak"], rel=0.15 if processes == 1 else 0.25)
+        # What gloo holds for the exchange between processes is not estimated.
+        assert memory.peak <= 1.15 * held["peak"]
+        assert processes > 1 or memory.peak >= 0.85 * held["peak"]
         assert rank or memory == planned.memory
     unit = runner.folder.unit(UNIT)
     disk = planned.disk
