@@ -54,6 +54,7 @@ def unit_damage(folder: UnitFolder, manifest: Manifest) -> Damage:
         model.append(str(error).removesuffix("; add --redo to do it again"))
     try:
         if manifest.state == "scored":
+            folder.kept_scores(manifest)
             count, wanted = len(folder.scores()), manifest.samples.get("score")
             if count != wanted:
                 scores.append(f"{folder.path}/scores.jsonl has {count} scores; {wanted} were written")

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.study.token_accuracy import token_accuracies
 from scipy.stats import t
 from support.models import tiny_models
 
 from benchmarks.study import page, power
 from benchmarks.study.design import DECLARED, DESCRIBED, SHORT, VARIANTS, mixtures, study_config
 from benchmarks.study.health import states
-from benchmarks.study.token_accuracy import token_accuracies
 from benchmarks.study.variants import Preparations, variant_weights
 from cotbal.data.collate import TaskCollator
 from cotbal.data.records import Record, Turn
