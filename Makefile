@@ -10,10 +10,10 @@ PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo study test test-fast test-gpu lint format bench bench-gpu soak docs clean
+.PHONY: help env demo study test test-fast test-gpu lint format bench bench-records bench-gpu soak docs clean
 
 help: ## what each target does
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "CoTBal needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
@@ -64,17 +64,22 @@ format: $(VENV)/.dev ## let ruff and clang-format rewrite what they can
 bench: $(VENV)/.dev ## the CPU benchmarks; results in benchmarks/results
 	$(BIN)/python -m benchmarks cpu
 
-bench-gpu: ## the GPU benchmarks, with the python that is active
-	python -m benchmarks gpu
+bench-records: $(VENV)/.dev ## reading of 1 GB of records, and starts on them; takes 2 GB of the temporary folder
+	$(BIN)/python -m benchmarks records
+
+bench-gpu: ## the GPU benchmarks, one group per process, with the python that is active (GROUP=name: that one)
+	@status=0; for group in $${GROUP:-$$(python -m benchmarks gpu --list)}; do \
+	  python -m benchmarks gpu --group $$group || status=1; done; exit $$status
 
 study: $(VENV)/.dev ## whether balancing helps, on three generated mixtures: the short version of docs/study.md
 	$(BIN)/python -m benchmarks.study run
 	$(BIN)/python -m benchmarks.study page
 
-soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md and docs/families.md
+soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md, families.md and trust.md
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m soak --timeout 0 --junitxml build/soak.xml; \
 	  status=$$?; $(BIN)/python tests/support/pages/soak_page.py build/soak.xml docs/soak.md; \
-	  $(BIN)/python docs/make_families.py || status=1; exit $$status
+	  $(BIN)/python docs/make_families.py || status=1; \
+	  $(BIN)/python -m tests.soak all || status=1; exit $$status
 
 docs: $(VENV)/.dev ## regenerate the pages made from results, docs/exactness.md, families.md and inputs.md (some minutes)
 	$(BIN)/python -m benchmarks pages

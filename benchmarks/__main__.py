@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import cases, mathematics, memory_limit, pages, results, runner, tuning, weighting, workloads
+from benchmarks import (
+    cases,
+    host,
+    mathematics,
+    memory_limit,
+    pages,
+    results,
+    runner,
+    tuning,
+    weighting,
+    workloads,
+)
 from benchmarks.allocator import keep_freed_memory
+from benchmarks.records import reading, starting
 
 Measure = Callable[[], list[dict[str, Any]]]
 
@@ -38,6 +51,7 @@ def cpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Mea
     return {
         **loss_groups(losses, device, budget=6.0, minimum=3, names=names),
         **loss_groups(cases.cpu_curves(), device, budget=2.0, minimum=3, names=few, compacted=False),
+        "cpu-host": lambda: host.run(device, announce),
         "cpu-weighting": lambda: weighting.run(weighting.CPU, device, announce),
         "cpu-tuning": cpu_tuning,
         "mathematics": mathematics.run,
@@ -56,17 +70,32 @@ def cpu_tuning() -> list[dict[str, Any]]:
     return entries
 
 
+def records_groups() -> dict[str, Measure]:
+    """Files are made in the temporary folder, which needs 2 GB (TMPDIR says where it is)."""
+
+    def within(
+        measured: Callable[[Path, Callable[[str], None]], list[dict[str, Any]]],
+    ) -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory() as folder:
+            return measured(Path(folder), announce)
+
+    return {"records-read": lambda: within(reading.run), "records-start": lambda: within(starting.run)}
+
+
 def gpu_groups(match: str = "", names: list[str] | None = None) -> dict[str, Measure]:
     device = torch.device("cuda")
     measured = [case for case in (*cases.gpu_cases(), *cases.gpu_extra_cases()) if match in case.name]
     return {
         **loss_groups(measured, device, budget=6.0, minimum=20, names=names),
+        "gpu-host": lambda: host.run(device, announce),
         "gpu-weighting": lambda: weighting.run(weighting.GPU, device, announce),
         "gpu-tuning": lambda: tuning.run(workloads.GPU, device, announce),
     }
 
 
 def measure(groups: dict[str, Measure], only: list[str], device: torch.device) -> None:
+    """Measure the groups, each into its file; end with a status of 1 where ours failed or was wrong."""
+    missed: list[str] = []
     unknown = set(only) - set(groups)
     if unknown:
         sys.exit(f"--group: {', '.join(sorted(unknown))} is not one of {', '.join(groups)}")
@@ -74,8 +103,12 @@ def measure(groups: dict[str, Measure], only: list[str], device: torch.device) -
         if only and group not in only:
             continue
         announce(f"group {group}")
-        path = results.write(group, run(), device)
+        entries = run()
+        path = results.write(group, entries, device)
         announce(f"wrote {path}")
+        missed += runner.failures(entries)
+    if missed:
+        sys.exit("\n".join(missed))
 
 
 def compare(old: Path, new: Path) -> None:
@@ -96,18 +129,27 @@ def main() -> None:
     for device in ("cpu", "gpu"):
         command = commands.add_parser(device, help=f"measure on a {device.upper()}")
         command.add_argument("--group", action="append", default=[], help="only this group; may be repeated")
+        command.add_argument(
+            "--list", action="store_true", help="print the groups, one per line, and measure none"
+        )
         command.add_argument("--match", default="", help="only loss cases whose name contains this")
         command.add_argument(
             "--contender", action="append", help="only this contender of the loss cases; may be repeated"
         )
+    command = commands.add_parser("records", help="measure the reading of large files, and starts on them")
+    command.add_argument("--group", action="append", default=[], help="only this group; may be repeated")
     commands.add_parser("pages", help="make docs/benchmarks.md and its plots from the result files")
     command = commands.add_parser("compare", help="what changed between two result files beyond the noise")
     command.add_argument("old", type=Path)
     command.add_argument("new", type=Path)
     arguments = parser.parse_args()
-    if arguments.command == "cpu":
+    if getattr(arguments, "list", False):
+        print("\n".join(cpu_groups() if arguments.command == "cpu" else gpu_groups()))
+    elif arguments.command == "cpu":
         keep_freed_memory()
         measure(cpu_groups(arguments.match, arguments.contender), arguments.group, torch.device("cpu"))
+    elif arguments.command == "records":
+        measure(records_groups(), arguments.group, torch.device("cpu"))
     elif arguments.command == "gpu":
         if not torch.cuda.is_available():
             sys.exit("no CUDA or HIP device here: `python -m benchmarks cpu` measures on the CPU")

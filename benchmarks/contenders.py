@@ -32,6 +32,10 @@ class Contender:
     weighted: bool = False  # does it minimise the weighted loss (ours) or the plain mean (everybody else)
     compacts: bool = False  # skips unsupervised rows by itself
     widens: bool = False  # multiplies in float32 where the machine only emulates bfloat16 products
+    multiple: int = 1  # of rows that it takes: compacted input is padded to it with ignored rows
+    apart: str | None = (
+        None  # the package that replaces parts of others on import: measured in a process of its own
+    )
 
 
 def _needs(package: str) -> None:
@@ -50,20 +54,23 @@ def _needs_head(inputs: LossInputs) -> Tensor:
     return inputs.weight
 
 
-def ours(impl: str, *, weighted: bool) -> Build:
+def ours(impl: str, *, weighted: bool, planned: bool = True) -> Build:
     def build(inputs: LossInputs) -> Callable[[], Tensor]:
         for entry in ck.implementations(inputs.hidden.device, inputs.hidden.dtype):
             if entry.name == impl and not entry.available:
                 raise Unavailable(str(entry.reason))
         weights = inputs.task_weights if weighted else None
-        options: dict[str, Any] = {"plan": inputs.plan, "impl": impl}
+        options: dict[str, Any] = {"impl": impl}
+        if planned:
+            options["plan"] = inputs.plan
+        tasks = None if planned else inputs.task_ids
 
         def step() -> Tensor:
             if inputs.weight is None:
-                loss = ck.cross_entropy(inputs.hidden, inputs.labels, None, weights, **options).loss
+                loss = ck.cross_entropy(inputs.hidden, inputs.labels, tasks, weights, **options).loss
             else:
                 loss = ck.linear_cross_entropy(
-                    inputs.hidden, inputs.weight, inputs.labels, None, weights, **options
+                    inputs.hidden, inputs.weight, inputs.labels, tasks, weights, **options
                 ).loss
             loss.backward()
             return loss
@@ -208,6 +215,8 @@ def unsloth(inputs: LossInputs) -> Callable[[], Tensor]:
 CONTENDERS = (
     Contender("ours", ours("auto", weighted=True), weighted=True, compacts=True, widens=True),
     Contender("ours, unweighted", ours("auto", weighted=False), compacts=True, widens=True),
+    # The plan is made in the call: on a GPU, one wait for the number of supervised tokens.
+    Contender("ours, labels on the device", ours("auto", weighted=True, planned=False), True, True, True),
     Contender("ours, torch", ours("torch", weighted=True), weighted=True, compacts=True, widens=True),
     Contender("stock", stock),
     Contender("stock, compiled", stock_compiled),
@@ -216,10 +225,10 @@ CONTENDERS = (
     # of chunks; aspect ratios 1 and 2), since every chunk is a product that reads the whole head
     Contender("torch fused, one chunk", torch_fused(chunking_method=None, acc_policy="accurate")),
     Contender("Liger", liger),
-    Contender("Liger, CuTe", liger_cute),
+    Contender("Liger, CuTe", liger_cute, multiple=128),
     Contender("CCE", cut_cross_entropy, compacts=True),
-    Contender("QuACK", quack),
-    Contender("unsloth", unsloth),
+    Contender("QuACK", quack, multiple=8),
+    Contender("unsloth", unsloth, apart="unsloth_zoo"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import cotbal_kernels as ck
@@ -23,12 +24,18 @@ class LossInputs:
     task_weights: Tensor  # [T]
     plan: ck.Plan
 
-    def compacted(self) -> LossInputs:
-        """The same supervised rows alone, as somebody would hand them to a loss that cannot skip."""
+    def compacted(self, multiple: int = 1) -> LossInputs:
+        """The same supervised rows alone, as somebody would hand them to a loss that cannot skip.
+
+        Where a loss takes numbers of rows that are multiples of some number only, ignored rows of zeros come last.
+        """
         rows = self.labels != -100
-        labels, task_ids = self.labels[rows].contiguous(), self.task_ids[rows].contiguous()
+        labels, task_ids, hidden = self.labels[rows], self.task_ids[rows], self.hidden.detach()[rows]
+        padding = -len(labels) % multiple
+        labels = F.pad(labels, (0, padding), value=-100)
+        task_ids = F.pad(task_ids, (0, padding))
         plan = ck.plan(labels.cpu(), task_ids.cpu(), num_tasks=self.case.tasks).to(labels.device)
-        hidden = self.hidden.detach()[rows].contiguous().requires_grad_()
+        hidden = F.pad(hidden, (0, 0, 0, padding)).contiguous().requires_grad_()
         return LossInputs(self.case, hidden, self.weight, labels, task_ids, self.task_weights, plan)
 
     def leaves(self) -> list[Tensor]:

@@ -21,6 +21,9 @@ _PACKAGES = (
     "liger-kernel",
     "cut-cross-entropy",
     "quack-kernels",
+    "nvidia-cutlass-dsl",
+    "apache-tvm-ffi",
+    "torch-c-dlpack-ext",
 )
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import apart
 from benchmarks import contenders as field
 from benchmarks.cases import LossCase
 from benchmarks.contenders import CONTENDERS, Contender, Unavailable
 from benchmarks.inputs import LossInputs, Truth, disagreement, make, truths
-from benchmarks.timing import Step, interleave
+from benchmarks.timing import Step, failure, give_memory_back, interleave
 
 FLOOR = "floor"
 PATIENCE = 15.0  # seconds of one call, beyond which a contender is not waited for
@@ -45,6 +46,7 @@ def run_case(
         layouts["compacted"] = inputs.compacted()
     steps: dict[str, Step] = {}
     absent: dict[str, str] = {}
+    elsewhere: dict[str, dict[str, Any]] = {}
     for layout, given in layouts.items():
         expected = truths(given)
         for contender in CONTENDERS:
@@ -61,7 +63,15 @@ def run_case(
                 if seconds > PATIENCE:
                     absent[label] = f"would take about {seconds:.0f} s a call: {emulation}"
                     continue
-            outcome = checked_step(contender, given, expected[contender.weighted])
+            if contender.apart is not None:
+                found = apart.measured(contender, case, seed, layout)
+                if isinstance(found, str):
+                    absent[label] = found
+                else:
+                    elsewhere[label] = found
+                continue
+            padded = given.compacted(contender.multiple) if layout and contender.multiple > 1 else given
+            outcome = checked_step(contender, padded, expected[contender.weighted])
             if isinstance(outcome, str):
                 absent[label] = outcome
             else:
@@ -74,7 +84,9 @@ def run_case(
         steps[FLOOR] = field.bare_gemms(inputs, dtype=torch.float32 if emulation else None)
     steps[FLOOR]()
     flush = _flush(device) if case.cold else None
-    timings = interleave(steps, device, budget=budget, minimum=minimum, flush=flush, warm=True)
+    timings = interleave(steps, device, budget=budget, minimum=minimum, flush=flush, warm=True, failed=absent)
+    if FLOOR not in timings:
+        raise RuntimeError(f"the floor {absent[FLOOR]}")
     floor = timings[FLOOR].median
     return {
         "name": case.name,
@@ -92,7 +104,8 @@ def run_case(
         "contenders": {
             name: {**timing.as_dict(), "ratio_to_floor": timing.median / floor}
             for name, timing in timings.items()
-        },
+        }
+        | elsewhere,
         "absent": absent,
     }
 
@@ -150,10 +163,8 @@ def checked_step(contender: Contender, inputs: LossInputs, expected: Truth) -> S
         loss = run()
     except Unavailable as reason:
         return str(reason)
-    except Exception as error:  # a rival that crashes is a result, not the end of the run
-        if contender.name.startswith("ours"):
-            raise
-        return f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    except Exception as error:  # a contender that crashes is a result, not the end of the run
+        return failure(error)
     wrong = disagreement(inputs, loss.detach(), expected)
     inputs.clear()
     if wrong is not None:
@@ -175,8 +186,21 @@ def run_cases(
     results = []
     for case in cases:
         announce(case.name)
-        results.append(run_case(case, device, **options))
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        try:
+            results.append(run_case(case, device, **options))
+        except Exception as error:  # no memory for the inputs, say: the other cases are still measured
+            results.append(
+                {"name": case.name, "contenders": {}, "absent": {"every contender": failure(error)}}
+            )
+        give_memory_back(device)
     return results
+
+
+def failures(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """What must not be missed in a result: cases that failed, and where we failed or were wrong."""
+    return [
+        f"{entry['name']}: {name}: {reason}"
+        for entry in entries
+        for name, reason in entry.get("absent", {}).items()
+        if name.startswith(("ours", "every contender", FLOOR)) and reason.startswith(("failed", "wrong"))
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import statistics
@@ -47,8 +48,11 @@ def interleave(
     maximum: int = 50,
     flush: Callable[[], object] | None = None,
     warm: bool = False,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, Timing]:
     """Time every step in turn, round after round, until ``budget`` seconds are spent.
+
+    With ``failed``, a step that raises (memory that ran out, say) is entered there and left out from then on.
 
     Each contender runs once or twice uncounted (compilation, caches, memory pools; once where ``warm`` says that it
     has run before), then in every round, in an order drawn anew, so that nobody always follows the same neighbour.
@@ -56,26 +60,58 @@ def interleave(
     eight times. ``flush`` runs before each timed step (a cold cache); without it the caches are as the neighbour
     left them.
     """
-    if not warm:
-        for step in steps.values():
-            step()
-    peaks = {name: peak_memory(step, device, replaces=True) for name, step in steps.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    names = list(steps)
+    peaks: dict[str, int] = {}
+    seconds: dict[str, list[float]] = {}
+
+    def timed(name: str) -> None:
+        if flush is not None:
+            flush()
+        seconds.setdefault(name, []).append(_once(steps[name], device))
+
+    def prepared(name: str) -> None:
+        if not warm:
+            steps[name]()
+        peaks[name] = peak_memory(steps[name], device, replaces=True)
+
+    def survives(call: Callable[[str], None], name: str) -> bool:
+        try:
+            call(name)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed[name] = failure(error)
+            seconds.pop(name, None)
+            give_memory_back(device)
+            return False
+        return True
+
+    names = [name for name in steps if survives(prepared, name)]
     order = random.Random(0)
     began = time.perf_counter()
     for turn in range(maximum):
         if turn >= minimum and time.perf_counter() - began > budget:
             break
         order.shuffle(names)
-        for name in names:
-            if flush is not None:
-                flush()
-            seconds[name].append(_once(steps[name], device))
-        if turn == 0:
+        for name in list(names):
+            if name in names and not survives(timed, name):
+                names = [other for other in names if other != name]
+        if turn == 0 and seconds:
             slowest = max(taken for (taken,) in seconds.values())
-            names = [name for name in steps for _ in range(_repeats(seconds[name][0], slowest))]
-    return {name: summarise(seconds[name], peaks[name]) for name in names}
+            names = [name for name in seconds for _ in range(_repeats(seconds[name][0], slowest))]
+    return {name: summarise(taken, peaks[name]) for name, taken in seconds.items()}
+
+
+def failure(error: Exception) -> str:
+    """Why a contender has no figure, in a line."""
+    lines = str(error).splitlines()
+    return f"failed: {type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def give_memory_back(device: torch.device) -> None:
+    """What an abandoned step held, to whoever comes next."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def paired(

@@ -13,7 +13,7 @@ __all__ = ["MODULES", "MissingExtraError", "check_extras", "extras_named"]
 # Modules by the extra of pyproject.toml that brings them.
 MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "train": ("transformers", "accelerate", "PIL"),
+        "train": ("transformers", "accelerate", "PIL", "psutil"),
         "report": ("matplotlib", "jinja2"),
         "demo": ("sklearn",),
         "peft": ("peft",),
@@ -22,6 +22,8 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "tables": ("datasets", "pyarrow"),
         "xlsx": ("openpyxl",),
         "openai": ("httpx2",),
+        "ray": ("ray",),
+        "slurm": ("submitit",),
         "gpu": ("triton",),
     }
 )

@@ -1,10 +1,10 @@
-"""Text from files, safe to show: no character in it moves the cursor, hides anything or turns a line around."""
+"""Text that is safe to show (no character in it moves the cursor or turns a line around), and sizes in words."""
 
 from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["printable"]
+__all__ = ["printable", "show_bytes"]
 
 _KEPT = "\n\t"
 _TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -29,3 +29,16 @@ def _is_control(character: str) -> bool:
     if character in _KEPT:
         return False
     return character in _TURNING or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def show_bytes(count: float) -> str:
+    """Write a number of bytes as people say it.
+
+    >>> show_bytes(1536), show_bytes(13.5 * 2**30)
+    ('1.5 KiB', '13.5 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} TiB"

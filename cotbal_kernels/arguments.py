@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 from torch import Tensor
@@ -12,8 +12,14 @@ from torch import Tensor
 from cotbal_kernels import checks, statistics
 from cotbal_kernels.backends.registry import AUTO, check_name, resolve
 from cotbal_kernels.planning import Plan, plan
+from cotbal_kernels.vocabulary import Shard
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Reduction = Literal["mean", "sum", "none"]
+TokenOutput = Literal["log_probabilities", "entropy"]
+TOKEN_OUTPUTS: Final = ("log_probabilities", "entropy")
 _REDUCTIONS: Final = ("mean", "sum", "none")
 _DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Bytes; on a GPU, this part of its memory.
@@ -28,8 +34,14 @@ def check_options(
     normalizer: Tensor | float | None,
     impl: str,
     memory_budget: int | None,
+    label_smoothing: float = 0.0,
+    lse_square_scale: float = 0.0,
 ) -> None:
     check_name(impl)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}; accepted: 0 to 1")
+    if not 0 <= lse_square_scale < math.inf:
+        raise ValueError(f"lse_square_scale is {lse_square_scale}; a finite number >= 0 is needed")
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; accepted are {', '.join(map(repr, _REDUCTIONS))}")
     # Comparisons, not math.isfinite: torch.compile traces these floats.
@@ -89,9 +101,12 @@ def planned(
     ignore_index: int,
     name: str,
     scores: Tensor,
-    classes: int,
+    classes: int | None,
 ) -> Plan:
-    """The plan given, checked against the inputs, or one made here; on their device."""
+    """The plan given, checked against the inputs, or one made here; on their device.
+
+    How many classes there are is None where this rank does not know it.
+    """
     if scores.dtype not in _DTYPES:
         raise TypeError(f"{name} has dtype {scores.dtype}; accepted are {', '.join(map(str, _DTYPES))}")
     if given is None:
@@ -131,7 +146,7 @@ def planned(
     if num_tasks is not None and num_tasks != given.num_tasks:
         raise ValueError(f"num_tasks is {num_tasks}, but the plan was made for {given.num_tasks}")
     _check_positions("plan", given.label_shape, name, scores)
-    if given.max_target >= classes:
+    if classes is not None and given.max_target >= classes:
         raise ValueError(f"plan holds the label {given.max_target}, outside [0, {classes})")
     return given.to(scores.device, non_blocking=True)
 
@@ -144,16 +159,91 @@ def _check_positions(name: str, shape: tuple[int, ...], scores_name: str, scores
         )
 
 
+def check_class_weights(values: Tensor | None, classes: int, label_smoothing: float, scores: Tensor) -> None:
+    """Refuse class weights that do not fit, and those beside label smoothing."""
+    if values is None:
+        return
+    checks.floating("class_weights", values)
+    if values.shape != (classes,):
+        raise ValueError(f"class_weights has shape {tuple(values.shape)}; accepted: ({classes},)")
+    checks.same_device("class_weights", values, "the logits or hidden states", scores)
+    if label_smoothing:
+        raise ValueError(
+            "class_weights came with label_smoothing: whether the smoothed share of a class takes its weight is "
+            "read in two ways, so neither is computed; use one of the two"
+        )
+
+
+def shard(
+    vocab_range: tuple[int, int] | None,
+    group: ProcessGroup | None,
+    weight: Tensor,
+    label_smoothing: float,
+    class_weights: Tensor | None,
+    describes_tokens: bool,
+) -> Shard | None:
+    """This rank's part of the vocabulary; None where the head is whole."""
+    if vocab_range is None:
+        if group is not None:
+            raise ValueError(
+                "group came without vocab_range; pass the classes that weight holds on this rank"
+            )
+        return None
+    refused = {
+        "label_smoothing": label_smoothing != 0,
+        "class_weights": class_weights is not None,
+        "an entropy or token_gradients": describes_tokens,
+        "torch.compile": torch.compiler.is_compiling(),
+    }
+    for name, present in refused.items():
+        if present:
+            raise NotImplementedError(
+                f"vocab_range came with {name}; that is not supported for a sharded head"
+            )
+    start, stop = vocab_range
+    if not 0 <= start < stop or stop - start != weight.shape[0]:
+        raise ValueError(
+            f"vocab_range is ({start}, {stop}), but weight has shape {tuple(weight.shape)}; "
+            f"accepted: (start, start + {weight.shape[0]})"
+        )
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        raise RuntimeError("vocab_range needs torch.distributed; call init_process_group first")
+    return Shard(start, stop, group)
+
+
+def token_outputs(names: Sequence[str], token_gradients: bool) -> bool:
+    """Whether entropies are wanted; refuse names that are not outputs, and gradients of none."""
+    if isinstance(names, str):
+        raise ValueError(f"token_outputs is {names!r}, a string; accepted: a sequence of names, ({names!r},)")
+    for name in names:
+        if name not in TOKEN_OUTPUTS:
+            raise ValueError(
+                f"token_outputs holds {name!r}; accepted are {', '.join(map(repr, TOKEN_OUTPUTS))}"
+            )
+    if token_gradients and not names:
+        raise ValueError("token_gradients came without token_outputs; name those whose gradients are wanted")
+    return "entropy" in names
+
+
 def row_weights(
-    made: Plan, task_weights: Tensor | Sequence[float] | None, planned_here: bool
+    made: Plan,
+    task_weights: Tensor | Sequence[float] | None,
+    planned_here: bool,
+    class_weights: Tensor | None = None,
 ) -> Tensor | None:
     """Weight of each row; ``None`` where all are 1."""
-    if task_weights is None and made.task_weights is None and made.token_weights is None:
+    if (
+        task_weights is None
+        and made.task_weights is None
+        and made.token_weights is None
+        and class_weights is None
+    ):
         return None
+    by_class = None if class_weights is None else checks.legal_weights("class_weights", class_weights)
     if task_weights is None or planned_here:
-        return made.row_weights()
+        return made.row_weights(None, by_class)
     return made.row_weights(
-        checks.legal_weights("task_weights", checks.task_table(task_weights, made.num_tasks))
+        checks.legal_weights("task_weights", checks.task_table(task_weights, made.num_tasks)), by_class
     )
 
 

@@ -8,6 +8,23 @@ import torch
 from torch import Tensor
 
 
+class PositionsCall(NamedTuple):
+    """Of `supervised_positions`: what a plan is made from, for graphs that a compiler traces.
+
+    Attributes:
+        vocab_size: number of classes; -1 where it is not known.
+    """
+
+    labels: Tensor
+    task_ids: Tensor | None
+    task_weights: Tensor | None
+    num_tasks: int
+    token_weights: Tensor | None
+    shift: bool
+    ignore_index: int
+    vocab_size: int
+
+
 class LinearCall(NamedTuple):
     """Of `linear_cross_entropy`: hidden states [M, H], a head [V, H], and the rows of a plan [R].
 
@@ -16,6 +33,9 @@ class LinearCall(NamedTuple):
         padded: whether there are rows of target -1.
         mode: what the forward pass makes for the backward pass, see `cotbal_kernels.linear.compute`.
         wants_hidden, wants_weight, wants_bias: which gradients will be asked for.
+        label_smoothing, lse_square_scale: weights of the penalties, 0 for none.
+        wants_entropy: whether each row's entropy is wanted.
+        token_gradients: whether nll and entropy of the rows are differentiable outputs, too.
     """
 
     hidden: Tensor
@@ -39,6 +59,10 @@ class LinearCall(NamedTuple):
     wants_bias: bool
     memory_budget: int
     impl: str
+    label_smoothing: float = 0.0
+    lse_square_scale: float = 0.0
+    wants_entropy: bool = False
+    token_gradients: bool = False
 
 
 class LinearResult(NamedTuple):
@@ -46,6 +70,8 @@ class LinearResult(NamedTuple):
 
     Attributes:
         normalizer: what the loss was divided by, f64.
+        losses: each row's nll with its penalties; empty where there are none.
+        entropy: each row's; empty where it is not wanted.
         logits_gradient: the gradient of the rows' logits, unscaled, [R, V].
         hidden_gradient, weight_gradient, bias_gradient: for an upstream gradient of 1.
     """
@@ -53,6 +79,8 @@ class LinearResult(NamedTuple):
     loss: Tensor
     normalizer: Tensor
     nll: Tensor
+    losses: Tensor
+    entropy: Tensor
     task_loss_sum: Tensor
     task_tokens: Tensor
     task_correct: Tensor
@@ -86,6 +114,11 @@ class LinearBackwardCall(NamedTuple):
     wants_bias: bool
     memory_budget: int
     impl: str
+    label_smoothing: float = 0.0
+    lse_square_scale: float = 0.0
+    nll_upstream: Tensor | None = None
+    entropy_upstream: Tensor | None = None
+    entropy: Tensor | None = None
 
 
 class Gradients(NamedTuple):
@@ -113,6 +146,10 @@ class LogitsCall(NamedTuple):
     reduction: str
     mode: str
     impl: str
+    label_smoothing: float = 0.0
+    lse_square_scale: float = 0.0
+    wants_entropy: bool = False
+    token_gradients: bool = False
 
 
 class LogitsResult(NamedTuple):
@@ -121,6 +158,8 @@ class LogitsResult(NamedTuple):
     loss: Tensor
     normalizer: Tensor
     nll: Tensor
+    losses: Tensor
+    entropy: Tensor
     task_loss_sum: Tensor
     task_tokens: Tensor
     task_correct: Tensor
@@ -142,6 +181,11 @@ class LogitsBackwardCall(NamedTuple):
     softcap: float | None
     reduction: str
     impl: str
+    label_smoothing: float = 0.0
+    lse_square_scale: float = 0.0
+    nll_upstream: Tensor | None = None
+    entropy_upstream: Tensor | None = None
+    entropy: Tensor | None = None
 
 
 _TYPES: Final[dict[Any, str]] = {
@@ -161,7 +205,11 @@ def schema(call: type[tuple[Any, ...]], result: type[Any]) -> str:
     >>> schema(LogitsBackwardCall, Gradients).partition(" -> ")[2]
     '(Tensor, Tensor, Tensor)'
     """
-    taken = ", ".join(f"{_TYPES[kind]} {name}" for name, kind in get_type_hints(call).items())
+    defaults: dict[str, Any] = getattr(call, "_field_defaults", {})
+    taken = ", ".join(
+        f"{_TYPES[kind]} {name}" + (f"={defaults[name]}" if name in defaults else "")
+        for name, kind in get_type_hints(call).items()
+    )
     given = "Tensor" if result is Tensor else f"({', '.join(['Tensor'] * len(get_type_hints(result)))})"
     return f"({taken}) -> {given}"
 
@@ -169,3 +217,8 @@ def schema(call: type[tuple[Any, ...]], result: type[Any]) -> str:
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """What everything but the products is computed in, for inputs of a dtype."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def has_penalties(call: LinearCall | LogitsCall | LinearBackwardCall | LogitsBackwardCall) -> bool:
+    """Whether a row's loss is more than its nll."""
+    return call.label_smoothing != 0 or call.lse_square_scale != 0

@@ -17,8 +17,10 @@ from cotbal_kernels.call import (
     LogitsBackwardCall,
     LogitsCall,
     LogitsResult,
+    PositionsCall,
     compute_dtype,
 )
+from cotbal_kernels.planning import plan
 from cotbal_kernels.products import product_dtype
 from cotbal_kernels.reduction import reduced_loss
 
@@ -32,12 +34,27 @@ def _own_dtypes(device: torch.device) -> AbstractContextManager[None]:
     )
 
 
+def positions(call: PositionsCall) -> Tensor:
+    """Flat positions of the labels that are supervised, in order; every value is checked as in a plan."""
+    made = plan(
+        call.labels,
+        call.task_ids,
+        call.task_weights,
+        num_tasks=call.num_tasks,
+        token_weights=call.token_weights,
+        shift=call.shift,
+        ignore_index=call.ignore_index,
+        vocab_size=None if call.vocab_size < 0 else call.vocab_size,
+    )
+    return made.rows + 1 if call.shift else made.rows
+
+
 def linear_result(call: LinearCall) -> LinearResult:
     backend = resolve(call.impl, call.hidden.device, product_dtype(call.hidden.dtype, call.hidden.device))
     with _own_dtypes(call.hidden.device):
         made = linear.compute(backend, call)
     loss = reduced_loss(
-        made.nll,
+        made.rows.minimised,
         made.sums,
         call.rows,
         call.row_weights,
@@ -48,7 +65,7 @@ def linear_result(call: LinearCall) -> LinearResult:
     return LinearResult(
         loss,
         made.sums.normalizer,
-        made.nll,
+        *made.rows.returned(),
         made.sums.task_loss_sum,
         made.sums.task_tokens,
         made.sums.task_correct,
@@ -80,12 +97,14 @@ def linear_gradients(call: LinearBackwardCall) -> Gradients:
 def logits_result(call: LogitsCall) -> LogitsResult:
     backend = resolve(call.impl, call.logits.device, call.logits.dtype)
     with _own_dtypes(call.logits.device):
-        nll, sums, gradient = logits.compute(backend, call)
-    loss = reduced_loss(nll, sums, call.rows, call.row_weights, call.reduction, call.logits.shape[0])
+        rows, sums, gradient = logits.compute(backend, call)
+    loss = reduced_loss(
+        rows.minimised, sums, call.rows, call.row_weights, call.reduction, call.logits.shape[0]
+    )
     return LogitsResult(
         loss,
         sums.normalizer,
-        nll,
+        *rows.returned(),
         sums.task_loss_sum,
         sums.task_tokens,
         sums.task_correct,

@@ -14,9 +14,16 @@ from cotbal_kernels.call import (
     LogitsBackwardCall,
     LogitsCall,
     LogitsResult,
+    PositionsCall,
     compute_dtype,
+    has_penalties,
 )
 from cotbal_kernels.products import product_dtype
+
+
+def positions(call: PositionsCall) -> Tensor:
+    """As many as the labels will say."""
+    return call.labels.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
 
 def linear_result(call: LinearCall) -> LinearResult:
@@ -49,6 +56,8 @@ def _statistics(call: LinearCall | LogitsCall, like: Tensor) -> tuple[Tensor, ..
         like.new_empty((like.shape[0],) if call.reduction == "none" else (), dtype=dtype),
         like.new_empty((), dtype=torch.float64),
         like.new_empty(call.rows.shape[0], dtype=dtype),
+        like.new_empty(call.rows.shape[0] if has_penalties(call) else 0, dtype=dtype),
+        like.new_empty(call.rows.shape[0] if call.wants_entropy else 0, dtype=dtype),
         like.new_empty(call.num_tasks, dtype=dtype),
         like.new_empty(call.num_tasks, dtype=torch.int64),
         like.new_empty(call.num_tasks, dtype=torch.int64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -17,8 +17,14 @@ from cotbal_kernels.call import (
     LogitsBackwardCall,
     LogitsCall,
     LogitsResult,
+    compute_dtype,
+    has_penalties,
 )
 from cotbal_kernels.reduction import row_weight_gradient
+
+# Places of the upstream gradients of nll and entropy among those after the loss's.
+_NLL: Final = LinearResult._fields.index("nll") - 1
+_ENTROPY: Final = LinearResult._fields.index("entropy") - 1
 
 
 def is_plain(call: tuple[Any, ...]) -> bool:
@@ -71,31 +77,45 @@ def _save(
         call.rows,
         call.targets,
         call.row_weights,
-        made.nll if trained else None,
+        (made.losses if has_penalties(call) else made.nll) if trained else None,
         made.loss if trained else None,
         made.normalizer,
+        made.entropy if call.token_gradients and call.wants_entropy else None,
         *passed_on,
     )
-    ctx.mark_non_differentiable(*made[1:])
+    differentiable = ("loss", "nll", "entropy") if call.token_gradients else ("loss",)
+    ctx.mark_non_differentiable(
+        *(value for name, value in made._asdict().items() if name not in differentiable)
+    )
     ctx.set_materialize_grads(False)
 
 
-def _weights_gradient(ctx: Any, saved: tuple[Any, ...], upstream: Tensor) -> Tensor | None:
+def _weights_gradient(ctx: Any, saved: tuple[Any, ...], upstream: Tensor | None) -> Tensor | None:
     """Gradient of the row weights, from the first tensors saved; None where they are not trained."""
-    if not ctx.trains_weights:
+    if not ctx.trains_weights or upstream is None:
         return None
-    rows, targets, row_weights, nll, loss, normalizer = saved[:6]
+    rows, targets, row_weights, losses, loss, normalizer = saved[:6]
     return row_weight_gradient(
         upstream,
         rows,
         targets,
         row_weights,
-        nll,
+        losses,
         loss,
         normalizer,
         ctx.call.reduction,
         ctx.divided_by_weights,
     )
+
+
+def _of_loss(
+    upstream: Tensor | None, call: LinearCall | LogitsCall, scores: Tensor, normalizer: Tensor
+) -> Tensor:
+    """The loss's upstream gradient; zeros where only nll or entropy have one."""
+    if upstream is not None:
+        return upstream
+    shape = scores.shape[:1] if call.reduction == "none" else ()
+    return normalizer.new_zeros(shape, dtype=compute_dtype(scores.dtype))
 
 
 def linear_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -117,24 +137,25 @@ def linear_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
     )
 
 
-def linear_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def linear_backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     nothing: tuple[Tensor | None, ...] = (None,) * len(LinearCall._fields)
-    if upstream is None:
+    nll_upstream, entropy_upstream = others[_NLL], others[_ENTROPY]
+    if upstream is None and nll_upstream is None and entropy_upstream is None:
         return nothing
     _refuse_second_order()
     call: LinearCall = ctx.call
     saved = ctx.saved_tensors
-    rows, targets, row_weights, _nll, _loss, normalizer, hidden, weight, bias, kept, *made = saved
+    rows, targets, row_weights, _, _, normalizer, entropy, hidden, weight, bias, kept, *made = saved
     wanted = (call.wants_hidden, call.wants_weight, call.wants_bias)
     gradients: tuple[Tensor | None, ...] = (None, None, None)
-    if call.mode == "grads":
+    if call.mode == "grads" and upstream is not None:
         gradients = tuple(
             _scaled(each, upstream, ctx.dtype, call.impl) if wants else None
             for each, wants in zip(made, wanted, strict=True)
         )
     elif call.mode in ("keep", "recompute"):
         backward = LinearBackwardCall(
-            upstream,
+            _of_loss(upstream, call, hidden, normalizer),
             hidden,
             weight,
             bias,
@@ -153,6 +174,11 @@ def linear_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tup
             call.wants_bias,
             call.memory_budget,
             call.impl,
+            call.label_smoothing,
+            call.lse_square_scale,
+            nll_upstream,
+            entropy_upstream,
+            None if entropy_upstream is None else entropy,
         )
         computed = (
             execution.linear_gradients(backward)
@@ -170,20 +196,21 @@ def logits_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
     _save(ctx, call, made, (call.logits if call.mode == "recompute" else None, made.gradient))
 
 
-def logits_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def logits_backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     nothing: tuple[Tensor | None, ...] = (None,) * len(LogitsCall._fields)
-    if upstream is None:
+    nll_upstream, entropy_upstream = others[_NLL], others[_ENTROPY]
+    if upstream is None and nll_upstream is None and entropy_upstream is None:
         return nothing
     _refuse_second_order()
     call: LogitsCall = ctx.call
     saved = ctx.saved_tensors
-    rows, targets, row_weights, _nll, _loss, normalizer, scores, made = saved
+    rows, targets, row_weights, _, _, normalizer, entropy, scores, made = saved
     gradient: Tensor | None = None
-    if call.mode == "grads":
+    if call.mode == "grads" and upstream is not None:
         gradient = _scaled(made, upstream, made.dtype, call.impl)
     elif call.mode == "recompute":
         backward = LogitsBackwardCall(
-            upstream,
+            _of_loss(upstream, call, scores, normalizer),
             scores,
             rows,
             targets,
@@ -193,6 +220,11 @@ def logits_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tup
             call.softcap,
             call.reduction,
             call.impl,
+            call.label_smoothing,
+            call.lse_square_scale,
+            nll_upstream,
+            entropy_upstream,
+            None if entropy_upstream is None else entropy,
         )
         gradient = (
             execution.logits_gradient(backward)
@@ -206,11 +238,13 @@ def logits_backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tup
 class LinearFunction(torch.autograd.Function):
     """`linear_cross_entropy` in eager mode: the operator's gradient without the operator's cost."""
 
+    # A `setup_context` would have torch read this method's signature at every call.
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return tuple(execution.linear_result(LinearCall._make(arguments)))
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        made = execution.linear_result(LinearCall._make(arguments))
+        linear_setup(ctx, arguments, made)
+        return tuple(made)
 
-    setup_context = staticmethod(linear_setup)
     backward = staticmethod(linear_backward)
 
 
@@ -218,8 +252,9 @@ class LogitsFunction(torch.autograd.Function):
     """`cross_entropy` in eager mode."""
 
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        return tuple(execution.logits_result(LogitsCall._make(arguments)))
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        made = execution.logits_result(LogitsCall._make(arguments))
+        logits_setup(ctx, arguments, made)
+        return tuple(made)
 
-    setup_context = staticmethod(logits_setup)
     backward = staticmethod(logits_backward)

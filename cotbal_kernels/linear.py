@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cotbal_kernels import products, statistics
-from cotbal_kernels.backends.base import Backend
+from cotbal_kernels.backends.base import Backend, RowTerms
 from cotbal_kernels.call import Gradients, LinearBackwardCall, LinearCall, compute_dtype
+from cotbal_kernels.row_outputs import RowOutputs, backward_terms, forward_terms, row_outputs
 from cotbal_kernels.statistics import RowStatistics
 
 Mode = Literal["value", "keep", "grads", "recompute"]
@@ -24,7 +25,7 @@ _LEAST_CHUNK: Final = 512
 class Computed(NamedTuple):
     """What the forward pass hands to the operator."""
 
-    nll: Tensor
+    rows: RowOutputs
     sums: RowStatistics
     logits_gradient: Tensor
     gradients: Gradients
@@ -74,13 +75,19 @@ def memory_of(hidden: Tensor, weight: Tensor, rows: int, budget: int, wants_weig
     return Memory(rows, logits, accumulator, budget)
 
 
-def choose_mode(memory: Memory, reduction: str, logits_dtype: torch.dtype) -> Mode:
+def choose_mode(
+    memory: Memory | None, reduction: str, logits_dtype: torch.dtype, token_gradients: bool = False
+) -> Mode:
     """How a call that needs gradients works: see `compute`.
 
     The bytes it holds at once, beside inputs and results, fall with the budget: R V b within it, the budget itself
-    down to `_LEAST_CHUNK` rows and the accumulator; and never more than R V b.
+    down to `_LEAST_CHUNK` rows and the accumulator; and never more than R V b. Where `memory` is None, the number of
+    rows is not known: nothing is kept that grows with it and with the vocabulary.
     """
-    if memory.fits or not memory.chunks_save:
+    if token_gradients:
+        # Of loss, nll and entropy each has an upstream gradient of its own, known in the backward pass only.
+        return "recompute"
+    if memory is not None and (memory.fits or not memory.chunks_save):
         return "keep"
     # Scaled gradients of f16 logits would vanish before a loss scale could lift them.
     return "recompute" if reduction == "none" or logits_dtype == torch.float16 else "grads"
@@ -103,20 +110,22 @@ def compute(backend: Backend, call: LinearCall) -> Computed:
     count, dtype = call.targets.shape[0], compute_dtype(call.hidden.dtype)
     nll = torch.empty(count, dtype=dtype, device=call.hidden.device)
     hits = torch.empty(count, dtype=torch.bool, device=call.hidden.device)
+    terms = forward_terms(call, call.hidden)
     kept = _empty_logits(call, count if call.mode == "keep" else 0)
     gradients = _no_gradients(call)
     if call.mode == "keep":
         products.logits_(_gathered(backend, call, slice(None)), call.weight, call.bias, kept)
-        nll, hits = _row_pass(backend, call, kept, slice(None), kept, None)
+        nll, hits = row_pass(backend, call, kept, slice(None), kept, None, terms)
     elif call.mode == "grads":
         normalizer = statistics.normalizer(
             statistics.weight_sum(call.targets, call.row_weights), call.normalizer, call.reduction
         )
         scale = backend.row_scale(None, call.rows, call.row_weights, normalizer, call.reduction, dtype)
-        gradients = _chunked_gradients(backend, call, scale, dtype, nll, hits)
+        gradients = chunked_gradients(backend, call, scale, dtype, nll, hits, terms)
     else:
         for part, _, logits in _chunks(backend, call):
-            nll[part], hits[part] = _row_pass(backend, call, logits, part, None, None)
+            nll[part], hits[part] = row_pass(backend, call, logits, part, None, None, terms)
+    made = row_outputs(nll, terms)
     sums = backend.row_statistics(
         nll,
         hits,
@@ -128,8 +137,9 @@ def compute(backend: Backend, call: LinearCall) -> Computed:
         call.num_tasks,
         call.num_samples,
         call.reduction,
+        made.losses,
     )
-    return Computed(nll, sums, kept, gradients)
+    return Computed(made, sums, kept, gradients)
 
 
 def gradients_from_kept(backend: Backend, call: LinearBackwardCall, scale: Tensor) -> Gradients:
@@ -152,7 +162,7 @@ def gradients_from_kept(backend: Backend, call: LinearBackwardCall, scale: Tenso
 
 def recomputed_gradients(backend: Backend, call: LinearBackwardCall, scale: Tensor) -> Gradients:
     """Gradients from the inputs alone, chunk by chunk: a fourth product, but no logits kept."""
-    return _chunked_gradients(backend, call, scale, call.hidden.dtype, None, None)
+    return chunked_gradients(backend, call, scale, call.hidden.dtype, None, None, backward_terms(call))
 
 
 def _logits_dtype(call: Call) -> torch.dtype:
@@ -175,9 +185,16 @@ def _gathered(backend: Backend, call: Call, part: slice, scale: Tensor | None = 
     )
 
 
-def _row_pass(
-    backend: Backend, call: Call, logits: Tensor, part: slice, gradient: Tensor | None, scale: Tensor | None
+def row_pass(
+    backend: Backend,
+    call: Call,
+    logits: Tensor,
+    part: slice,
+    gradient: Tensor | None,
+    scale: Tensor | None,
+    terms: RowTerms | None,
 ) -> tuple[Tensor, Tensor]:
+    """The row pass over some rows of the call; scale and terms are those of all its rows."""
     return backend.row_pass(
         logits,
         call.targets[part],
@@ -185,7 +202,18 @@ def _row_pass(
         row_scale=None if scale is None else scale[part],
         logit_scale=call.logit_scale,
         softcap=call.softcap,
+        terms=None if terms is None else terms.at(part),
     )
+
+
+def logits_by_chunk(backend: Backend, call: Call, whole: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+    """The logits of the rows: all at once in `whole` [R, V] where that is given, else chunk by chunk."""
+    if whole is not None:
+        products.logits_(_gathered(backend, call, slice(None)), call.weight, call.bias, whole)
+        yield slice(None), whole
+        return
+    for part, _, logits in _chunks(backend, call):
+        yield part, logits
 
 
 def _chunks(backend: Backend, call: Call) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -206,22 +234,23 @@ def _chunks(backend: Backend, call: Call) -> Iterator[tuple[slice, Tensor, Tenso
         del hidden, logits
 
 
-def _chunked_gradients(
+def chunked_gradients(
     backend: Backend,
     call: Call,
     scale: Tensor,
     dtype: torch.dtype,
     nll: Tensor | None,
     hits: Tensor | None,
+    terms: RowTerms | None,
 ) -> Gradients:
-    """The gradients in `dtype`, chunk by chunk; fills nll and hits where they are given."""
+    """The gradients in `dtype`, chunk by chunk, from each row's scale and terms; fills nll and hits where given."""
     hidden, weight, bias = _no_gradients(call)
     count, wide = call.targets.shape[0], compute_dtype(call.hidden.dtype)
     rows: Tensor | None = None
     total: Tensor | None = None
     bias_total: Tensor | None = None
     for part, chunk, logits in _chunks(backend, call):
-        chunk_nll, chunk_hits = _row_pass(backend, call, logits, part, logits, scale)
+        chunk_nll, chunk_hits = row_pass(backend, call, logits, part, logits, scale, terms)
         if nll is not None and hits is not None:
             nll[part], hits[part] = chunk_nll, chunk_hits
         if call.wants_hidden:

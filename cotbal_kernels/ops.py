@@ -18,6 +18,7 @@ from cotbal_kernels.call import (
     LogitsBackwardCall,
     LogitsCall,
     LogitsResult,
+    PositionsCall,
     schema,
 )
 from cotbal_kernels.gradients import (
@@ -31,6 +32,7 @@ from cotbal_kernels.gradients import (
 )
 
 LIBRARY: Final = "cotbal_kernels"
+POSITIONS: Final = f"{LIBRARY}::supervised_positions"
 LINEAR: Final = f"{LIBRARY}::linear_cross_entropy"
 LINEAR_BACKWARD: Final = f"{LIBRARY}::linear_cross_entropy_backward"
 LOGITS: Final = f"{LIBRARY}::cross_entropy"
@@ -93,6 +95,7 @@ def _register(
     torch.library.register_fake(name)(lambda *arguments: fake(call(*arguments)))
 
 
+_register(POSITIONS, PositionsCall, Tensor, execution.positions, fakes.positions)
 _register(LINEAR, LinearCall, LinearResult, execution.linear_result, fakes.linear_result)
 _register(LINEAR_BACKWARD, LinearBackwardCall, Gradients, execution.linear_gradients, fakes.linear_gradients)
 _register(LOGITS, LogitsCall, LogitsResult, execution.logits_result, fakes.logits_result)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class LossOutput(NamedTuple):
-    """A loss and the additive statistics of its tokens; only ``loss`` carries gradients.
+    """A loss and the additive statistics of its tokens; only ``loss`` carries gradients, and the last two if asked.
 
     Attributes:
         loss: scalar, or labels-shaped for reduction "none"; f32, f64 for f64 inputs.
@@ -17,6 +17,9 @@ class LossOutput(NamedTuple):
         task_correct: of these, tokens whose largest logit is the label's, i64 [T].
         sample_loss_sum: sum of the unweighted nll of each sample, [B], in the dtype of the loss.
         sample_tokens: supervised tokens of each sample, i64 [B].
+        token_log_probabilities: log of the label's probability of each token, in the shape of the labels, at the
+            hidden positions; 0 where unsupervised. ``None`` unless asked for, as is the next.
+        token_entropy: entropy of each token's distribution, -sum p log p, laid out likewise.
     """
 
     loss: Tensor
@@ -25,6 +28,8 @@ class LossOutput(NamedTuple):
     task_correct: Tensor
     sample_loss_sum: Tensor
     sample_tokens: Tensor
+    token_log_probabilities: Tensor | None = None
+    token_entropy: Tensor | None = None
 
     def __str__(self) -> str:
         """The loss and one line per task; reading the values waits for the device."""

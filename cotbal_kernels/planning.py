@@ -90,11 +90,18 @@ class Plan:
         counts = torch.zeros(self.num_tasks, dtype=torch.int64, device=self.rows.device)
         return counts.scatter_add_(0, self.tasks, (self.targets >= 0).to(torch.int64))
 
-    def row_weights(self, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:
-        """Weight of each row, ``task_weights[task] * token_weight``, f32 [R] (f64 for f64 weights); padding 0.
+    def row_weights(
+        self,
+        task_weights: Tensor | Sequence[float] | None = None,
+        class_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Weight of each row, f32 [R] (f64 for f64 weights); padding 0.
+
+        It is ``task_weights[task] * token_weight * class_weights[target]``, and what is left out is 1.
 
         Args:
             task_weights: [T]; the plan's own where ``None``.
+            class_weights: [V], on the plan's device.
         """
         table = self.task_weights
         if task_weights is not None:
@@ -105,12 +112,15 @@ class Plan:
             values = table[self.tasks]
         if self.token_weights is not None:
             values = values * self.token_weights
+        if class_weights is not None:
+            values = values * checks.as_weights(class_weights)[self.targets.clamp_min(0)]
         return torch.where(self.targets >= 0, values, 0) if self.padded else values
 
     def normalizer(
         self,
         task_weights: Tensor | Sequence[float] | None = None,
         normalize: Literal["weights", "tokens"] = "weights",
+        class_weights: Tensor | None = None,
     ) -> Tensor:
         """What the summed weighted loss is divided by: the sum of the row weights, or the number of tokens.
 
@@ -124,7 +134,7 @@ class Plan:
             return (self.targets >= 0).sum().to(torch.float64)
         if normalize != "weights":
             raise ValueError(f"normalize is {normalize!r}; accepted are 'weights' and 'tokens'")
-        return self.row_weights(task_weights).detach().to(torch.float64).sum()
+        return self.row_weights(task_weights, class_weights).detach().to(torch.float64).sum()
 
 
 def plan(
@@ -185,6 +195,19 @@ def plan(
     num_tasks = _count_tasks(task_ids, task_weights, num_tasks)
     table = None if task_weights is None else checks.task_table(task_weights, num_tasks, labels.device)
 
+    if torch.compiler.is_compiling():
+        return _traced(
+            labels,
+            task_ids,
+            table,
+            num_tasks,
+            sample_ids,
+            token_weights,
+            shift,
+            ignore_index,
+            vocab_size,
+            capacity,
+        )
     length = max(labels.shape[-1], 1)
     tasks = None if task_ids is None else _tasks_of_tokens(labels, task_ids, sample_ids)
     samples = None if sample_ids is None else sample_ids.reshape(-1).to(torch.int64)
@@ -273,6 +296,56 @@ def plan(
         padded=capacity is not None,
         sample_ids=known,
         label_digest=digest,
+    )
+
+
+def _traced(
+    labels: Tensor,
+    task_ids: Tensor | None,
+    table: Tensor | None,
+    num_tasks: int,
+    sample_ids: Tensor | None,
+    token_weights: Tensor | None,
+    shift: bool,
+    ignore_index: int,
+    vocab_size: int | None,
+    capacity: int | None,
+) -> Plan:
+    """The plan in a graph that a compiler traces: one operator finds the rows, and checks, when the graph runs."""
+    for name, given in (("sample_ids", sample_ids), ("capacity", capacity)):
+        if given is not None:
+            raise NotImplementedError(
+                f"{name} under torch.compile: shapes would depend on its values; make the plan outside of the graph"
+            )
+    tasks = None if task_ids is None else _tasks_of_tokens(labels, task_ids, None)
+    weights = None if table is None else table.detach()
+    factors = None if token_weights is None else token_weights.detach()
+    sources = torch.ops.cotbal_kernels.supervised_positions(
+        labels,
+        task_ids,
+        weights,
+        num_tasks,
+        factors,
+        shift,
+        ignore_index,
+        -1 if vocab_size is None else vocab_size,
+    )
+    return Plan(
+        rows=sources - 1 if shift else sources,
+        targets=labels.reshape(-1).to(torch.int64)[sources],
+        tasks=torch.zeros_like(sources) if tasks is None else tasks[sources],
+        samples=torch.div(sources, max(labels.shape[-1], 1), rounding_mode="floor"),
+        token_weights=None
+        if token_weights is None
+        else checks.as_weights(token_weights).reshape(-1)[sources],
+        task_weights=table,
+        label_shape=tuple(labels.shape),
+        num_supervised=sources.shape[0],
+        num_tasks=num_tasks,
+        num_samples=math.prod(labels.shape[:-1]),
+        # The operator has compared the labels with the vocabulary.
+        max_target=PADDING,
+        padded=False,
     )
 
 

@@ -9,17 +9,17 @@ from cotbal_kernels.statistics import RowStatistics
 
 
 def reduced_loss(
-    nll: Tensor,
+    losses: Tensor,
     sums: RowStatistics,
     rows: Tensor,
     row_weights: Tensor | None,
     reduction: str,
     positions: int,
 ) -> Tensor:
-    """The loss in the dtype of the nll: a scalar, or for reduction none one entry per position."""
+    """The loss in the dtype of the rows' losses: a scalar, or for reduction none one entry per position."""
     if reduction != "none":
         return sums.loss
-    weighted = nll if row_weights is None else nll * row_weights.to(nll.dtype)
+    weighted = losses if row_weights is None else losses * row_weights.to(losses.dtype)
     return weighted.new_zeros(positions).index_copy_(0, rows, weighted)
 
 
@@ -46,7 +46,7 @@ def row_weight_gradient(
     rows: Tensor,
     targets: Tensor,
     row_weights: Tensor,
-    nll: Tensor,
+    losses: Tensor,
     loss: Tensor,
     normalizer: Tensor,
     reduction: str,
@@ -54,12 +54,12 @@ def row_weight_gradient(
 ) -> Tensor:
     """Gradient of the loss by each row's weight [R], for trainable task or token weights."""
     if reduction == "none":
-        made = upstream.index_select(0, rows) * nll
+        made = upstream.index_select(0, rows) * losses
     else:
         # A normalizer that is the sum of the weights grows with each of them.
         made = (
             upstream.to(torch.float64)
             / normalizer
-            * (nll - loss if divided_by_weights else nll).to(torch.float64)
+            * (losses - loss if divided_by_weights else losses).to(torch.float64)
         )
     return torch.where(targets >= 0, made, 0).to(row_weights.dtype)

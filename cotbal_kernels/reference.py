@@ -27,6 +27,7 @@ class ReferenceLoss:
         grad_scores: [..., H] or [..., V].
         grad_weight: [V, H]; ``None`` for logits.
         grad_bias: [V]; ``None`` for logits.
+        token_log_probabilities, token_entropy: labels-shaped, 0 where unsupervised.
     """
 
     loss: Array
@@ -38,6 +39,8 @@ class ReferenceLoss:
     grad_scores: Array
     grad_weight: Array | None = None
     grad_bias: Array | None = None
+    token_log_probabilities: Array | None = None
+    token_entropy: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,18 @@ def cross_entropy(
     softcap: float | None = None,
     reduction: str = "mean",
     normalizer: float | None = None,
+    class_weights: npt.ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    lse_square_scale: float = 0.0,
     upstream: npt.ArrayLike = 1.0,
+    upstream_log_probabilities: npt.ArrayLike = 0.0,
+    upstream_entropy: npt.ArrayLike = 0.0,
 ) -> ReferenceLoss:
     """Loss, statistics and gradient of logits.
 
     Args:
         upstream: gradient of the loss: a scalar, or labels-shaped for reduction "none".
+        upstream_log_probabilities, upstream_entropy: gradients of the two outputs per token, labels-shaped.
 
     >>> import cotbal_kernels as ck
     >>> made = ck.reference.cross_entropy([[2.0, 0.0], [0.0, 2.0]], [0, 0], reduction="sum")
@@ -121,9 +130,13 @@ def cross_entropy(
     samples = int(np.prod(classes.shape[:-1]))
     if sample_ids is not None:
         samples = int(np.max(np.asarray(sample_ids), initial=-1)) + 1
-    tokens = list(
-        supervised_tokens(classes, task_ids, weights, sample_ids, token_weights, ignore_index, shift)
-    )
+    by_class = None if class_weights is None else np.asarray(class_weights, np.float64)
+    tokens = [
+        token if by_class is None else replace(token, weight=token.weight * float(by_class[token.target]))
+        for token in supervised_tokens(
+            classes, task_ids, weights, sample_ids, token_weights, ignore_index, shift
+        )
+    ]
 
     total = sum(token.weight for token in tokens)
     divided_by = 1.0
@@ -137,19 +150,37 @@ def cross_entropy(
     sample_tokens = np.zeros(samples, np.int64)
     slopes = np.zeros_like(scores)
     incoming = np.broadcast_to(np.asarray(upstream, np.float64), classes.shape if reduction == "none" else ())
+    log_probabilities, entropies = np.zeros(classes.shape), np.zeros(classes.shape)
+    to_log_probabilities = np.broadcast_to(np.asarray(upstream_log_probabilities, np.float64), classes.shape)
+    to_entropy = np.broadcast_to(np.asarray(upstream_entropy, np.float64), classes.shape)
     for token in tokens:
-        nll, hit, slope = token_loss(scores[token.index], token.target, logit_scale, softcap)
-        losses[token.index] = token.weight * nll
+        row = scores[token.index], token.target, logit_scale, softcap
+        nll, hit, slope = token_loss(*row)
+        loss, loss_slope, entropy, entropy_slope = token_terms(*row, label_smoothing, lse_square_scale)
+        losses[token.index] = token.weight * loss
+        log_probabilities[token.index], entropies[token.index] = -nll, entropy
         task_loss_sum[token.task] += nll
         task_tokens[token.task] += 1
         task_correct[token.task] += hit
         sample_loss_sum[token.sample] += nll
         sample_tokens[token.sample] += 1
         arriving = incoming[token.index] if reduction == "none" else incoming[()]
-        slopes[token.index] = arriving * token.weight / divided_by * slope
-    loss = losses if reduction == "none" else np.asarray(losses.sum() / divided_by)
+        slopes[token.index] = (
+            arriving * token.weight / divided_by * loss_slope
+            - to_log_probabilities[token.index] * slope
+            + to_entropy[token.index] * entropy_slope
+        )
+    total_loss = losses if reduction == "none" else np.asarray(losses.sum() / divided_by)
     return ReferenceLoss(
-        loss, task_loss_sum, task_tokens, task_correct, sample_loss_sum, sample_tokens, slopes
+        total_loss,
+        task_loss_sum,
+        task_tokens,
+        task_correct,
+        sample_loss_sum,
+        sample_tokens,
+        slopes,
+        token_log_probabilities=log_probabilities,
+        token_entropy=entropies,
     )
 
 
@@ -202,3 +233,34 @@ def token_loss(
     probabilities = np.exp(scores - largest - log_sum)
     probabilities[target] = np.expm1(-nll)
     return nll, int(scores.argmax()) == target, slope * probabilities
+
+
+def token_terms(
+    raw: Array,
+    target: int,
+    logit_scale: float,
+    softcap: float | None,
+    label_smoothing: float,
+    lse_square_scale: float,
+) -> tuple[float, Array, float, Array]:
+    """The loss of a token with its penalties, the entropy, and the gradients of both by the raw logits."""
+    nll, _, nll_slope = token_loss(raw, target, logit_scale, softcap)
+    scores = logit_scale * raw
+    inner = np.full_like(scores, logit_scale)
+    if softcap is not None:
+        bent = np.tanh(scores / softcap)
+        scores = softcap * bent
+        inner = inner * (1 - bent**2)
+    largest = scores.max()
+    lse = float(largest + np.log(np.exp(scores - largest).sum()))
+    logs = scores - lse
+    probabilities = np.exp(logs)
+    surprise = np.where(probabilities > 0, probabilities * np.where(probabilities > 0, logs, 0.0), 0.0)
+    entropy = -float(surprise.sum())
+    loss, slope = (1 - label_smoothing) * nll, (1 - label_smoothing) * nll_slope
+    if label_smoothing:
+        loss += label_smoothing * (lse - float(scores.mean()))
+        slope = slope + label_smoothing * inner * (probabilities - 1 / len(scores))
+    loss += lse_square_scale * lse**2
+    slope = slope + 2 * lse_square_scale * lse * inner * probabilities
+    return loss, slope, entropy, -inner * (surprise + entropy * probabilities)

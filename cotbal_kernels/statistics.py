@@ -15,7 +15,7 @@ class RowStatistics(NamedTuple):
     """Sums over the rows of a plan, in the dtype of the nll; the normalizer in f64.
 
     Attributes:
-        loss: sum of weight times nll over the normalizer.
+        loss: sum of weight times loss over the normalizer.
         normalizer: what it was divided by, see `normalizer`.
     """
 
@@ -55,9 +55,9 @@ def weight_sum(targets: Tensor, row_weights: Tensor | None) -> Tensor:
     return row_weights.to(torch.float64).sum()
 
 
-def weighted_sum(nll: Tensor, row_weights: Tensor | None) -> Tensor:
-    """Sum of weight times nll over the rows, f64."""
-    wide = nll.to(torch.float64)
+def weighted_sum(losses: Tensor, row_weights: Tensor | None) -> Tensor:
+    """Sum of weight times loss over the rows, f64."""
+    wide = losses.to(torch.float64)
     return wide.sum() if row_weights is None else (wide * row_weights.to(torch.float64)).sum()
 
 
@@ -84,6 +84,7 @@ def row_statistics(
     num_tasks: int,
     num_samples: int,
     reduction: str,
+    losses: Tensor | None = None,
 ) -> RowStatistics:
     """All sums of one call.
 
@@ -93,11 +94,12 @@ def row_statistics(
         targets, tasks, samples: i64 [R], as in a plan.
         row_weights: [R], 0 in padding rows; ``None`` means ones.
         given: the normalizer of a "mean"; ``None``: the sum of the row weights.
+        losses: what the loss sums up in place of the nll, [R]; ``None``: the nll.
     """
     real = targets >= 0
     divided_by = normalizer(weight_sum(targets, row_weights), given, reduction)
     return RowStatistics(
-        (weighted_sum(nll, row_weights) / divided_by).to(nll.dtype),
+        (weighted_sum(nll if losses is None else losses, row_weights) / divided_by).to(nll.dtype),
         divided_by,
         segment_sum(nll, tasks, num_tasks),
         segment_count(real, tasks, num_tasks),

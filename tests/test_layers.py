@@ -45,7 +45,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"cotbal_kernels.backends"},
         {"cotbal_kernels.linear", "cotbal_kernels.logits"},
         {"cotbal_kernels.fakes", "cotbal_kernels.execution"},
-        {"cotbal_kernels.gradients"},
+        {"cotbal_kernels.gradients", "cotbal_kernels.vocabulary"},
         {"cotbal_kernels.ops"},
         {"cotbal_kernels.arguments", "cotbal_kernels.output"},
         {

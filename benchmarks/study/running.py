@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ from cotbal.demo.mixtures import DemoMixture
 from cotbal.demo.model import build_model, build_processor
 from cotbal.demo.pretrain import pretrain
 from cotbal.method.scores import ScoreTable
-from cotbal.units.evaluate import token_accuracies
+from cotbal.metrics.metric import TOKEN_ACCURACY
+from cotbal.units.evaluate import answer
 from cotbal.units.loading import load_model, load_processor, quieten
 from cotbal.units.locking import HeldError
 from cotbal.units.progress import NoProgress
@@ -146,18 +148,24 @@ def _score_tokens(runner: Runner, unit: Unit, folder: Path, say: Say, until: flo
     unit_folder = runner.folder.unit(unit.name)
     model = load_model(runner.config.model, unit_folder.model)
     started = time.monotonic()
+    partial = path.with_suffix("")
     scores = {
-        task: token_accuracies(
+        task: answer(
             model,
             runner.processor,
             runner.mixture.records(task, "validation"),
+            metric=TOKEN_ACCURACY,
             batch_size=runner.config.evaluation.batch_size,
+            max_new_tokens=0,
+            max_length=None,
+            path=partial / f"{task}.jsonl",
         )
         for task in unit.scored_tasks
     }
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as stream:
         json.dump({"seconds": time.monotonic() - started, "scores": scores}, stream)
+    shutil.rmtree(partial)
 
 
 def wait_for_preparations(

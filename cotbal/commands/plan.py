@@ -1,8 +1,9 @@
-"""`cotbal plan`: what a schedule takes, before anything runs."""
+"""`cotbal plan`: what a schedule takes, before anything runs; and what `run` asks of it before it starts."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,17 +11,22 @@ import typer
 from rich.console import Console
 
 from cotbal.commands.options import AllowCode, AllowRemote, ConfigPath, OutputPath
-from cotbal.commands.session import allowed, load, plain_warnings, quieten_others
+from cotbal.commands.session import allowed, load, plain_warnings, quieten_others, say
 from cotbal.extras import check_extras
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cotbal.config.schema import Config
-    from cotbal.estimates.schedule import ScheduleEstimate
     from cotbal.units.runner import Runner
+    from cotbal.units.schedule import Unit
 
-__all__ = ["plan", "refuse_unfit"]
+    Approve = Callable[[Runner, Sequence[Unit]], None]
+
+__all__ = ["plan", "refuse_unfit", "say_time_left"]
+
+# For the units that `run` starts on this machine: they need not ask again.
+_APPROVED = "COTBAL_APPROVED"
 
 
 def plan(
@@ -32,7 +38,7 @@ def plan(
             "--memory",
             metavar="GIB",
             min=0.001,
-            help="Memory of each process, if not that of this machine's GPUs.",
+            help="Memory of each process, if not what is free on this machine.",
             show_default=False,
         ),
     ] = None,
@@ -45,42 +51,39 @@ def plan(
 ) -> None:
     """Show what a config's units will take: samples, steps, memory per GPU, disk and time. Changes nothing.
 
-    No weights are read: one training step is played through with tensors that have shapes and no data. The exit code
-    is 1 if something does not fit; [bold]cotbal run[/bold] then refuses to start. Time is known once units have made
-    some steps.
+    No weights and no pictures are read: one training step is played through with tensors that have shapes and no
+    data, on the longest records. The exit code is 1 if something does not fit; [bold]cotbal run[/bold] then refuses
+    to start, unless the config says [bold]launch: {fit: warn}[/bold]. Time is known once units have made some steps.
 
-    On a machine without GPUs, give the memory of those that will train, and set `launch.processes` in the config:
-    [bold]cotbal plan my-mixture.yaml --memory 80[/bold]
+    On a machine without GPUs, give the memory of those that will train, and set `launch.processes` in the config.
+    Example: [bold]cotbal plan my-mixture.yaml --memory 80[/bold]
 
     With --commands, one line per unit for a job array or Kubernetes; units that are tuned with measured weights wait
-    for the line `weigh`: [bold]cotbal plan my-mixture.yaml --commands --json[/bold]
+    for the line `weigh`. Example: [bold]cotbal plan my-mixture.yaml --commands --json[/bold]
     """
     check_extras("cotbal plan", "train")
     settings = load(config, output)
     if commands:
         _print_commands(settings, moved=output is not None, as_json=as_json)
         return
+    from cotbal.estimates.schedule import estimate_schedule
     from cotbal.estimates.table import estimate_table, estimate_values
+    from cotbal.units.progress import NoProgress
+    from cotbal.units.runner import Runner
 
     settings = allowed(settings, allow_code, allow_remote)
     quieten_others()
     with plain_warnings():
-        estimate = _estimate(settings, memory)
+        runner = Runner(settings, NoProgress())
+        estimate = estimate_schedule(
+            settings, runner.mixture, runner.settings, lambda: runner.processor, memory=memory
+        )
     if as_json:
         typer.echo(json.dumps(estimate_values(estimate), indent=1))
     else:
-        Console(soft_wrap=True).print(estimate_table(settings, estimate))
+        Console().print(estimate_table(settings, estimate))
     if estimate.faults:
         raise typer.Exit(1)
-
-
-def _estimate(config: Config, memory: float | None) -> ScheduleEstimate:
-    from cotbal.estimates.schedule import estimate_schedule
-    from cotbal.units.progress import NoProgress
-    from cotbal.units.runner import Runner
-
-    runner = Runner(config, NoProgress())
-    return estimate_schedule(config, runner.mixture, runner.settings, lambda: runner.processor, memory=memory)
 
 
 def _print_commands(config: Config, *, moved: bool, as_json: bool) -> None:
@@ -95,12 +98,53 @@ def _print_commands(config: Config, *, moved: bool, as_json: bool) -> None:
     typer.echo(json.dumps([asdict(step) for step in steps], indent=1) if as_json else shell_lines(steps))
 
 
-def refuse_unfit(config: Config) -> Callable[[Runner], None]:
-    """What `run` and its stages do before they start: estimate, and stop if something cannot fit."""
-    from cotbal.estimates.schedule import estimate_schedule, refuse_what_cannot_fit
+def refuse_unfit(config: Config) -> Approve:
+    """What `run`, its stages and `unit` do before they start: estimate, and stop if something cannot fit.
 
-    def approve(runner: Runner) -> None:
-        estimate = estimate_schedule(config, runner.mixture, runner.settings, lambda: runner.processor)
+    An estimate that cannot be made stops nothing.
+    """
+
+    def approve(runner: Runner, units: Sequence[Unit]) -> None:
+        from cotbal.estimates.aside import estimated_aside
+        from cotbal.estimates.fit import refuse_what_cannot_fit
+        from cotbal.estimates.memory import NotEstimatedError
+        from cotbal.estimates.schedule import estimate_schedule
+        from cotbal.estimates.table import estimate_values
+        from cotbal.units.batches import processes_per_unit
+        from cotbal.units.store import write_text
+
+        manifests = [runner.folder.unit(unit.name).manifest() for unit in units]
+        if all(manifest is not None and manifest.state == "scored" for manifest in manifests):
+            return
+        if os.environ.get(_APPROVED) == str(config.output):
+            return
+        processor = runner.processor
+        launch = config.launch.model_copy(update={"processes": processes_per_unit(config)})
+        planned = config.model_copy(update={"launch": launch})
+        try:
+            estimate = estimated_aside(
+                lambda: estimate_schedule(
+                    planned, runner.mixture, runner.settings, lambda: processor, units=units
+                )
+            )
+        except NotEstimatedError as error:
+            runner.progress.say(f"note: memory, disk and time are not estimated: {error}")
+            return
+        if len(units) > 1:
+            write_text(runner.folder.plan, json.dumps(estimate_values(estimate), indent=1) + "\n")
         refuse_what_cannot_fit(estimate, config, runner.progress.say)
+        if config.launch.engine == "local":
+            os.environ[_APPROVED] = str(config.output)
 
     return approve
+
+
+def say_time_left(config: Config) -> None:
+    """The time that is left by the plan that `run` has made, and by the pace so far; nothing without a plan."""
+    from cotbal.estimates.pace import planned_work, time_left
+    from cotbal.units.store import OutputFolder
+
+    folder = OutputFolder(config.output)
+    work, at_once = planned_work(folder.plan)
+    if work:
+        say(str(time_left(folder, work, at_once)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 
 from cotbal.commands.options import AllowCode, AllowRemote, ConfigPath, OutputPath, WeightsPath
+from cotbal.commands.plan import refuse_unfit, say_time_left
 from cotbal.commands.session import (
     allowed,
     load,
@@ -19,6 +21,7 @@ from cotbal.commands.session import (
     stoppable,
 )
 from cotbal.extras import check_extras
+from cotbal.units.launch.tied import tie_to
 
 __all__ = ["export", "status", "unit"]
 
@@ -32,6 +35,7 @@ def status(config: ConfigPath, output: OutputPath = None) -> None:
 
     settings = load(config, output)
     Console().print(status_table(settings))
+    say_time_left(settings)
 
 
 def unit(
@@ -49,6 +53,9 @@ def unit(
     Example: [bold]torchrun --nproc-per-node 8 -m cotbal unit my-mixture.yaml mini[/bold]
     """
     check_extras("cotbal unit", "train")
+    if "LOCAL_RANK" in os.environ:
+        # Else it would go on alone, and nobody could tell, where its launcher is killed.
+        tie_to(os.getppid())
     from cotbal.units import ranks, stages
     from cotbal.units.display import LineProgress
     from cotbal.units.launch.following import FileProgress
@@ -62,7 +69,7 @@ def unit(
     with plain_warnings(), stoppable():
         lines = LineProgress(Console())
         progress = FileProgress(folder.progress_of(name), lines) if ranks.is_first() else NoProgress()
-        stages.run_unit(settings, name, progress, given)
+        stages.run_unit(settings, name, progress, given, approve=refuse_unfit(settings))
 
 
 def export(

@@ -143,6 +143,11 @@ def parse_yaml(text: str, source: Path) -> dict[str, Any]:
         raise ConfigError(f"{place}: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not readable as YAML: {error}") from None
+    except (IndexError, KeyError, AttributeError, TypeError):
+        # What PyYAML's own constructors raise for a value that is not of the type in its tag, such as `!!int ""`.
+        raise ConfigError(
+            f"{source}: not readable as YAML: a value does not fit the type (`!!...`) written before it"
+        ) from None
     if not isinstance(value, dict):
         found = "nothing" if value is None else f"a {type(value).__name__}"
         raise ConfigError(

@@ -31,6 +31,8 @@ Mode = Literal["full", "quick"]
 # Of a quick check: how many records of a set are looked at whole.
 QUICK_SAMPLE = 64
 _CHUNK = 8
+# Headers are read so fast that handing findings over must not cost more.
+_HEADERS_CHUNK = 256
 # Below this many records, starting processes costs more than it saves.
 _WORTH_PROCESSES = 512
 _particular = re.compile(r"""'[^']*'|"[^"]*"|\S*/\S*|-?\d+(?:\.\d+)?""")
@@ -110,8 +112,8 @@ class RecordCheck:
     whole: bool = True
     _collators: dict[str, TaskCollator] = field(default_factory=dict, repr=False, compare=False)
 
-    def __call__(self, records: Sequence[Record]) -> list[Finding]:
-        """What was found of each record.
+    def __call__(self, records: Sequence[Record]) -> list[Finding | None]:
+        """What was found of each record; None where nothing was, in headers.
 
         Raises:
             ValueError: the processor cannot serve such records at all.
@@ -154,8 +156,10 @@ def inspect_records(
         share = min(1.0, QUICK_SAMPLE / max(1, len(records)))
         sample = set(mini_indices(len(records), share, stream="check"))
     whole = _Some(records, sorted(sample))
-    rest = _Some(records, [index for index in range(len(records)) if index not in sample])
-    found: dict[int, Finding] = {}
+    counts = _picture_counts(records)
+    # Without pictures there is no header to look at.
+    rest = _Some(records, [index for index, count in enumerate(counts) if count and index not in sample])
+    found: dict[int, Finding | None] = {}
     check = RecordCheck(processor, max_length)
     # What the processor cannot do at all is raised here, not as a traceback out of a worker.
     check(records[:1])
@@ -165,7 +169,16 @@ def inspect_records(
             found.update(zip(part.indices[done:], findings, strict=False))
             done += len(findings)
             advance(len(findings))
-    return [found[index] for index in range(len(records))]
+    advance(len(records) - len(whole) - len(rest))
+    sound = {count: Finding(None, pictures=count) for count in set(counts)}
+    return [found.get(index) or sound[count] for index, count in enumerate(counts)]
+
+
+def _picture_counts(records: Sequence[Record]) -> list[int]:
+    if isinstance(records, PackedRecords):
+        counts: list[int] = records.pictures.tolist()
+        return counts
+    return [len(record.images) for record in records]
 
 
 class _Some(Dataset[Record]):
@@ -182,7 +195,7 @@ class _Some(Dataset[Record]):
         return self.records[self.indices[index]]
 
 
-def _mapped(check: RecordCheck, part: _Some, workers: int | None) -> Iterable[list[Finding]]:
+def _mapped(check: RecordCheck, part: _Some, workers: int | None) -> Iterable[list[Finding | None]]:
     if not len(part):
         return
     if workers is None:
@@ -191,7 +204,7 @@ def _mapped(check: RecordCheck, part: _Some, workers: int | None) -> Iterable[li
         part = _Some(_packed(part), range(len(part)))
     loader: DataLoader[Record] = DataLoader(
         part,
-        batch_size=_CHUNK,
+        batch_size=_CHUNK if check.whole else _HEADERS_CHUNK,
         num_workers=workers,
         collate_fn=check,
         multiprocessing_context=multiprocessing.get_context("fork") if workers else None,
@@ -209,13 +222,13 @@ def _packed(part: _Some) -> PackedRecords:
     return PackedRecords(part[index] for index in range(len(part)))
 
 
-def _headers(record: Record) -> Finding:
+def _headers(record: Record) -> Finding | None:
     try:
         for image in record.images:
             picture_size(image)
     except RecordError as error:
         return Finding(str(error), pictures=len(record.images))
-    return Finding(None, pictures=len(record.images))
+    return None
 
 
 def content_digest(record: Record) -> bytes:

@@ -19,7 +19,7 @@ from cotbal.data.loss_weights import refuse_without_loss, weighted
 from cotbal.data.notation import THOUSANDTHS, BoxNotation
 from cotbal.data.objects import fill_objects
 from cotbal.data.packed import Packer
-from cotbal.data.plain_llava import path_prefix, plain_record
+from cotbal.data.plain_llava import packed_plainly, path_prefix
 from cotbal.data.records import (
     IMAGE_PLACEHOLDER,
     BadRecordsError,
@@ -189,9 +189,9 @@ def _items(
             yield Problem(file, element.index, element.reason)
             continue
         if straight is not None and task is not None:
-            plain = plain_record(element.value, element.index, prefix, task, check_images=check_images)
+            plain = packed_plainly(element.value, element.index, prefix, task, check_images=check_images)
             if plain is not None:
-                straight.add_plain(plain, file, element.index)
+                straight.add_packed(*plain, file, element.index)
                 continue
         if listed is not None:
             element = replace(element, value=listed.record(element.value))

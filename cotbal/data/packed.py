@@ -15,8 +15,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from cotbal.data.plain_llava import PlainRecord
-from cotbal.data.records import ImageSource, Record, Turn
+from cotbal.data.plain_llava import MARK, plain_fields
+from cotbal.data.records import ImageSource, Record, Role, Turn
 
 __all__ = ["PackedRecords", "Packer"]
 
@@ -26,8 +26,8 @@ Indices = NDArray[np.int64]
 class _Block:
     """Records one after the other, each packed, with what is asked of all of them in columns beside.
 
-    `marshal` is the fastest serialiser there is for texts and numbers; what it writes never leaves this process and
-    those that it starts.
+    The plainest are joined texts. `marshal` packs the others: it is the fastest serialiser there is for texts and
+    numbers, and what it writes never leaves this process and those that it starts.
     """
 
     def __init__(
@@ -44,21 +44,26 @@ class _Block:
         self.sources = sources
         self.files = files
 
-    def plain(self, place: int) -> Any:
+    def packed_record(self, place: int) -> bytes:
         start, end = int(self.ends[place]), int(self.ends[place + 1])
-        return marshal.loads(memoryview(self.packed)[start:end])
+        return bytes(memoryview(self.packed)[start:end])
 
     def record(self, place: int) -> Record:
-        name, task, images, turns, references = self.plain(place)
-        return Record(
-            name,
-            task,
-            tuple(map(_source, images)),
-            tuple([Turn(*turn) for turn in turns]),
-            references,
-            self.files[self.sources[place]],
-            int(self.indices[place]),
-        )
+        found = self.packed_record(place)
+        source, index = self.files[self.sources[place]], int(self.indices[place])
+        if found[0] == MARK:
+            name, task, image, texts = plain_fields(found)
+            return Record(name, task, _paths(image), _in_turn(texts), texts[-1:], source, index)
+        name, task, images, turns, references = marshal.loads(found)
+        said = tuple([Turn(*turn) for turn in turns])
+        return Record(name, task, tuple(map(_source, images)), said, references, source, index)
+
+    def images(self, place: int) -> tuple[str | bytes, ...]:
+        found = self.packed_record(place)
+        if found[0] == MARK:
+            return (plain_fields(found)[2],)
+        images: tuple[str | bytes, ...] = marshal.loads(found)[2]
+        return images
 
 
 class Packer:
@@ -71,24 +76,26 @@ class Packer:
         self._sources = array("i")
         self._pictures = array("i")
         self._files: dict[Path, int] = {}
+        self._latest: Path | None = None
+        self._number = 0
 
     def add(self, record: Record) -> None:
-        plain = PlainRecord(
-            record.id,
-            record.task,
-            tuple([image if isinstance(image, bytes) else str(image) for image in record.images]),
-            tuple([(turn.role, turn.text, turn.weight) for turn in record.turns]),
-            record.references,
-        )
-        self.add_plain(plain, record.source, record.index)
+        images = tuple([image if isinstance(image, bytes) else str(image) for image in record.images])
+        turns = tuple([(turn.role, turn.text, turn.weight) for turn in record.turns])
+        packed = marshal.dumps((record.id, record.task, images, turns, record.references))
+        self.add_packed(packed, len(images), record.source, record.index)
 
-    def add_plain(self, plain: PlainRecord, source: Path, index: int) -> None:
-        """Add a record that was never made an object."""
-        self._packed += marshal.dumps(tuple(plain))
+    def add_packed(self, packed: bytes, images: int, source: Path, index: int) -> None:
+        """Add a record that was never made an object, in the form that `packed_plainly` gives it."""
+        self._packed += packed
         self._ends.append(len(self._packed))
         self._indices.append(index)
-        self._sources.append(self._files.setdefault(source, len(self._files)))
-        self._pictures.append(len(plain.images))
+        if source is not self._latest:
+            # A path's hash takes longer than all else here.
+            self._number = self._files.setdefault(source, len(self._files))
+            self._latest = source
+        self._sources.append(self._number)
+        self._pictures.append(images)
 
     def records(self) -> PackedRecords:
         """What was packed; nothing can be added afterwards."""
@@ -194,10 +201,19 @@ class PackedRecords(Sequence[Record]):
         for number in range(len(self)):
             if self.pictures[number]:
                 block, place = self._at(number)
-                yield block.plain(place)[2]
+                yield block.images(place)
             else:
                 yield ()
 
 
 def _source(image: str | bytes) -> ImageSource:
     return image if isinstance(image, bytes) else Path(image)
+
+
+def _paths(image: str) -> tuple[Path, ...]:
+    return (Path(image),) if image else ()
+
+
+def _in_turn(texts: tuple[str, ...]) -> tuple[Turn, ...]:
+    roles: tuple[Role, Role] = ("user", "assistant")
+    return tuple([Turn(roles[place % 2], text) for place, text in enumerate(texts)])

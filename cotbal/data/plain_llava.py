@@ -1,33 +1,31 @@
 """The plainest records, which make up nearly all of large files, read without making objects of their turns.
 
-A record of this shape has `conversations` of people and model in turn in ASCII, at most one `image` below the images'
-folder, and no field or mark that asks for a closer look. `cotbal.data.formats.record_of` gives the same record of it;
+A record of this shape has `conversations` of people and model in turn, at most one `image` below the images' folder,
+and no field or mark that asks for a closer look. `cotbal.data.formats.record_of` gives the same record of it;
 whatever is not of this shape, or is wrong, is left to that.
+
+Its packed form is its id, task, image (or nothing) and texts, each after a null character, in UTF-8.
 """
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cotbal.data.records import IMAGE_PLACEHOLDER
 
-__all__ = ["PlainRecord", "path_prefix", "plain_record"]
+__all__ = ["MARK", "packed_plainly", "path_prefix", "plain_fields"]
+
+MARK = 0
+"""The first byte of the packed form."""
 
 _FIELDS = frozenset({"id", "image", "conversations", "task", "channel", "dataset", "source", "model"})
-
-PlainTurn = tuple[str, str, float]
-
-
-class PlainRecord(NamedTuple):
-    """A record as `cotbal.data.packed` packs it; images are paths as texts."""
-
-    id: str
-    task: str
-    images: tuple[str | bytes, ...]
-    turns: tuple[PlainTurn, ...]
-    references: tuple[str, ...]
+_TWO = {2}
+_speaker = itemgetter("from")
+_text = itemgetter("value")
 
 
 def path_prefix(root: Path) -> str:
@@ -36,8 +34,16 @@ def path_prefix(root: Path) -> str:
     return "" if text == "." else text if text.endswith(os.sep) else f"{text}{os.sep}"
 
 
-def plain_record(raw: Any, index: int, prefix: str, task: str, *, check_images: bool) -> PlainRecord | None:
-    """The record that a value of JSON describes, or None where it is not of the plainest shape.
+def plain_fields(packed: bytes) -> tuple[str, str, str, tuple[str, ...]]:
+    """Id, task, path of the image ("" without one) and texts of a packed record."""
+    _, name, task, image, *texts = packed.decode().split("\0")
+    return name, task, image, tuple(texts)
+
+
+def packed_plainly(
+    raw: Any, index: int, prefix: str, task: str, *, check_images: bool
+) -> tuple[bytes, int] | None:
+    """Packed form and number of images of the record that a value of JSON describes; None for other shapes.
 
     Args:
         index: of the record, its id where it has none.
@@ -50,59 +56,54 @@ def plain_record(raw: Any, index: int, prefix: str, task: str, *, check_images: 
     name = raw.get("id")
     if name is None:
         name = str(index)
-    elif type(name) is int:
+    elif type(name) is int and abs(name) < 10**18:
         name = str(name)
-    elif type(name) is not str or not name.isascii():
+    elif type(name) is not str:
         return None
-    turns = _plain_turns(raw.get("conversations"))
-    if turns is None:
-        return None
-    images: tuple[str, ...] = ()
+    path = ""
     if "image" in raw:
         path = _plain_path(raw["image"], prefix)
-        if path is None or (check_images and not os.path.isfile(path)):
+        if not path or (check_images and not os.path.isfile(path)):
             return None
-        images = (path,)
-    placeholders = 0
-    for _, text, _ in turns[::2]:
-        if "<" in text:
-            count = text.count(IMAGE_PLACEHOLDER)
-            if text.count("<") != count:
-                return None
-            placeholders += count
-    if placeholders != len(images):
-        return None
-    return PlainRecord(name, task, images, turns, (turns[-1][1],))
-
-
-def _plain_turns(conversation: Any) -> tuple[PlainTurn, ...] | None:
+    conversation = raw.get("conversations")
     if type(conversation) is not list or not conversation or len(conversation) % 2:
         return None
-    turns: list[PlainTurn] = []
-    asks = True
-    for turn in conversation:
-        if type(turn) is not dict or len(turn) != 2:
+    # Whole lists at once, since this is done for every turn of the data.
+    try:
+        if set(map(len, conversation)) != _TWO or tuple(map(_speaker, conversation)) != _turns(
+            len(conversation)
+        ):
             return None
-        text = turn.get("value")
-        if type(text) is not str or not text.isascii():
-            return None
-        speaker = turn.get("from")
-        if asks:
-            if speaker != "human":
-                return None
-            turns.append(("user", text, 1.0))
-        else:
-            if speaker != "gpt" or "<" in text or not text or text.isspace():
-                return None
-            turns.append(("assistant", text, 1.0))
-        asks = not asks
-    return tuple(turns)
+        texts = tuple(map(_text, conversation))
+        joined = "\0".join(("", name, task, path, *texts))
+        # Half a character raises here, and what is not a text above.
+        packed = joined.encode()
+    except (KeyError, TypeError, UnicodeEncodeError):
+        return None
+    images = 1 if path else 0
+    if joined.count("<") != images or joined.count(IMAGE_PLACEHOLDER) != images:
+        return None
+    answers = texts[1::2]
+    if images and IMAGE_PLACEHOLDER not in texts[0] and not any(map(_has_placeholder, texts[2::2])):
+        return None
+    if "" in answers or any(map(str.isspace, answers)) or joined.count("\0") != len(texts) + 3:
+        return None
+    return packed, images
 
 
-def _plain_path(image: Any, prefix: str) -> str | None:
-    """A path that pathlib would leave as it is, below the images' folder."""
+def _has_placeholder(text: str) -> bool:
+    return IMAGE_PLACEHOLDER in text
+
+
+@lru_cache(maxsize=1024)
+def _turns(count: int) -> tuple[str, ...]:
+    return ("human", "gpt") * (count // 2)
+
+
+def _plain_path(image: Any, prefix: str) -> str:
+    """A path that pathlib would leave as it is, below the images' folder, or nothing."""
     if type(image) is not str or not image or not image.isascii() or image[0] in "./" or image[-1] == "/":
-        return None
+        return ""
     if "//" in image or "/." in image or "\0" in image or ":" in image or "\\" in image:
-        return None
+        return ""
     return prefix + image

@@ -1,25 +1,35 @@
-"""What a schedule writes: models, checkpoints, scores."""
+"""What a unit writes: its model, checkpoints, scores."""
 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
 from cotbal.config.model import ModelConfig
 from cotbal.data.records import Record
-from cotbal.estimates.memory import Memory
 from cotbal.estimates.model import described_model
 from cotbal.units.adapters import adapters_wanted
+from cotbal.units.model_source import model_source
 
-__all__ = ["Disk", "folder_bytes", "model_bytes", "score_bytes"]
+__all__ = ["Disk", "folder_bytes", "model_bytes", "score_bytes", "unit_disk"]
 
 # The manifest, the log, and what else a unit has beside model and scores.
-_SMALL_FILES = 16 * 2**10
-_BLOCK = 4096
+_SMALL_FILES = 8 * 2**10
+# Of a checkpoint beside model and optimizer: random states, the schedule, the Trainer's state.
+_CHECKPOINT_FILES = 32 * 2**10
+# The page that peft writes into the folder of an adapter.
+_ADAPTER_PAGE = 5200
+_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,51 @@ class Disk:
 
     @property
     def most(self) -> int:
-        """The most at any time."""
-        return max(self.checkpoints + self.model + self.unfinished, self.left + self.unfinished)
+        """The most at any time: the last checkpoint is deleted when the model is there."""
+        return self.left + self.unfinished + self.checkpoints
+
+
+def unit_disk(
+    model: int,
+    scored: Iterable[Sequence[Record]],
+    settings: Mapping[str, Any],
+    steps: int,
+    *,
+    processes: int,
+    state: int,
+    kept: bool,
+) -> Disk:
+    """What one unit writes.
+
+    Args:
+        model: bytes of its saved model, see `model_bytes`.
+        scored: the records that it is scored on, task by task.
+        settings: of its training.
+        steps: that it makes.
+        processes: that train it together.
+        state: bytes of one process's optimizer state.
+        kept: whether its model stays when it is scored.
+    """
+    sharded = bool(settings.get("fsdp"))
+    checkpoint = model + state * (processes if sharded else 1) + processes * _CHECKPOINT_FILES
+    scores = sum(score_bytes(records) for records in scored)
+    checkpoints = checkpoint * _checkpoints(settings, steps)
+    return Disk(model if kept else 0, scores, checkpoints, 0 if kept else model)
+
+
+def _checkpoints(settings: Mapping[str, Any], steps: int) -> int:
+    """How many checkpoints lie side by side: a new one is written before the oldest is deleted."""
+    strategy = settings.get("save_strategy", "steps")
+    if strategy == "no":
+        return 0
+    every = float(settings.get("save_steps", 500))
+    every = math.ceil(every * steps) if every < 1 else every
+    if strategy == "epoch":
+        every = steps / max(1.0, float(settings.get("num_train_epochs", 1)))
+    # One more is written at the end.
+    made = math.ceil(steps / max(1.0, every))
+    limit = settings.get("save_total_limit")
+    return made if limit is None else min(made, int(limit) + 1)
 
 
 def model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: Any) -> int:
@@ -54,59 +107,85 @@ def model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: Any
 
     Of adapters, the adapter alone.
     """
+    with warnings.catch_warnings(action="ignore"):
+        return _model_bytes(config, training, processor)
+
+
+def _model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: Any) -> int:
     model = described_model(config)
-    upcast = bool(training.get("fsdp")) and bool(training.get("bf16") or training.get("fp16"))
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    # FSDP trains in float32 under mixed precision, and saves what it trains.
+    wide = bool(training.get("fsdp")) and bool(training.get("bf16") or training.get("fp16"))
     if adapters_wanted(config):
         from peft import get_peft_model_state_dict
 
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
-        described = 2 * _BLOCK
+        wide = False
     else:
-        state, described = model.state_dict(), _configs(model)
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        state = _saved_tensors(model)
+    entries = [
+        (name, torch.float32 if wide and name in trained else tensor.dtype, tuple(tensor.shape))
+        for name, tensor in state.items()
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        if adapters_wanted(config):
+            settings = model.peft_config["default"]
+            settings.inference_mode = True  # as peft saves it
+            settings.save_pretrained(folder)
+            (Path(folder) / "README.md").write_bytes(bytes(_ADAPTER_PAGE))
+        else:
+            _save_configs(model, config, folder)
+        if processor is not None:
+            processor.save_pretrained(folder)
+        return safetensors_bytes(entries) + folder_bytes(Path(folder))
+
+
+def _saved_tensors(model: Any) -> Mapping[str, Tensor]:
+    """The tensors that `save_pretrained` writes: each that is tied once, by the names in the family's files."""
+    ignored = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
     known: set[int] = set()
-    entries: dict[str, dict[str, Any]] = {}
-    end = 0
-    for name, tensor in state.items():
-        # Tied weights are one tensor, saved once.
-        if id(tensor) in known or _is_tied(model, name):
-            continue
+    state: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in known and name not in ignored:
+            state[name] = tensor
         known.add(id(tensor))
-        wide = upcast and name in trained and tensor.is_floating_point()
-        size = tensor.numel() * (4 if wide else tensor.element_size())
-        entries[name] = {
-            "dtype": str(tensor.dtype),
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + size],
-        }
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:
+        return state
+    named: Mapping[str, Tensor] = revert_weight_conversion(model, state)
+    return named
+
+
+def _save_configs(model: Any, config: ModelConfig, folder: str) -> None:
+    source = model_source(config)
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    if not model.can_generate():
+        return
+    try:
+        generation = GenerationConfig.from_pretrained(source.base, revision=source.revision or "main")
+    except OSError:
+        generation = model.generation_config
+    generation.save_pretrained(folder)
+
+
+def safetensors_bytes(entries: Sequence[tuple[str, torch.dtype, tuple[int, ...]]]) -> int:
+    """The size of a safetensors file with these tensors: a header of JSON, padded to 8 bytes, and the numbers.
+
+    >>> safetensors_bytes([("a", torch.float32, (2, 2))])
+    120
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, dtype, shape in sorted(entries, key=lambda entry: (-entry[1].itemsize, entry[0])):
+        size = math.prod(shape) * dtype.itemsize
+        kind = _NAMES.get(dtype, str(dtype).removeprefix("torch."))
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [end, end + size]}
         end += size
-    header = len(json.dumps(entries))
-    return end + header + described + _saved(processor)
-
-
-def _is_tied(model: Any, name: str) -> bool:
-    tied = getattr(model, "_tied_weights_keys", None) or {}
-    text = model.config.get_text_config() if hasattr(model, "config") else None
-    return bool(getattr(text, "tie_word_embeddings", False)) and name in tied
-
-
-def _configs(model: Any) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        model.config.save_pretrained(folder)
-        return folder_bytes(Path(folder)) + _BLOCK
-
-
-def _saved(processor: Any) -> int:
-    if processor is None:
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
-        processor.save_pretrained(folder)
-        return folder_bytes(Path(folder))
-
-
-def checkpoint_bytes(model: int, memory: Memory, processes: int, *, sharded: bool) -> int:
-    """One checkpoint: the model, the optimizer's state of all processes, random states."""
-    return model + memory.optimizer * (processes if sharded else 1) + processes * 4 * _BLOCK
+    written = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-written // 8) * 8 + end
 
 
 def score_bytes(records: Iterable[Record]) -> int:

@@ -22,7 +22,7 @@ _REAL_ELEMENTS = 2**20
 Extra = Callable[[Any, tuple[Any, ...]], int]
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is active, counts the bytes of every storage that operators make, until it is freed.
 
     What an operator takes for itself and gives back before it ends is not seen, unless `extra` tells of it.
@@ -36,7 +36,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, extra: Extra = lambda operator, arguments: 0) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self.peak = 0
         self._extra = extra
@@ -47,12 +47,12 @@ class LiveBytes(TorchDispatchMode):
         self._outside = active_fake_mode()
         # FSDP frees and fills its buffers so, past all operators.
         self._resize = torch.UntypedStorage.resize_
-        torch.UntypedStorage.resize_ = self._resized()  # type: ignore[method-assign]
-        return super().__enter__()  # type: ignore[no-any-return]
+        torch.UntypedStorage.resize_ = self._resized()  # type: ignore[method-assign, assignment]
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
         torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def _resized(self) -> Callable[[torch.UntypedStorage, int], Any]:
         resize = self._resize
@@ -99,7 +99,7 @@ class LiveBytes(TorchDispatchMode):
         self.now -= self._known.pop(key, 0)
 
 
-class SimulatedBytes(LiveBytes):
+class SimulatedBytes(LiveBytes):  # type: ignore[no-untyped-call]
     """The same inside of a `FakeTensorMode`, for code that looks into its smaller inputs.
 
     Tensors of floating-point numbers have no data. What is made of real tensors alone (token ids, masks, grids of

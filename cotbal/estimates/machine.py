@@ -2,57 +2,162 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from cotbal.config.schema import Config
-from cotbal.estimates.memory import Device
 from cotbal.units.batches import processes_per_unit
 
-__all__ = ["device_of", "free_disk"]
+__all__ = ["GIB", "Device", "available_memory", "device_of", "free_disk"]
 
 GIB = 2**30
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
+# What CUDA, its libraries and NCCL keep for themselves, and what Python and its packages take on a CPU; rounded up.
+_RUNTIME = {"gpu": GIB, "cpu": GIB // 2}
+# The default `memory_budget` of the loss: see `cotbal_kernels.arguments`.
+_CPU_LOSS_BUDGET = 2**29
+_GPU_LOSS_SHARE = 16
+
+_ASK_GPUS = """
+import json, torch
+print(json.dumps([torch.cuda.mem_get_info(index) for index in range(torch.cuda.device_count())]))
+"""
 
 
-def device_of(config: Config, settings: Mapping[str, Any], memory: float | None = None) -> Device:
+@dataclass(frozen=True)
+class Device:
+    """What a process trains on.
+
+    Attributes:
+        kind: `gpu` or `cpu`.
+        memory: bytes that the process may take; None where that is unknown.
+        named: where the number is from, in words.
+        whole: all bytes of a GPU, free or not; `memory` if None.
+    """
+
+    kind: str
+    memory: int | None
+    named: str = ""
+    whole: int | None = None
+
+    @property
+    def runtime(self) -> int:
+        """Bytes that libraries take beside tensors."""
+        return _RUNTIME[self.kind]
+
+    @property
+    def loss_budget(self) -> int:
+        """Bytes that the loss may hold at once."""
+        whole = self.memory if self.whole is None else self.whole
+        return _CPU_LOSS_BUDGET if self.kind == "cpu" or whole is None else whole // _GPU_LOSS_SHARE
+
+
+def device_of(
+    config: Config, settings: Mapping[str, Any], memory: float | None = None, *, in_use: bool = False
+) -> Device:
     """What each process of a unit trains on, and how much memory it may take.
 
-    The smallest of the visible GPUs; without GPUs, the machine's memory divided by the processes that run at once.
+    Of the visible GPUs the one with least free; without GPUs, the machine's available memory divided by the processes
+    that run at once. Where `launch.engine` starts units on other machines, theirs is not known here.
 
     Args:
         settings: of the training; `use_cpu` trains on the CPU though there is a GPU.
         memory: GiB of each process, in place of what is found here; `launch.memory` if None.
+        in_use: units of this schedule are being made, so that what is free tells nothing.
     """
     given = config.launch.memory if memory is None else memory
-    on_gpu = not settings.get("use_cpu") and (torch.cuda.device_count() > 0 or given is not None)
     if given is not None:
         named = "--memory" if memory is not None else "launch.memory"
-        return Device("gpu" if on_gpu else "cpu", int(given * GIB), named)
-    if on_gpu:
-        sizes = [
-            torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())
-        ]
-        return Device("gpu", min(sizes), "the smallest visible GPU")
+        return Device("cpu" if settings.get("use_cpu") else "gpu", int(given * GIB), named)
+    engine: str = config.launch.engine
+    if engine != "local":
+        return Device("cpu" if settings.get("use_cpu") else "gpu", None)
+    gpus = [] if settings.get("use_cpu") else _gpus()
+    if gpus:
+        free, whole = min(gpus)
+        if in_use:
+            return Device("gpu", whole, "the smallest visible GPU", whole)
+        return Device("gpu", free, "free on the fullest visible GPU", whole)
     at_once = processes_per_unit(config) * (config.launch.side_by_side or 1)
+    share = "" if at_once == 1 else f", for each of {at_once} processes"
     return Device(
-        "cpu", _memory() // at_once, f"this machine's memory for {at_once} process{'es'[: 2 * (at_once > 1)]}"
+        "cpu", None if in_use else available_memory() // at_once, f"available on this machine{share}"
     )
 
 
-def _memory() -> int:
-    """The memory of this machine, or of the container that this process is in."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _gpus() -> list[tuple[int, int]]:
+    """Free and all bytes of each visible GPU; asked by another process, as who asks takes memory of each."""
+    if not torch.cuda.device_count():
+        return []
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK_GPUS], capture_output=True, text=True, check=False, timeout=120
+    )
+    if done.returncode == 0:
+        return [(int(free), int(whole)) for free, whole in json.loads(done.stdout.splitlines()[-1])]
+    sizes = [
+        torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())
+    ]
+    return [(size, size) for size in sizes]
+
+
+def available_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes that processes can still take, in the container that this process is in.
+
+    Args:
+        cgroups: where the kernel shows its control groups, of version 1 or 2.
+        own: which of them this process is in.
+    """
+    free = [int(psutil.virtual_memory().available)]
     try:
-        limit = _CGROUP.read_text().strip()
+        entries = [line.split(":", 2) for line in own.read_text().splitlines()]
     except OSError:
-        return whole
-    return min(whole, int(limit)) if limit.isdigit() else whole
+        entries = []
+    for _, kind, below in entries:
+        if kind not in ("", "memory"):
+            continue
+        root = cgroups / kind
+        limit, used = (
+            ("memory.max", "memory.current")
+            if kind == ""
+            else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        group = root / below.lstrip("/")
+        # A group has what all groups above it have; in a container, the own path may be another one's.
+        for folder in (root, *(root / part for part in _and_above(group.relative_to(root)))):
+            most, now = _number(folder / limit), _number(folder / used)
+            if most is not None and now is not None:
+                free.append(max(0, most - now + _cache(folder)))
+    return min(free)
+
+
+def _and_above(path: Path) -> list[Path]:
+    return [path, *list(path.parents)[:-1]]
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _cache(folder: Path) -> int:
+    """Bytes of cached files, which the kernel gives back when they are needed."""
+    try:
+        lines = (folder / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    found = dict(line.split(" ", 1) for line in lines if " " in line)
+    return int(found.get("inactive_file", found.get("total_inactive_file", "0")))
 
 
 def free_disk(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,14 @@ from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.estimates.live_bytes import SimulatedBytes, storage_bytes, without_data
 from cotbal.estimates.loss import loss_bytes
-from cotbal.estimates.model import count_parameters, described_model, materialise, packed_statistics
+from cotbal.estimates.machine import Device
+from cotbal.estimates.model import (
+    count_parameters,
+    described_model,
+    materialise,
+    own_tables,
+    packed_statistics,
+)
 from cotbal.estimates.optimizer import make_optimizer
 from cotbal.estimates.sharded import pretended_processes, shard
 from cotbal.tune.effective_weight import head_product
@@ -27,51 +35,11 @@ from cotbal.tune.override import local_precision, replaced_head_and_loss
 from cotbal.units.arguments import training_arguments
 from cotbal.units.batches import BatchLayout
 
-__all__ = ["Device", "Memory", "NotEstimatedError", "estimate_memory", "show_bytes"]
-
-# What CUDA, its libraries and NCCL keep for themselves; not measured here.
-GPU_RUNTIME = 2**30
-_CPU_LOSS_BUDGET = 2**29
-_GPU_LOSS_SHARE = 16
-
-
-def show_bytes(count: float) -> str:
-    """Write bytes as people say them.
-
-    >>> show_bytes(1536), show_bytes(13.5 * 2**30)
-    ('1.5 KiB', '13.5 GiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.2f} TiB"
+__all__ = ["Memory", "NotEstimatedError", "estimate_memory"]
 
 
 class NotEstimatedError(Exception):
     """A training cannot be played through; the message says why."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """What a process trains on.
-
-    Attributes:
-        kind: `gpu` or `cpu`.
-        memory: bytes that one process may take; None where that is unknown.
-        named: where the number is from, in words.
-    """
-
-    kind: str
-    memory: int | None
-    named: str = ""
-
-    @property
-    def loss_budget(self) -> int:
-        """The default `memory_budget` of the loss, as `cotbal_kernels` has it."""
-        if self.kind == "cpu" or self.memory is None:
-            return _CPU_LOSS_BUDGET
-        return self.memory // _GPU_LOSS_SHARE
 
 
 @dataclass(frozen=True)
@@ -134,6 +102,18 @@ def estimate_memory(
     """
     if settings.get("deepspeed"):
         raise NotEstimatedError("DeepSpeed's own partitions are not estimated")
+    with warnings.catch_warnings(action="ignore"):  # the training itself will say them
+        return _played_through(model, settings, layout, batch, device, rank)
+
+
+def _played_through(
+    model: ModelConfig,
+    settings: Mapping[str, Any],
+    layout: BatchLayout,
+    batch: Mapping[str, Any],
+    device: Device,
+    rank: int,
+) -> Memory:
     stand_in = {**settings, "use_cpu": True, "per_device_train_batch_size": layout.per_device}
     arguments = training_arguments(stand_in, Path("estimate"), 0)
     described = described_model(model)
@@ -142,6 +122,7 @@ def estimate_memory(
         with (
             pretended_processes(layout.processes, rank) if sharded else nullcontext(),
             torch.random.fork_rng(devices=[]),
+            own_tables(),
             FakeTensorMode(allow_non_fake_inputs=True),
             SimulatedBytes(loss_bytes) as live,
         ):
@@ -192,8 +173,7 @@ def _step(
     buckets = storage_bytes(own) if layout.processes > 1 and not sharded else 0
     # What was there before the step and is none of the model's (caches of transformers) counts as well.
     peak = max(step_peak + state, live.peak) - before + max(before, weights) + buckets
-    runtime = GPU_RUNTIME if device.kind == "gpu" else 0
-    return Memory(weights, gradients, state, buckets, peak, runtime, parameters, trained)
+    return Memory(weights, gradients, state, buckets, peak, device.runtime, parameters, trained)
 
 
 def _local(parameter: Any) -> Any:
@@ -206,7 +186,8 @@ def _local(parameter: Any) -> Any:
 
 
 def _checkpoint(model: Any, arguments: TrainingArguments) -> None:
-    options = dict(arguments.activation_checkpointing_kwargs or {})
+    given: Any = arguments.activation_checkpointing_kwargs
+    options: dict[str, Any] = dict(given or {})
     every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
     model.activation_checkpointing_enable(
         activation_checkpointing_kwargs=options or None, every_n_layers=every, offload=offload

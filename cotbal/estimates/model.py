@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +19,7 @@ from cotbal.units.loading import freeze
 from cotbal.units.model_source import model_source
 from cotbal.units.quantization import quantization_options
 
-__all__ = ["count_parameters", "described_model", "materialise", "packed_statistics"]
+__all__ = ["count_parameters", "described_model", "materialise", "own_tables", "packed_statistics"]
 
 
 def described_model(config: ModelConfig) -> Any:
@@ -75,7 +78,7 @@ def _base_model(config: ModelConfig) -> Any:
         dtype = own if config.dtype == "auto" else getattr(torch, config.dtype)
         multimodal = described.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         loader = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
-        return loader.from_config(described, dtype=dtype, **options)
+        return loader.from_config(described, dtype=dtype, **options)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: transformers cannot describe '{source.base}': {error}") from error
 
@@ -137,13 +140,13 @@ class _Quantized(nn.Linear):
         if self.bits == 8:
             state = MatmulLtState()
             state.CB, state.SCB, state.is_training = self.weight.data, self.scale, False
-            eight: Tensor = MatMul8bitFp.apply(hidden, self.weight, None, self.bias, state)
+            eight: Tensor = MatMul8bitFp.apply(hidden, self.weight, None, self.bias, state)  # type: ignore[no-untyped-call]
             return eight
         given = hidden.dtype
         if self.compute_dtype is not None:
             hidden = hidden.to(self.compute_dtype)
         bias = None if self.bias is None else self.bias.to(hidden.dtype)
-        four: Tensor = MatMul4Bit.apply(hidden, self.weight.t(), None, bias, self.state)
+        four: Tensor = MatMul4Bit.apply(hidden, self.weight.t(), None, bias, self.state)  # type: ignore[no-untyped-call]
         return four.to(given)
 
 
@@ -153,10 +156,30 @@ def _quantize(model: Any, config: ModelConfig) -> None:
 
     head = model.get_output_embeddings()
     name = next((name for name, module in model.named_modules() if module is head), None)
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     quantizer = AutoHfQuantizer.from_config(quantization_options(config, name)["quantization_config"])
     quantizer.preprocess_model(model=model, device_map=None)
-    for parameter in model.parameters():
+    for name, parameter in list(model.named_parameters()):
         parameter.requires_grad_(False)
+        path, _, leaf = name.rpartition(".")
+        if leaf == "bias" and parameter.dtype != dtypes[name]:
+            # New layers have biases in float32; loading puts those of the model there.
+            bias = nn.Parameter(torch.empty_like(parameter, dtype=dtypes[name]), requires_grad=False)
+            setattr(model.get_submodule(path), leaf, bias)
+
+
+@contextmanager
+def own_tables() -> Iterator[None]:
+    """In the block, bitsandbytes' tables of values are new ones; it keeps them for all later calls, data or not."""
+    functional = sys.modules.get("bitsandbytes.functional")
+    tables: dict[str, Any] = getattr(functional, "name2qmap", {})
+    kept = dict(tables)
+    tables.clear()
+    try:
+        yield
+    finally:
+        tables.clear()
+        tables.update(kept)
 
 
 def packed_statistics(model: Any) -> list[Tensor]:

@@ -1,16 +1,30 @@
-"""How fast units go, from those that are done and those that are being made."""
+"""How fast units go, from those that are done and those that are being made, and what time is left."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotbal.units.checkpoints import step_of
+from cotbal.units.display import show_time
+from cotbal.units.standing import Standing, read_standing
 from cotbal.units.store import Manifest, OutputFolder
 
-__all__ = ["Pace", "pace_of"]
+__all__ = ["Pace", "TimeLeft", "Work", "planned_work", "time_left"]
+
+# Until something has been scored, scoring a sample is taken to last this share of training on one.
+_ASSUMED_SCORING = 0.5
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a unit has to do: samples that its whole training sees, optimizer steps, samples to be scored."""
+
+    unit: str
+    samples: int
+    steps: int
+    scored: int
 
 
 @dataclass(frozen=True)
@@ -28,55 +42,107 @@ class Pace:
     units: int
 
 
-def pace_of(folder: OutputFolder, steps: Mapping[str, tuple[int, int]]) -> Pace:
-    """Of the units in a folder: those that ended a phase, and those that train now.
+@dataclass(frozen=True)
+class TimeLeft:
+    """What time is left.
 
-    Args:
-        steps: of each unit, how many steps it has and how many samples it sees.
+    Attributes:
+        units: seconds of each unit that is not done; None until something has been timed.
+        at_once: how many run side by side.
     """
+
+    pace: Pace
+    units: Mapping[str, float | None]
+    at_once: int
+
+    @property
+    def seconds(self) -> float | None:
+        """Until all is done; None until something has been timed."""
+        known = [seconds for seconds in self.units.values() if seconds is not None]
+        return sum(known) / self.at_once if len(known) == len(self.units) else None
+
+    def __str__(self) -> str:
+        if not self.units:
+            return "time: all units are done"
+        if self.seconds is None or self.pace.train is None:
+            return "time: unknown until some steps are made; start the run, and ask again"
+        side = f" with {self.at_once} units side by side" if self.at_once > 1 else ""
+        timed = f"{self.pace.units} unit{'s' if self.pace.units > 1 else ''}"
+        return (
+            f"time: about {show_time(self.seconds)} left{side}, at {self.pace.train:.3g} s per sample of training "
+            f"({timed} timed)"
+        )
+
+
+def planned_work(plan: Path) -> tuple[list[Work], int]:
+    """The units of a `plan.json`, and how many run side by side; none where there is no such file."""
+    try:
+        values = json.loads(plan.read_bytes())
+        names = ("samples", "steps", "scored")
+        work = [Work(str(each["name"]), *(int(each[name]) for name in names)) for each in values["units"]]
+        return work, max(1, int(values["at_once"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return [], 1
+
+
+def time_left(folder: OutputFolder, work: Sequence[Work], at_once: int) -> TimeLeft:
+    """The time that some units still take, by the pace of those in the folder.
+
+    A resumed training is timed since it was resumed.
+    """
+    manifests = {manifest.unit: manifest for _, manifest in folder.manifests()}
+    standings = {each.unit: _standing(folder, each.unit, manifests.get(each.unit)) for each in work}
+    pace = _pace(work, manifests, standings)
+    left: dict[str, float | None] = {}
+    for each in work:
+        manifest, standing = manifests.get(each.unit), standings[each.unit]
+        state = "planned" if manifest is None else manifest.state
+        if state == "scored":
+            continue
+        done = 0.0 if standing is None else standing.step / standing.steps
+        samples = 0.0 if state == "trained" else each.samples * (1 - done)
+        left[each.unit] = _seconds(pace, samples, each.scored)
+    return TimeLeft(pace, left, at_once)
+
+
+def _standing(folder: OutputFolder, unit: str, manifest: Manifest | None) -> Standing | None:
+    """Where a training stands that has not ended."""
+    if manifest is None or manifest.state != "planned":
+        return None
+    found = read_standing(folder.standing_of(unit))
+    return found if found is not None and 0 < found.step < found.steps else None
+
+
+def _pace(
+    work: Iterable[Work], manifests: Mapping[str, Manifest], standings: Mapping[str, Standing | None]
+) -> Pace:
     train: list[tuple[float, float]] = []
     score: list[tuple[float, float]] = []
-    named: set[str] = set()
-    for place, manifest in folder.manifests():
-        train += _phase(manifest, "train")
-        score += _phase(manifest, "score")
-        running = _running(folder, manifest.unit)
-        if manifest.state == "planned" and running is None and manifest.unit in steps:
-            running = _between_checkpoints(place.checkpoints, steps[manifest.unit])
-        if running is not None:
-            (train if manifest.state == "planned" else score).append(running)
-        named |= {manifest.unit} if manifest.seconds or running else set()
-    return Pace(_rate(train), _rate(score), len(named))
-
-
-def _phase(manifest: Manifest, phase: str) -> list[tuple[float, float]]:
-    seconds, samples = manifest.seconds.get(phase), manifest.samples.get(phase)
-    return [(float(seconds), float(samples))] if seconds and samples else []
-
-
-def _running(folder: OutputFolder, unit: str) -> tuple[float, float] | None:
-    """From a unit's progress file: the time since its phase began, and the samples done in it."""
-    path = folder.progress_of(unit)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        seconds = path.stat().st_mtime - float(values["began"])
-        done = float(values["done"]) - float(values["from"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return (seconds, done) if seconds > 0 and done > 0 else None
-
-
-def _between_checkpoints(folder: Path, steps: tuple[int, int]) -> tuple[float, float] | None:
-    """From the times of the first and the last checkpoint that are there."""
-    found = sorted(
-        (step_of(path.parent), path.stat().st_mtime) for path in folder.glob("checkpoint-*/COMPLETE")
-    )
-    if len(found) < 2 or not steps[0]:
-        return None
-    (first, earlier), (last, later) = found[0], found[-1]
-    return (later - earlier, (last - first) * steps[1] / steps[0]) if later > earlier else None
+    timed = 0
+    for each in work:
+        manifest, standing = manifests.get(each.unit), standings[each.unit]
+        if manifest is None:
+            continue
+        found = len(train)
+        if manifest.seconds.get("train") and manifest.samples.get("train"):
+            train.append((manifest.seconds["train"], manifest.samples["train"]))
+        elif standing is not None and standing.seconds_left:
+            share = standing.step / standing.steps
+            train.append((standing.seconds_left * share / (1 - share), each.samples * share))
+        if manifest.seconds.get("score") and manifest.samples.get("score"):
+            score.append((manifest.seconds["score"], manifest.samples["score"]))
+        timed += len(train) - found
+    return Pace(_rate(train), _rate(score), timed)
 
 
 def _rate(timed: Sequence[tuple[float, float]]) -> float | None:
     seconds, samples = sum(entry[0] for entry in timed), sum(entry[1] for entry in timed)
     return seconds / samples if samples else None
+
+
+def _seconds(pace: Pace, samples: float, scored: int) -> float | None:
+    if pace.train is None:
+        return None
+    return samples * pace.train + scored * (
+        pace.train * _ASSUMED_SCORING if pace.score is None else pace.score
+    )

@@ -37,13 +37,15 @@ from cotbal.units.fingerprint import data_digest, folder_digest, versions
 from cotbal.units.mixture import Mixture, Split, packed
 from cotbal.units.model_source import processor_source
 from cotbal.units.progress import ScheduleProgress
+from cotbal.units.seals import damage, seal_files, seal_values
 from cotbal.units.store import OutputFolder, write_text
 
 __all__ = ["check_and_show", "check_data", "check_rows_fit", "record_lengths", "refuse_bad", "summaries"]
 
-_SCHEMA = 2
+_SCHEMA = 3
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _LENGTHS = "lengths.jsonl"
+_PAGE = "index.html"
 SetKey = tuple[str, Split]
 
 
@@ -89,7 +91,7 @@ def summaries(
         if getattr(task, split)
     }
     key = _key(config, read)
-    cached = _cached(folder.check / "check.json", key, config) if _lengths_key(folder) == key else None
+    cached = _cached(folder.check / "check.json", key, config)
     if cached is not None:
         return cached
     processor = load_processor()
@@ -108,17 +110,21 @@ def summaries(
         )
         for set_key, found in findings.items()
     )
-    stored = [_stored(item, _files(config, item.task, item.split)) for item in sets]
-    values = {"schema": _SCHEMA, "key": key, "sets": stored}
     _write_lengths(config, key, read, findings)
-    write_text(folder.check / "check.json", json.dumps(values, indent=1) + "\n")
     samples = [
         sample
         for (task, split), found in read.items()
         for sample in samples_of(task, split, found.records, processor)
     ]
     title = f"Data of {config.output.name}, checked" + (" quickly" if config.check == "quick" else "")
-    write_text(folder.check / "index.html", check_page(sets, samples, title))
+    write_text(folder.check / _PAGE, check_page(sets, samples, title))
+    stored = [_stored(item, _files(config, item.task, item.split)) for item in sets]
+    values: dict[str, Any] = {"schema": _SCHEMA, "key": key, "sets": stored}
+    values["files"] = seal_files(folder.check, [_LENGTHS, _PAGE])
+    # Last, since it vouches for the others.
+    write_text(
+        folder.check / "check.json", json.dumps({**values, "seal": seal_values(values)}, indent=1) + "\n"
+    )
     return sets
 
 
@@ -150,7 +156,7 @@ def check_and_show(
         console.print(Text(str(error)), style="red", soft_wrap=True)
         return False
     finally:
-        console.print(Text(f"page: {OutputFolder(config.output).check / 'index.html'}"), soft_wrap=True)
+        console.print(Text(f"page: {OutputFolder(config.output).check / _PAGE}"), soft_wrap=True)
     return True
 
 
@@ -207,16 +213,6 @@ def _write_lengths(
         ]
     path = OutputFolder(config.output).check / _LENGTHS
     write_text(path, f"{json.dumps({'key': key})}\n{json.dumps(rows)}\n")
-
-
-def _lengths_key(folder: OutputFolder) -> str | None:
-    """What the stored lengths were found for; None where there are none."""
-    try:
-        with (folder.check / _LENGTHS).open(encoding="utf-8") as stream:
-            found = json.loads(stream.readline())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found.get("key") if isinstance(found, dict) else None
 
 
 def check_rows_fit(
@@ -366,6 +362,10 @@ def _cached(path: Path, key: str, config: Config) -> tuple[SetSummary, ...] | No
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or values.get("schema") != _SCHEMA or values.get("key") != key:
+        return None
+    # What is not as it was written is made anew: that is only a matter of time.
+    seal = values.pop("seal", None)
+    if seal != seal_values(values) or damage(path.parent, values["files"], deep=True, extra=lambda _: False):
         return None
     return tuple(_summary(item, _files(config, item["task"], item["split"])) for item in values["sets"])
 

@@ -85,7 +85,7 @@ def _trained(config: Config, folder: UnitFolder, unit: str) -> Manifest:
         )
     found = folder.model_damage(manifest, deep=True)
     if found:
-        raise UnitDamagedError(f"{unit}: {'; '.join(found)}")
+        raise UnitDamagedError(f"{unit}: {'; '.join(found)}; `cotbal run --redo` trains it again")
     return manifest
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cotbal.config.yaml_file import ConfigError
 from cotbal.units.score_file import DamagedFileError
+from cotbal.units.seals import damage
 from cotbal.units.store import Manifest, UnitFolder
 
 __all__ = ["Damage", "UnitDamagedError", "unit_damage"]
@@ -34,11 +35,14 @@ class Damage:
         return "\n    ".join((*self.model, *self.scores))
 
 
-def unit_damage(folder: UnitFolder, manifest: Manifest) -> Damage:
+def unit_damage(folder: UnitFolder, manifest: Manifest, *, deep: bool = False) -> Damage:
     """What of a unit's files is not as its manifest says.
 
     A model that is still to be scored is read whole for its digest. That of a unit that is done is not used any
     more: its names and sizes are compared, and it may have been deleted. Scores and the log are always read.
+
+    Args:
+        deep: read a finished unit's model too.
     """
     if manifest.state == "planned":
         return Damage()
@@ -46,8 +50,12 @@ def unit_damage(folder: UnitFolder, manifest: Manifest) -> Damage:
     if manifest.state == "trained" and not folder.model.is_dir():
         model.append(f"{folder.model} is gone")
     elif folder.model.is_dir():
-        model += folder.model_damage(manifest, deep=manifest.state == "trained")
+        model += folder.model_damage(manifest, deep=deep or manifest.state == "trained")
     scores: list[str] = []
+    skipped = folder.skipped.name
+    if skipped in manifest.files:
+        sealed = {skipped: manifest.files[skipped]}
+        model += damage(folder.path, sealed, deep=True, extra=lambda name: False)
     try:
         folder.log()
     except DamagedFileError as error:

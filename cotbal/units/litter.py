@@ -24,6 +24,7 @@ _NAMES = (
     "report.md",
     "report.json",
     "weights_in_use.json",
+    "plan.json",
     "check.json",
     "index.html",
 )

@@ -365,7 +365,9 @@ class Runner:
         # Read the data even if the number of steps is given, to find a broken record now and not hours later.
         records = self.mixture.training_set(unit)
         if settings.get("max_steps", -1) > 0:
-            return int(settings["max_steps"] * batch_layout(settings, ranks.world_size()).samples)
+            return int(
+                settings["max_steps"] * batch_layout(settings, processes_per_unit(self.config)).samples
+            )
         return math.ceil(float(settings["num_train_epochs"]) * len(records))
 
     def _scored_samples(self, unit: Unit) -> int:

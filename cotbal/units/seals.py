@@ -6,15 +6,26 @@ A seal is only worth something if what it vouches for is on the disk before it: 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cotbal.atomic import sync
 from cotbal.units.litter import is_litter
 
-__all__ = ["Seals", "bytes_damage", "damage", "seal_bytes", "seal_files", "seal_folder", "sync_folder"]
+__all__ = [
+    "Seals",
+    "bytes_damage",
+    "damage",
+    "seal_bytes",
+    "seal_files",
+    "seal_folder",
+    "seal_values",
+    "sync_folder",
+]
 
 Seals = Mapping[str, str]
 """Names of files, relative to a folder and with ``/``, and their seals, ``<bytes>:<sha256>``."""
@@ -37,6 +48,11 @@ def sync_folder(folder: Path) -> None:
 def seal_bytes(content: bytes) -> str:
     """The seal of a file with this content."""
     return f"{len(content)}:{hashlib.sha256(content).hexdigest()}"
+
+
+def seal_values(values: Mapping[str, Any]) -> str:
+    """A digest of nested values, for a JSON file that carries its own seal."""
+    return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()
 
 
 def seal_files(folder: Path, names: Iterable[str]) -> dict[str, str]:

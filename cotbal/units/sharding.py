@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from cotbal.config.yaml_file import ConfigError
 
 __all__ = [
+    "check_resumable",
     "check_sharded",
     "is_sharded",
     "load_sharded_optimizer",
@@ -64,6 +65,49 @@ def shard_on_cpus(trainer: Any) -> None:
 def is_sharded(checkpoint: Path) -> bool:
     """Whether a checkpoint holds the shards of several processes in place of a whole model."""
     return any(checkpoint.glob("pytorch_model_fsdp_*")) or (checkpoint / "latest").is_file()
+
+
+def check_resumable(checkpoint: Path, arguments: Any) -> None:
+    """Refuse to go on from shards that this training cannot put together.
+
+    Args:
+        arguments: transformers' `TrainingArguments` of this training.
+
+    Raises:
+        ConfigError: only one of the two is sharded, or DeepSpeed's shards are those of another number of processes.
+    """
+    if not is_sharded(checkpoint):
+        if (checkpoint / "optimizer.pt").is_file() and (
+            arguments.deepspeed or (arguments.fsdp and arguments.world_size > 1)
+        ):
+            raise ConfigError(
+                f"{checkpoint}: this checkpoint is of a training that was not sharded, and its optimizer cannot be "
+                "resumed by a sharded one; start it as before, or delete the checkpoints to train from the beginning"
+            )
+        return
+    by_deepspeed = (checkpoint / "latest").is_file()
+    writers = _writers(checkpoint, by_deepspeed)
+    if by_deepspeed:
+        fits, wanted = arguments.deepspeed and arguments.world_size == writers, "training.deepspeed"
+    else:
+        fits, wanted = arguments.fsdp and arguments.world_size > 1, "training.fsdp"
+    if fits:
+        return
+    here = "on one process" if arguments.world_size == 1 else f"on {arguments.world_size} processes"
+    how = "" if arguments.deepspeed or arguments.fsdp else "unsharded "
+    raise ConfigError(
+        f"{checkpoint}: this checkpoint is spread over the {writers} processes that wrote it, and cannot be "
+        f"resumed {how}{here}; start it as before ({wanted}, launch.processes: {writers}), or delete the "
+        "checkpoints to train from the beginning"
+    )
+
+
+def _writers(checkpoint: Path, by_deepspeed: bool) -> int:
+    """How many processes have written a sharded checkpoint."""
+    if by_deepspeed:
+        return len(list(checkpoint.glob("global_step*/*_optim_states.pt")))
+    # Of the form __RANK_PART.distcp.
+    return len({path.name.split("_")[2] for path in checkpoint.glob("pytorch_model_fsdp_*/*.distcp")})
 
 
 def check_sharded(trainer: Any) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cotbal.tune.verification import Verification
     from cotbal.units.runner import Runner
 
-    Approve = Callable[[Runner], None]
+    Approve = Callable[[Runner, Sequence[Unit]], None]
 
 __all__ = [
     "check_weights",
@@ -66,14 +66,10 @@ def prepare(
     """
     if not config.measured_tasks:
         raise ConfigError("no task has a `validation` set, so there is nothing to prepare or to measure")
-    from cotbal.units.runner import Runner
-
-    runner = Runner(config, progress, redo=redo)
+    runner = _driving(config, progress, redo)
     units = runner.schedule.of("prepare")
     runner.check(units)
-    check_records(runner)
-    if approve is not None:
-        approve(runner)
+    _approved(runner, approve, units)
     with progress.follow(runner.remaining(units)):
         make_units(runner, units)
     return collect_scores(runner)
@@ -84,6 +80,21 @@ def make_units(runner: Runner, units: Sequence[Unit], weights: TaskWeights | Non
     from cotbal.units.launch.driver import make
 
     make(runner, units, weights)
+
+
+def _driving(config: Config, progress: ScheduleProgress, redo: bool) -> Runner:
+    """The runner of a command that starts the processes of its units, if any, by itself."""
+    from cotbal.units.launch.driver import refuse_launcher
+    from cotbal.units.runner import Runner
+
+    refuse_launcher()
+    return Runner(config, progress, redo=redo)
+
+
+def _approved(runner: Runner, approve: Approve | None, units: Sequence[Unit]) -> None:
+    check_records(runner)
+    if approve is not None:
+        approve(runner, units)
 
 
 def check_records(runner: Runner) -> None:
@@ -244,15 +255,11 @@ def tune(
     Raises:
         ConfigError: as in `prepare`; also if weights are needed and missing.
     """
-    from cotbal.units.runner import Runner
-
-    runner = Runner(config, progress, redo=redo)
+    runner = _driving(config, progress, redo)
     units = runner.schedule.of("tune")
     mixed = mixture_weights(config, weights or saved_weights(config))
     runner.check(units, mixed)
-    check_records(runner)
-    if approve is not None:
-        approve(runner)
+    _approved(runner, approve, units)
     with progress.follow(runner.remaining(units)):
         make_units(runner, units, mixed)
     return units
@@ -273,17 +280,13 @@ def run_stages(
     Raises:
         ConfigError: as in `prepare`.
     """
-    from cotbal.units.runner import Runner
-
-    runner = Runner(config, progress, redo=redo)
+    runner = _driving(config, progress, redo)
     prepared = runner.schedule.of("prepare")
     tuned = runner.schedule.of("tune")
     runner.check(prepared)
     # Check everything that needs no measured weights before the first hour is spent.
     runner.check([unit for unit in tuned if not unit.needs_weights])
-    check_records(runner)
-    if approve is not None:
-        approve(runner)
+    _approved(runner, approve, (*prepared, *tuned))
     weights: TaskWeights | None = None
     with progress.follow(runner.remaining((*prepared, *tuned))):
         if prepared:
@@ -314,7 +317,12 @@ def write_report(config: Config) -> tuple[ReportInput, Path]:
 
 
 def run_unit(
-    config: Config, name: str, progress: ScheduleProgress, weights: TaskWeights | None = None
+    config: Config,
+    name: str,
+    progress: ScheduleProgress,
+    weights: TaskWeights | None = None,
+    *,
+    approve: Approve | None = None,
 ) -> None:
     """Make one unit of the schedule, in this process and those that its launcher started beside it.
 
@@ -322,6 +330,7 @@ def run_unit(
 
     Args:
         weights: measured weights to use in place of the output folder's ``weights.json``.
+        approve: as in `prepare`; called by the first process, before it joins the others.
 
     Raises:
         ConfigError: as in `prepare`; also if no unit has that name.
@@ -341,6 +350,8 @@ def run_unit(
             f"start it by `torchrun --nproc-per-node {wanted} -m cotbal unit ...`, or set launch.processes: 1"
         )
     with joint_lock(runner.folder, name, progress.say):
+        if approve is not None and ranks.is_first():
+            approve(runner, [unit])
         # Making them joins the other processes, over the backend and with the time limit that the settings ask for.
         training_arguments(runner.settings[unit.stage], runner.folder.unit(name).checkpoints, unit.seed)
         mixed = mixture_weights(config, weights or saved_weights(config)) if unit.needs_weights else None

@@ -91,7 +91,7 @@ class Staleness:
                     retrain = [f"its model was not kept, and there are no scores of {', '.join(missing)}"]
             if not (retrain or rescore):
                 # What another process is writing is not damaged.
-                found = Damage() if maker is not None else unit_damage(folder, stored)
+                found = Damage() if maker is not None else unit_damage(folder, stored, deep=redo)
                 if found and not redo:
                     damaged.append(f"{unit.name}:\n    {found}")
                     continue

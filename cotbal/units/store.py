@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cotbal.atomic import replacing
+from cotbal.atomic import replacing, sync
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
 from cotbal.units.holder import Holder
@@ -33,7 +33,7 @@ from cotbal.units.litter import bury, is_litter, remove_graves, remove_litter
 from cotbal.units.locking import held_by_other, locked
 from cotbal.units.products import check_product, seal_product
 from cotbal.units.score_file import DamagedFileError, SampleScore, read_json_lines, read_scores
-from cotbal.units.seals import damage, seal_files, seal_folder
+from cotbal.units.seals import damage, seal_files, seal_folder, seal_values
 
 __all__ = ["Manifest", "OutputFolder", "State", "UnitFolder", "json_line", "write_text"]
 
@@ -56,6 +56,13 @@ def json_line(values: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:
         line = json.dumps(dict(values), sort_keys=True)
     return line + "\n"
+
+
+def _lines(problems: Iterable[Problem]) -> str:
+    """One line per problem; each has a check of all of them, so that a line that is missing is seen."""
+    entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in problems]
+    check = seal_values({"problems": entries})[:16]
+    return "".join(json_line({**entry, "check": check}) for entry in entries)
 
 
 def _problems(path: Path) -> tuple[Problem, ...]:
@@ -181,11 +188,18 @@ class UnitFolder:
                 f"{self._manifest}: written by another version of cotbal; use that version, or delete the folder "
                 "to redo it"
             )
+        seal = values.pop("seal", None)
+        if seal is not None and seal != seal_values(values):
+            raise ConfigError(
+                f"{self._manifest}: its content has changed since it was written; delete the folder to redo it"
+            )
         return _manifest(values, self._manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Replace the manifest."""
-        write_text(self._manifest, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
+        """Replace the manifest, which carries a seal of itself: a report shows what it says."""
+        values = asdict(manifest)
+        sealed = {**values, "seal": seal_values(values)}
+        write_text(self._manifest, json.dumps(sealed, indent=1, sort_keys=True) + "\n")
 
     def scores(self) -> list[SampleScore]:
         """All samples' scores, in the order of tasks and samples, held to what was written.
@@ -247,6 +261,13 @@ class UnitFolder:
         """The seals of the saved model's files, for the manifest; they are on the disk by then."""
         return {f"{self.model.name}/{name}": seal for name, seal in seal_folder(self.model).items()}
 
+    def seal_skipped(self) -> dict[str, str]:
+        """The seal of what the training skipped, for the manifest; nothing where it skipped nothing."""
+        if not self.skipped.is_file():
+            return {}
+        sync(self.skipped)
+        return seal_files(self.path, [self.skipped.name])
+
     def model_damage(self, manifest: Manifest, *, deep: bool) -> list[str]:
         """What of the saved model is not as it was written, in sentences.
 
@@ -299,6 +320,7 @@ class OutputFolder:
         self._seals = path / "seals.json"
         self.report = path / "report"
         self.check = path / "check"
+        self.plan = path / "plan.json"
 
     def unit(self, name: str) -> UnitFolder:
         """Return the folder of the unit with that name, whether or not it exists."""
@@ -332,8 +354,20 @@ class OutputFolder:
         check_product(self._seals, path, "weigh" if path == self.weights_json else "prepare")
 
     def problems(self) -> tuple[Problem, ...]:
-        """Return the broken records that were left out of the files read so far."""
-        return _problems(self.bad_records)
+        """Return the broken records that were left out of the files read so far.
+
+        Raises:
+            ConfigError: the file is not as it was written.
+        """
+        found = _problems(self.bad_records)
+        if self.bad_records.is_file() and not (
+            found and _lines(found).encode() == self.bad_records.read_bytes()
+        ):
+            raise ConfigError(
+                f"{self.bad_records}: its content has changed since it was written; delete it, and `cotbal run` "
+                "writes it anew"
+            )
+        return found
 
     def _skipped_late(self) -> Iterator[Problem]:
         """What trainings skipped although the check had passed it: a picture that was lost meanwhile, for one."""
@@ -350,8 +384,11 @@ class OutputFolder:
         listed: dict[tuple[Path, int], Problem] = {}
         for problem in (*kept, *problems, *self._skipped_late()):
             listed.setdefault((problem.file, problem.index), problem)
-        entries = [{"file": str(p.file), "index": p.index, "reason": p.reason} for p in listed.values()]
-        write_text(self.bad_records, "".join(json_line(entry) for entry in entries))
+        if listed:
+            write_text(self.bad_records, _lines(listed.values()))
+        else:
+            # An empty file could be one that was emptied.
+            self.bad_records.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -16,7 +16,6 @@ from transformers import TrainingArguments as Arguments
 
 from cotbal.atomic import sync
 from cotbal.config.schema import Config
-from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator, mixes_images
 from cotbal.data.packed import PackedRecords
 from cotbal.data.records import Record
@@ -29,7 +28,7 @@ from cotbal.units.loading import load_model
 from cotbal.units.mixture import RecordDataset
 from cotbal.units.schedule import Unit
 from cotbal.units.seals import sync_folder
-from cotbal.units.sharding import is_sharded, whole_state_dict
+from cotbal.units.sharding import check_resumable, is_sharded, whole_state_dict
 from cotbal.units.stopping import UnitStoppedError
 from cotbal.units.store import UnitFolder
 from cotbal.units.trainer import StopOnSignal, UnitTrainer
@@ -124,12 +123,8 @@ def train(
     # From the checkpoint by our own loader: the Trainer's matches the names in the file with the model's own, and
     # families whose files use other names (LLaVA's) would go on from the weights they started with, in silence.
     sharded = checkpoint is not None and is_sharded(checkpoint)
-    if sharded and not (arguments.fsdp or arguments.deepspeed):
-        raise ConfigError(
-            f"{checkpoint}: this checkpoint is spread over the processes that wrote it, and this training is not "
-            "sharded; start it as before (training.fsdp or training.deepspeed), or delete the checkpoints to train "
-            "from the beginning"
-        )
+    if checkpoint is not None:
+        check_resumable(checkpoint, arguments)
     model = load_model(config.model, None if sharded else checkpoint, seed=unit.seed)
     watch = _Watch(advance, samples)
     stop = StopOnSignal()
@@ -165,7 +160,7 @@ def train(
         raise UnitStoppedError(f"{unit.name} stopped at step {trainer.state.global_step}, with a checkpoint")
     stop.pass_on()
     _save(trainer, processor, folder)
-    files = {**log, **folder.seal_model()} if ranks.is_first() else {}
+    files = {**log, **folder.seal_skipped(), **folder.seal_model()} if ranks.is_first() else {}
     return Trained(trainer.state.global_step, time.monotonic() - started, files)
 
 
@@ -210,12 +205,21 @@ def _save(trainer: UnitTrainer, processor: Any, folder: UnitFolder) -> None:
         # Embeddings that an adapter is on are the base model's; peft would save them along.
         options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
         model.save_pretrained(unfinished, state_dict=state, **options)
+        _forget_last_call(processor)
         processor.save_pretrained(unfinished)
         sync_folder(unfinished)
         shutil.rmtree(folder.model, ignore_errors=True)
         unfinished.rename(folder.model)
         sync(folder.path)
     ranks.barrier()
+
+
+def _forget_last_call(processor: Any) -> None:
+    """A fast tokenizer saves how its last call padded and cut, which a resumed process may not have made."""
+    backend = getattr(getattr(processor, "tokenizer", processor), "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_padding()
+        backend.no_truncation()
 
 
 def release_memory() -> None:

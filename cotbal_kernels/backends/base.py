@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -11,6 +12,49 @@ from torch import Tensor
 from cotbal_kernels import reduction as reduction_module
 from cotbal_kernels import statistics
 from cotbal_kernels.statistics import RowStatistics
+
+
+@dataclass(frozen=True, eq=False)
+class RowTerms:
+    """What a row pass computes beyond the nll, where a call asks for it: penalties, and numbers about each row.
+
+    With s the row's scale, p the softmax of z and lse its logsumexp, the gradient of z is
+
+        p_j (A + E log p_j) - B onehot_j - C        A = s (1 + 2 lse_square_scale lse) + softmax_shift
+                                                    B = s (1 - label_smoothing) + target_shift
+                                                    C = s label_smoothing / V        E = entropy_scale
+
+    that is, s times the gradient of (1 - label_smoothing) nll + label_smoothing (lse - mean z) + lse_square_scale
+    lse^2; and with shifts and entropy scale those of the nll, the entropy and whatever else is a function of both.
+
+    Attributes:
+        label_smoothing, lse_square_scale: as above.
+        softmax_shift, target_shift, entropy_scale: [n], in the dtype of the nll; None: zeros.
+        lse, mean, entropy, peak: [n], in the dtype of the nll, to be filled: logsumexp, mean and entropy
+            (-sum p log p) of z, and its largest value; 0 in padding rows. None: not wanted.
+    """
+
+    label_smoothing: float = 0.0
+    lse_square_scale: float = 0.0
+    softmax_shift: Tensor | None = None
+    target_shift: Tensor | None = None
+    entropy_scale: Tensor | None = None
+    lse: Tensor | None = None
+    mean: Tensor | None = None
+    entropy: Tensor | None = None
+    peak: Tensor | None = None
+
+    def at(self, part: slice) -> RowTerms:
+        """Those of some rows; what is to be filled is filled in place."""
+        vectors: dict[str, Any] = {name: value[part] for name, value in self.vectors().items()}
+        return replace(self, **vectors)
+
+    def vectors(self) -> dict[str, Tensor]:
+        """What has one entry per row, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+
+WRITTEN: Final = ("lse", "mean", "entropy", "peak")
 
 
 class Backend(ABC):
@@ -45,6 +89,7 @@ class Backend(ABC):
         row_scale: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
+        terms: RowTerms | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Loss of each row, whether its largest logit is the target's, and the gradient of the raw logits.
 
@@ -62,6 +107,7 @@ class Backend(ABC):
             rows: i64 [n], the row of `logits` of each target (no row twice, padding apart); None: the first n.
             gradient: indexed and typed like `logits` (and may be `logits`); only the visited rows are written.
             row_scale: [n]; None: ones.
+            terms: what else is in the gradient or wanted; None: nothing, at no cost.
 
         Returns:
             nll [n] in f32 (f64 for f64 logits), and hits, bool [n].
@@ -77,6 +123,7 @@ class Backend(ABC):
         row_scale: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
+        terms: RowTerms | None = None,
     ) -> tuple[Tensor, Tensor]:
         """A row pass that writes **every** row of the gradient [M, V], with zeros where no target is.
 
@@ -95,6 +142,7 @@ class Backend(ABC):
             row_scale=row_scale,
             logit_scale=logit_scale,
             softcap=softcap,
+            terms=terms,
         )
 
     def gather_rows(
@@ -144,10 +192,11 @@ class Backend(ABC):
         num_tasks: int,
         num_samples: int,
         reduction: str,
+        losses: Tensor | None = None,
     ) -> RowStatistics:
         """All sums of one call; see `cotbal_kernels.statistics.row_statistics`."""
         return statistics.row_statistics(
-            nll, hits, targets, tasks, samples, row_weights, given, num_tasks, num_samples, reduction
+            nll, hits, targets, tasks, samples, row_weights, given, num_tasks, num_samples, reduction, losses
         )
 
     def row_scale(

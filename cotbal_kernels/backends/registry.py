@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -37,7 +38,13 @@ class Implementation:
 
 def load(name: str) -> Backend:
     """The backend of a name."""
-    backend: Backend = importlib.import_module(_MODULES[name]).BACKEND
+    return _imported(_MODULES[name])
+
+
+# The import system takes ten microseconds to find out that a module is there.
+@lru_cache(maxsize=len(_MODULES))
+def _imported(module: str) -> Backend:
+    backend: Backend = importlib.import_module(module).BACKEND
     return backend
 
 

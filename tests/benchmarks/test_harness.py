@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import results, runner, timing
+from benchmarks import host, results, runner, timing
 from benchmarks.cases import LossCase
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.inputs import LossInputs, make, truths
@@ -146,3 +146,61 @@ def test_results_round_trip_and_refuse_another_schema(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 0'))
     with pytest.raises(ValueError, match="schema 0 found, 1 expected"):
         results.read(path)
+
+
+@pytest.mark.parametrize("multiple", [8, 128])
+def test_compacted_rows_are_padded_with_ignored_ones(multiple: int) -> None:
+    """For rivals that take multiples only; the truth is that of the rows without padding."""
+    inputs = make(replace(CASE, tokens=60), CPU)
+    bare, padded = inputs.compacted(), inputs.compacted(multiple)
+    rows = len(bare.labels)
+    assert len(padded.labels) == len(padded.hidden) == -(-rows // multiple) * multiple
+    assert (padded.labels[rows:] == -100).all()
+    assert torch.equal(padded.hidden[:rows], bare.hidden)
+    stock = next(each for each in CONTENDERS if each.name == "stock")
+    assert not isinstance(checked_step(stock, padded, truths(bare)[False]), str)
+
+
+def test_whoever_raises_does_not_end_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the first call or in the middle of the timing; ours too, and a case without memory for its inputs."""
+    calls = itertools.count()
+
+    def at_once(inputs: LossInputs) -> Any:
+        raise RuntimeError("planted at once")
+
+    def later(inputs: LossInputs) -> Any:
+        right = next(each for each in CONTENDERS if each.name == "stock").build(inputs)
+
+        def step() -> torch.Tensor:
+            if next(calls) >= 3:
+                raise torch.OutOfMemoryError("planted later")
+            return right()
+
+        return step
+
+    kept = [each for each in CONTENDERS if each.name == "stock"]
+    planted = [Contender("ours, planted", at_once), Contender("late", later), *kept]
+    monkeypatch.setattr(runner, "CONTENDERS", planted)
+    entries = runner.run_cases(
+        [replace(CASE, supervised=1.0), replace(CASE, tokens=-1)],
+        CPU,
+        lambda text: None,
+        budget=0.1,
+        minimum=3,
+    )
+    first, second = entries
+    assert set(first["contenders"]) == {"stock", FLOOR}
+    assert first["absent"]["ours, planted"] == "failed: RuntimeError: planted at once"
+    assert first["absent"]["late"] == "failed: OutOfMemoryError: planted later"
+    assert second["contenders"] == {}
+    missed = runner.failures(entries)
+    assert len(missed) == 2
+    assert "ours, planted" in missed[0]
+
+
+def test_small_calls_are_measured_on_the_host() -> None:
+    entry = host.run_case(host.CASES[0], CPU, rounds=3)
+    assert set(entry["contenders"]) == {host.OURS, host.STOCK, host.BY_HAND}
+    steps = host.small(host.CASES[1], CPU)
+    # The same loss, computed in two ways.
+    torch.testing.assert_close(steps[host.OURS](), steps[host.BY_HAND](), check_dtype=False)

@@ -5,17 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from benchmarks.study.token_accuracy import token_accuracies
 from scipy.stats import t
-from support.models import tiny_models
 
 from benchmarks.study import page, power
 from benchmarks.study.design import DECLARED, DESCRIBED, SHORT, VARIANTS, mixtures, study_config
 from benchmarks.study.health import states
 from benchmarks.study.variants import Preparations, variant_weights
-from cotbal.data.collate import TaskCollator
-from cotbal.data.records import Record, Turn
 from cotbal.method.scores import ScoreTable
 
 ROOT = Path(__file__).parent.parent.parent
@@ -103,38 +98,3 @@ def test_health_tells_learned_from_hopeless_and_mastered() -> None:
         "constant": [0.4, 0.44, 0.3, 0.5],
     }
     assert states(mixture, 400) == ["learned", "hopeless", "mastered", "learned"]
-
-
-def test_token_accuracies_are_the_stock_models_in_the_order_of_the_records() -> None:
-    model, processor = tiny_models.tiny_llama()
-    answers = ("three", "three three three", "one three three one")
-    records = [
-        Record(
-            str(index),
-            "count",
-            (),
-            (Turn("user", f"How many are there in {'scene ' * index}?"), Turn("assistant", answer)),
-            (answer,),
-            Path("v.json"),
-            index,
-        )
-        for index, answer in enumerate(answers)
-    ]
-    # Taught one of the answers, the model gets some tokens right and some wrong.
-    taught = TaskCollator(processor, ["count"])(records[1:2])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(30):
-        optimizer.zero_grad()
-        names = ("input_ids", "attention_mask", "labels")
-        model(**{name: taught[name] for name in names}).loss.backward()
-        optimizer.step()
-    found = token_accuracies(model, processor, records, 2)
-    for one, share in zip(records, found, strict=True):
-        batch = TaskCollator(processor, ["count"])([one])
-        with torch.no_grad():
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        labels = batch["labels"][0, 1:]
-        there = labels != -100
-        right = logits[0, :-1].argmax(dim=-1)[there] == labels[there]
-        assert share == pytest.approx(float(right.float().mean()))
-    assert len(set(found)) > 1

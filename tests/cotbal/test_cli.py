@@ -11,6 +11,7 @@ from cotbal.cli import app, main
 from cotbal.method.weights import TaskWeights
 
 COMMANDS = (
+    "plan",
     "run",
     "prepare",
     "weigh",

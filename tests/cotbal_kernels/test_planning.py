@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,10 @@ def test_rows_are_the_supervised_tokens(case: LossCase) -> None:
     samples = plan.samples if plan.sample_ids is None else plan.sample_ids[plan.samples]
     assert samples[:count].tolist() == [token.sample for token in tokens]
     assert plan.max_target == max((token.target for token in tokens), default=-1)
-    weights = plan.row_weights()
+    by_class = {"class_weights": case.class_weights}
+    weights = plan.row_weights(**by_class)
     assert weights[:count].double().tolist() == pytest.approx([token.weight for token in tokens])
-    assert plan.normalizer().item() == pytest.approx(sum(token.weight for token in tokens))
+    assert plan.normalizer(**by_class).item() == pytest.approx(sum(token.weight for token in tokens))
     assert plan.normalizer().dtype == torch.float64
     assert plan.normalizer(normalize="tokens").item() == count
     assert sum(plan.task_tokens.tolist()) == count
@@ -148,7 +150,7 @@ def test_data_set_indices_cost_as_many_bins_as_samples(monkeypatch: pytest.Monke
     plain = statistics.row_statistics
 
     def counted(*arguments: Any) -> Any:
-        bins.append(arguments[-2])
+        bins.append(inspect.signature(plain).bind(*arguments).arguments["num_samples"])
         return plain(*arguments)
 
     monkeypatch.setattr(statistics, "row_statistics", counted)

@@ -74,7 +74,7 @@ def products(output: Path) -> dict[str, str]:
     files = [output / "scores.csv", output / "weights.json"]
     for folder, manifest in OutputFolder(output).manifests():
         assert manifest.state == "scored"
-        files += [folder.path / "scores.jsonl", folder.model / "model.safetensors"]
+        files += [folder.path / "scores.jsonl", *folder.model.iterdir()]
     return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -7,16 +7,29 @@ from collections.abc import Sequence
 
 import torch
 
+from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.units.batches import processes_per_unit
+from cotbal.units.consent import wishes
 from cotbal.units.launch.command import UnitCommand, unit_command
+from cotbal.units.launch.engines import opened_engine
 from cotbal.units.launch.following import Follower
-from cotbal.units.launch.local import UnitFailedError, places, run_side_by_side
+from cotbal.units.launch.local import places
+from cotbal.units.launch.side_by_side import UnitFailedError, follow_all
 from cotbal.units.runner import Runner
 from cotbal.units.schedule import Unit
 
-__all__ = ["make"]
+__all__ = ["make", "refuse_launcher"]
+
+
+def refuse_launcher() -> None:
+    """Refuse to go on where this process was started by a launcher of several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: this command starts the processes of its units by itself; "
+            "start it alone, without torchrun or accelerate launch, and set launch.processes"
+        )
 
 
 def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = None) -> None:
@@ -28,27 +41,27 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
     Raises:
         UnitChangedError: finished units were made from something else; nothing was started.
         UnitFailedError: a unit's command failed.
-        ConfigError: this process was started by a launcher of several processes, or the config has no file that
-            commands could be given.
+        ConfigError: the config has no file that commands could be given.
     """
     config = runner.config
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: this command starts the processes of its units by itself; "
-            "start it alone, without torchrun or accelerate launch, and set launch.processes"
-        )
     processes = processes_per_unit(config)
-    free = places(processes, config.launch.side_by_side)
-    if processes == 1 and len(free) == 1 and not config.launch.command and torch.cuda.device_count() <= 1:
+    if _needs_no_command(config, processes):
         runner.run(units, weights)
         return
     if config.source is None:
-        raise ConfigError("launch: units of several processes need a config that is a file")
+        raise ConfigError("launch: units that are commands of their own need a config that is a file")
     follower = Follower(runner.folder, runner.progress)
-    follower.await_makers([unit.name for unit in units])
+    if not _finds_its_jobs(config):
+        follower.await_makers([unit.name for unit in units])
     manifests = runner.check(units, weights)
     missing = [unit for unit in units if manifests[unit.name].state != "scored"]
+    if not missing:
+        return
     options = ["--output", str(config.output)]
+    if config.launch.engine != "local":
+        # What has been allowed here is kept in the user's state folder, which other machines need not see.
+        wanted = wishes(config)
+        options += ["--allow-code"] * bool(wanted.code) + ["--allow-remote"] * bool(wanted.remote)
     if weights is not None:
         weights.save(runner.folder.weights_in_use)
         options += ["--weights", str(runner.folder.weights_in_use)]
@@ -66,7 +79,14 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
     for unit in missing:
         # What a killed call left there is not this one's.
         runner.folder.progress_of(unit.name).unlink(missing_ok=True)
-    run_side_by_side(commands, free, watch=follower.look, finished=follower.finish)
+    with opened_engine(config, runner.folder, processes) as engine:
+        follow_all(
+            commands,
+            engine,
+            watch=follower.look,
+            finished=follower.finish,
+            say=runner.progress.say,
+        )
     for unit in missing:
         manifest = runner.folder.unit(unit.name).manifest()
         if manifest is None or manifest.state != "scored":
@@ -74,3 +94,15 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
                 f"{unit.name}: its command ended well, but the unit is not made; "
                 f"{runner.folder.output_of(unit.name)} has what it said"
             )
+
+
+def _needs_no_command(config: Config, processes: int) -> bool:
+    """Whether units can be made one by one in this process."""
+    if config.launch.engine != "local" or config.launch.command or processes > 1:
+        return False
+    return len(places(processes, config.launch.side_by_side)) == 1 and torch.cuda.device_count() <= 1
+
+
+def _finds_its_jobs(config: Config) -> bool:
+    """Whether units that an earlier call has started are followed as jobs of the engine."""
+    return config.launch.engine == "slurm" and config.launch.cluster != "local"

@@ -133,7 +133,7 @@ class Follower:
     def _told(self, unit: str) -> dict[str, Any] | None:
         try:
             found = json.loads(self.folder.progress_of(unit).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 

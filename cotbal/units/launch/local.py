@@ -5,32 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from cotbal.config.yaml_file import ConfigError
 from cotbal.units.launch.command import UnitCommand
-from cotbal.units.stopping import UnitStoppedError
-from cotbal.units.unit_output import last_words
+from cotbal.units.launch.side_by_side import Ending, interrupted
 
-__all__ = ["UnitFailedError", "places", "run_side_by_side"]
-
-# How often the running commands are looked at.
-_POLL_SECONDS = 0.2
-
-
-class UnitFailedError(ConfigError):
-    """A unit's command ended without having made it."""
-
-
-@dataclass
-class _Running:
-    command: UnitCommand
-    place: dict[str, str]
-    process: subprocess.Popen[bytes]
+__all__ = ["LocalEngine", "places", "start_process"]
 
 
 def places(processes: int, side_by_side: int | None = None) -> list[dict[str, str]]:
@@ -62,99 +46,61 @@ def _visible_gpus() -> list[str]:
     return [str(index) for index in range(count)]
 
 
-def run_side_by_side(
-    commands: Iterable[UnitCommand],
-    places: Sequence[dict[str, str]],
-    *,
-    watch: Callable[[Sequence[str]], None] = lambda running: None,
-    finished: Callable[[str], None] = lambda unit: None,
-) -> None:
-    """Run commands, one in each place at a time, until all have ended.
+class LocalEngine:
+    """Starts commands on this machine, one in each place at a time."""
 
-    After a failure no further command starts, those that run end in their own time, and then the failure is
-    raised. A SIGTERM to this process, or Ctrl-C, is passed on to every command, which then writes a checkpoint
-    and stops.
+    retries = 0
+
+    def __init__(self, places: Sequence[Mapping[str, str]]) -> None:
+        self._free = list(places)
+
+    def start(self, command: UnitCommand) -> _LocalCommand | None:
+        if not self._free:
+            return None
+        place = self._free.pop(0)
+        return _LocalCommand(command, place, start_process(command, place), self._free)
+
+
+@dataclass
+class _LocalCommand:
+    command: UnitCommand
+    place: Mapping[str, str]
+    process: subprocess.Popen[bytes]
+    free: list[Mapping[str, str]]
+
+    def ended(self) -> Ending | None:
+        code = self.process.poll()
+        if code is None:
+            return None
+        self.free.append(self.place)
+        return Ending(code, interrupted=code != 0 and interrupted(code, self.command))
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def withdraw(self) -> None:
+        """It has begun."""
+
+
+def start_process(
+    command: UnitCommand, environment: Mapping[str, str], words: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a command whose output is added to its log.
 
     Args:
-        watch: called a few times per second with the names of the units that run.
-        finished: called when a unit's command has ended well.
-
-    Raises:
-        UnitFailedError: a command failed; it names the unit, how its command ended and where its output is.
-        UnitStoppedError: the units were asked to stop.
+        environment: variables beside the command's own and this process's.
+        words: to start in place of the command's own.
     """
-    waiting = list(commands)
-    free = list(places)
-    running: list[_Running] = []
-    failed: list[tuple[UnitCommand, int]] = []
-    with _Stopping() as stopping:
-        while running or (waiting and not failed and not stopping.asked):
-            while waiting and free and not failed and not stopping.asked:
-                running.append(_start(waiting.pop(0), free.pop(0)))
-            watch([each.command.unit for each in running])
-            if stopping.newly_asked():
-                for each in running:
-                    each.process.send_signal(signal.SIGTERM)
-            for each in [each for each in running if each.process.poll() is not None]:
-                watch([each.command.unit])
-                running.remove(each)
-                free.append(each.place)
-                if each.process.returncode == 0:
-                    finished(each.command.unit)
-                else:
-                    failed.append((each.command, each.process.returncode))
-            time.sleep(_POLL_SECONDS)
-    if stopping.asked:
-        raise UnitStoppedError("stopped; the same command goes on from here")
-    if failed:
-        raise UnitFailedError("\n".join(describe_failure(command, code) for command, code in failed))
-
-
-def describe_failure(command: UnitCommand, code: int) -> str:
-    """What is known of a command that failed: how it ended, what it said last, where the rest is."""
-    ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    said = last_words(command.log)
-    quoted = "".join(f"\n    {line}" for line in said)
-    return f"{command.unit}: its command {ended}; {command.log} has all it said{':' if said else ''}{quoted}"
-
-
-def _start(command: UnitCommand, place: dict[str, str]) -> _Running:
     command.log.parent.mkdir(parents=True, exist_ok=True)
     with command.log.open("ab") as log:
         log.write(f"$ {command}\n".encode())
         log.flush()
-        process = subprocess.Popen(
-            command.words,
+        return subprocess.Popen(
+            words or command.words,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **command.environment, **place},
+            env={**os.environ, **command.environment, **environment},
             # Ctrl-C reaches this process alone, which passes it on as SIGTERM.
             start_new_session=True,
         )
-    return _Running(command, place, process)
-
-
-class _Stopping:
-    """SIGTERM and Ctrl-C, noted while this is open."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._told = False
-
-    def newly_asked(self) -> bool:
-        """True once, after the first signal."""
-        new = self.asked and not self._told
-        self._told = self.asked
-        return new
-
-    def _note(self, *_: object) -> None:
-        self.asked = True
-
-    def __enter__(self) -> _Stopping:
-        self._earlier = {kind: signal.signal(kind, self._note) for kind in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for kind, earlier in self._earlier.items():
-            signal.signal(kind, earlier)

@@ -15,5 +15,14 @@ def row_pass(
     hits: Tensor,
     threads: int,
     isa: str,
+    label_smoothing: float = 0.0,
+    lse_square_scale: float = 0.0,
+    softmax_shift: Tensor | None = None,
+    target_shift: Tensor | None = None,
+    entropy_scale: Tensor | None = None,
+    lse: Tensor | None = None,
+    mean: Tensor | None = None,
+    entropy: Tensor | None = None,
+    peak: Tensor | None = None,
 ) -> None: ...
 def elementwise(function: str, input: Tensor, output: Tensor, isa: str) -> None: ...

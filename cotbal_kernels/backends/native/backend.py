@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from cotbal_kernels.backends.base import Backend
+from cotbal_kernels.backends.base import WRITTEN, Backend, RowTerms
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -49,6 +49,7 @@ class NativeBackend(Backend):
         row_scale: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
+        terms: RowTerms | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Backend.row_pass`; sums over more than 1024 columns are made in float64.
 
@@ -75,11 +76,24 @@ class NativeBackend(Backend):
             hits,
             torch.get_num_threads(),
             instruction_set(),
+            **({} if terms is None else _terms(terms)),
         )
         return nll, hits
 
 
 BACKEND: Final = NativeBackend()
+
+
+def _terms(terms: RowTerms) -> dict[str, Any]:
+    """The terms as the binding takes them: vectors that are read are f32 and contiguous."""
+    return {
+        "label_smoothing": terms.label_smoothing,
+        "lse_square_scale": terms.lse_square_scale,
+        **{
+            name: value if name in WRITTEN else value.detach().to(torch.float32).contiguous()
+            for name, value in terms.vectors().items()
+        },
+    }
 
 
 def missing() -> str | None:

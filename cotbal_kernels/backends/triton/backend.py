@@ -9,7 +9,8 @@ memory (up to 6 bytes a logit) where they do not. Without a gradient it is 2 byt
 Everything is asynchronous and without a synchronisation, runs on the device and current stream of its tensors,
 and can be captured in a CUDA graph once it has run outside of one (Triton compiles at the first call of a kind).
 Triton is imported when the first question is asked, not with this module. With ``TRITON_INTERPRET=1`` set before
-that, the same kernels run under Triton's interpreter on CPU tensors, for tests: slowly.
+that, the same kernels run under Triton's interpreter on CPU tensors, where `impl="triton"` names them: slowly, but
+with a GPU's roundings (see `interpreter`). It needs NumPy.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from cotbal_kernels.backends.base import Backend
-from cotbal_kernels.backends.triton import checks, configs
+from cotbal_kernels.backends.base import WRITTEN, Backend, RowTerms
+from cotbal_kernels.backends.triton import checks, configs, row_terms
 from cotbal_kernels.backends.triton.configs import RowConfig
 from cotbal_kernels.statistics import RowStatistics
 
@@ -43,8 +44,12 @@ class TritonBackend(Backend):
         except ImportError as error:
             return f"Triton is not installed ({error}); install cotbal[gpu]"
         if device.type == "cpu":
-            interpreted = bool(triton.knobs.runtime.interpret)
-            return None if interpreted else "the Triton kernels run on GPUs, not on cpu"
+            if not triton.knobs.runtime.interpret:
+                return "the Triton kernels run on GPUs, not on cpu"
+            from cotbal_kernels.backends.triton import interpreter
+
+            interpreter.mend()
+            return None
         if device.type != "cuda":
             return f"the Triton kernels run on cuda devices, not on {device.type}"
         if not torch.cuda.is_available():
@@ -68,6 +73,7 @@ class TritonBackend(Backend):
         row_scale: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
+        terms: RowTerms | None = None,
         config: RowConfig | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Backend.row_pass`; one launch.
@@ -119,11 +125,13 @@ class TritonBackend(Backend):
                 float(logit_scale),
                 1.0 if softcap is None else float(softcap),
                 0,
+                *row_terms.arguments(terms),
                 EDGES=not checks.aligned(logits),
                 CONGRUENT=congruent,
                 PACKED=congruent and _warp_size() == 64,
                 SCALED=logit_scale != 1.0,
                 CAPPED=capped,
+                TERMS=terms is not None,
                 HELD=config.held,
                 STREAMED=config.streamed,
                 GROUPS=config.groups,
@@ -141,14 +149,27 @@ class TritonBackend(Backend):
         row_scale: Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
+        terms: RowTerms | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Backend.full_row_pass`; the zeros are written in the same launch."""
         positions = logits.shape[0]
         everywhere = targets.new_full((positions,), -1).index_copy_(0, rows, targets)
         scale = None if row_scale is None else row_scale.new_zeros(positions).index_copy_(0, rows, row_scale)
+        everything = None if terms is None else row_terms.spread(terms, rows, positions)
         nll, hits = self.row_pass(
-            logits, everywhere, gradient=gradient, row_scale=scale, logit_scale=logit_scale, softcap=softcap
+            logits,
+            everywhere,
+            gradient=gradient,
+            row_scale=scale,
+            logit_scale=logit_scale,
+            softcap=softcap,
+            terms=everything,
         )
+        if terms is not None and everything is not None:
+            found = everything.vectors()
+            for name, vector in terms.vectors().items():
+                if name in WRITTEN:
+                    torch.index_select(found[name], 0, rows, out=vector)
         return nll.index_select(0, rows), hits.index_select(0, rows)
 
     def row_statistics(
@@ -163,6 +184,7 @@ class TritonBackend(Backend):
         num_tasks: int,
         num_samples: int,
         reduction: str,
+        losses: Tensor | None = None,
     ) -> RowStatistics:
         """See `Backend.row_statistics`; one launch, in float64 and the same bits on every run."""
         device = nll.device
@@ -174,6 +196,7 @@ class TritonBackend(Backend):
         with _on(device):
             _kernels().statistics_kernel[(bins + 1,)](
                 nll,
+                losses,
                 hits,
                 targets,
                 tasks,

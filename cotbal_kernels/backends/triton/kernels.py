@@ -18,6 +18,7 @@ import triton.language as tl
     do_not_specialize=["count", "num_tasks", "num_samples"],
     do_not_specialize_on_alignment=[
         "nll",
+        "losses",
         "hits",
         "targets",
         "tasks",
@@ -32,10 +33,12 @@ import triton.language as tl
     ],
 )
 def statistics_kernel(
-    nll, hits, targets, tasks, samples, row_weights, given, loss, normalizer, loss_sum, tokens, correct, count,
-    num_tasks, num_samples, MEAN: tl.constexpr, BLOCK: tl.constexpr,
+    nll, losses, hits, targets, tasks, samples, row_weights, given, loss, normalizer, loss_sum, tokens, correct,
+    count, num_tasks, num_samples, MEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program: one task's, one sample's or (the last one) the whole batch's sums over the rows, and its loss.
+
+    `losses` are what the loss sums up; the nll where they are left out.
 
     Every sum is made by one program, in f64 and in a fixed order, so its bits are the same in every run. That costs
     bins x rows reads of cached numbers: a few microseconds where the products take milliseconds.
@@ -59,6 +62,8 @@ def statistics_kernel(
         mine = real & (whole | (tl.load(owners + slots, mask=inside, other=-1) == wanted))
         value = tl.load(nll + slots, mask=mine, other=0.0).to(tl.float64)
         if whole:
+            if losses is not None:
+                value = tl.load(losses + slots, mask=mine, other=0.0).to(tl.float64)
             factor = mine.to(tl.float64)
             if row_weights is not None:
                 factor = tl.load(row_weights + slots, mask=mine, other=0.0).to(tl.float64)

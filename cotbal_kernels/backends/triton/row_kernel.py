@@ -12,174 +12,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def _tanh(x):
-    # Triton has no tanh of its own, the hardware's is good to 2^-11 only, and libdevice's does not run under the
-    # interpreter. Every multiply-add is spelled as fma, so that no compiler can contract it in one place and not in
-    # another: the target's z must compare equal to the same column's z inside a tile.
-    magnitude = tl.abs(x)
-    decay = tl.exp2(magnitude * -2.8853900817779268)
-    far = (1.0 - decay) / (1.0 + decay)
-    square = magnitude * magnitude
-    # tanh(x)/x = 1 + x^2 P(x^2) on |x| < 0.5: Chebyshev fit, error about one unit in the last place.
-    series = tl.fma(square, -0.0069470275193452835, 0.021472735330462456)
-    series = tl.fma(series, square, -0.05393379181623459)
-    series = tl.fma(series, square, 0.1333322674036026)
-    series = tl.fma(series, square, -0.3333333134651184)
-    near = tl.fma(series * square, magnitude, magnitude)
-    result = tl.where(magnitude < 0.5, near, far)
-    return tl.where(x < 0, -result, result)
-
-
-@triton.jit
-def _exp_beyond(z, origin):
-    # exp(z - origin). The difference comes first, though z * log2(e) - shift would be one instruction: it is exact
-    # near the peak, so that a perfectly predicted token has nll and gradient 0 however large its logit.
-    return tl.exp2((z - origin) * LOG2_E)
-
-
-@triton.jit
-def _unpack(words, HALF: tl.constexpr, DTYPE: tl.constexpr):
-    # words are 32 bits of a row: one f32 value, or two 16-bit ones (HALF 0 is the even column).
-    if DTYPE == tl.float32:
-        return words.to(tl.float32, bitcast=True)
-    elif DTYPE == tl.bfloat16:
-        if HALF == 0:
-            return (words << 16).to(tl.float32, bitcast=True)
-        else:
-            return (words & -65536).to(tl.float32, bitcast=True)
-    else:
-        return (words >> (16 * HALF)).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-
-
-@triton.jit
-def _transform(x, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
-    # z of the raw logits; -inf outside `valid`, whatever the scale or the cap make of a masked -inf.
-    z = x
-    if SCALED:
-        z *= logit_scale
-    if CAPPED:
-        z = _tanh(z / softcap) * softcap
-    if SCALED or CAPPED:
-        z = tl.where(valid, z, float("-inf"))
-    return z
-
-
-@triton.jit
-def _points_z(row, columns, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
-    # z of a few single columns.
-    x = tl.load(row + columns, mask=valid, other=float("-inf")).to(tl.float32)
-    return _transform(x, valid, logit_scale, softcap, SCALED, CAPPED)
-
-
-@triton.jit
-def _tile_z(
-    words, groups, count, logit_scale, softcap, DTYPE: tl.constexpr, HALVES: tl.constexpr,
-    GROUPS: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
-):  # fmt: skip
-    # z of a tile's even and odd columns, each [GROUPS, 4]; f32 tiles have no odd ones (the even ones again).
-    valid = (groups < count)[:, None]
-    even = _unpack(words, 0, DTYPE)
-    odd = even
-    if HALVES == 2:
-        odd = _unpack(words, 1, DTYPE)
-    even = _transform(even, valid, logit_scale, softcap, SCALED, CAPPED)
-    if HALVES == 2:
-        odd = _transform(odd, valid, logit_scale, softcap, SCALED, CAPPED)
-    return even, odd
-
-
-@triton.jit
-def _accumulate(
-    peak, total, early, words, groups, count, target_group, logit_scale, softcap,
-    DTYPE: tl.constexpr, HALVES: tl.constexpr, GROUPS: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
-):  # fmt: skip
-    # One tile of the online pass. A lane owns a group of adjacent columns (16 bytes): the maximum and the sum inside
-    # a group stay in one thread, so a group costs one rescaling exponential, not one a column, and no barrier.
-    even, odd = _tile_z(words, groups, count, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED)
-    top = tl.max(even, axis=1)
-    if HALVES == 2:
-        top = tl.maximum(top, tl.max(odd, axis=1))
-    # The first of several equal maxima wins, so a maximum that stands before the target's group takes the hit away.
-    early = tl.maximum(early, tl.where(groups < target_group, top, float("-inf")))
-    new = tl.maximum(peak, top)
-    origin = tl.where(new == float("-inf"), 0.0, new)
-    terms = tl.sum(_exp_beyond(even, origin[:, None]), axis=1)
-    if HALVES == 2:
-        terms += tl.sum(_exp_beyond(odd, origin[:, None]), axis=1)
-    total = tl.fma(total, _exp_beyond(peak, origin), terms)
-    return new, total, early
-
-
-@triton.jit
-def _sloped(gradient, z, valid, logit_scale, softcap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
-    # From the gradient of z to that of the raw logits.
-    if CAPPED:
-        ratio = z / softcap
-        gradient *= 1.0 - ratio * ratio
-    if SCALED:
-        gradient *= logit_scale
-    if SCALED or CAPPED:
-        gradient = tl.where(valid, gradient, 0.0)
-    return gradient
-
-
-@triton.jit
-def _write(
-    gradient, words, groups, readable, count, first_group, target_group, target_lane, origin, factor, unit,
-    logit_scale, softcap, DTYPE: tl.constexpr, HALVES: tl.constexpr, GROUPS: tl.constexpr,
-    PACKED: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
-):  # fmt: skip
-    # One tile of the gradient pass: `readable` groups hold logits, `count` groups are written.
-    VEC: tl.constexpr = 4 * HALVES
-    valid = (groups < readable)[:, None]
-    even_z, odd_z = _tile_z(
-        words, groups, readable, logit_scale, softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED
-    )
-    even = _exp_beyond(even_z, origin) * factor
-    odd = even
-    if HALVES == 2:
-        odd = _exp_beyond(odd_z, origin) * factor
-    if (target_group >= first_group) & (target_group < first_group + GROUPS):
-        # In f32, before the one rounding on store: near p = 1 a rounded p would leave nothing of p - 1.
-        here = (groups == target_group)[:, None]
-        position = HALVES * tl.arange(0, 4)[None, :]
-        even = tl.where(here & (position == target_lane), even - unit, even)
-        if HALVES == 2:
-            odd = tl.where(here & (position + 1 == target_lane), odd - unit, odd)
-    even = _sloped(even, even_z, valid, logit_scale, softcap, SCALED, CAPPED)
-    if HALVES == 2:
-        odd = _sloped(odd, odd_z, valid, logit_scale, softcap, SCALED, CAPPED)
-    written = (groups < count)[:, None]
-    if PACKED:
-        # As the words that were loaded: on CDNA, values stored one by one are stores of 2 or 4 bytes. (On NVIDIA they
-        # are 16 bytes either way, and packing them spills registers.)
-        words_out = tl.multiple_of(gradient.to(tl.pointer_type(tl.int32), bitcast=True), 16)
-        if HALVES == 2:
-            low = even.to(gradient.dtype.element_ty).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
-            high = odd.to(gradient.dtype.element_ty).to(tl.int16, bitcast=True).to(tl.int32) << 16
-            out = low | high
-        else:
-            out = even.to(tl.int32, bitcast=True)
-        tl.store(
-            words_out + groups[:, None] * 4 + tl.arange(0, 4)[None, :],
-            out,
-            mask=written,
-            eviction_policy="evict_first",
-        )
-    else:
-        tile = even
-        if HALVES == 2:
-            tile = tl.reshape(tl.join(even, odd), [GROUPS, VEC])
-        tl.store(
-            gradient + groups[:, None] * VEC + tl.arange(0, VEC)[None, :],
-            tile.to(gradient.dtype.element_ty),
-            mask=written,
-            eviction_policy="evict_first",
-        )
+from cotbal_kernels.backends.triton.row_functions import (
+    accumulate,
+    exp_beyond,
+    moment_of,
+    moved,
+    points_z,
+    probable,
+    sloped,
+    write,
+)
 
 
 @triton.jit(
@@ -193,13 +35,21 @@ def _write(
         "nll",
         "hits",
         "label_error",
+        "softmax_shift",
+        "target_shift",
+        "entropy_scale",
+        "lse",
+        "mean",
+        "entropy",
+        "highest",
     ],
 )
 def row_kernel(
     logits, gradient, targets, rows, row_scale, nll, hits, label_error, columns, logits_stride,
     gradient_stride, logit_scale, softcap, zero,
+    softmax_shift, target_shift, entropy_scale, lse, mean, entropy, highest, label_smoothing, lse_square_scale,
     EDGES: tl.constexpr, CONGRUENT: tl.constexpr, PACKED: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr,
-    HELD: tl.constexpr, STREAMED: tl.constexpr, GROUPS: tl.constexpr,
+    TERMS: tl.constexpr, HELD: tl.constexpr, STREAMED: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
     """One program: one row's nll, hit and gradient. See `backend.row_pass` for what it computes.
 
@@ -207,7 +57,8 @@ def row_kernel(
     the 32-bit words that were loaded, between the online pass and the gradient pass; what is beyond them
     (`STREAMED`) is read a second time. With `EDGES`, the row does not begin or end on a 16-byte boundary: up to 7
     columns on either side are handled apart, so that the tiles keep 128-bit accesses. `zero` is 0 at run time and
-    unknown to the compiler, which would otherwise keep the held words unpacked, in twice the registers.
+    unknown to the compiler, which would otherwise keep the held words unpacked, in twice the registers. What comes
+    after it is in `RowTerms` (`highest` is its peak); nothing of it is compiled without `TERMS`.
     """
     DTYPE: tl.constexpr = logits.dtype.element_ty
     HALVES: tl.constexpr = 1 if DTYPE == tl.float32 else 2
@@ -251,15 +102,20 @@ def row_kernel(
                 eviction_policy="evict_first",
             ),
         )
-    target_z = _points_z(row_start, target, supervised, logit_scale, softcap, SCALED, CAPPED)
+    target_z = points_z(row_start, target, supervised, logit_scale, softcap, SCALED, CAPPED)
 
     peak = tl.full([GROUPS], float("-inf"), tl.float32)
     early = tl.full([GROUPS], float("-inf"), tl.float32)
     total = tl.zeros([GROUPS], tl.float32)
+    summed = tl.zeros([GROUPS], tl.float32)
+    moment = tl.zeros([GROUPS], tl.float32)
+    SUMMED: tl.constexpr = mean is not None
+    MOMENT: tl.constexpr = entropy is not None
+    SLANTED: tl.constexpr = entropy_scale is not None
     for tile in tl.static_range(HELD):
-        peak, total, early = _accumulate(
-            peak, total, early, held[tile], tile * GROUPS + lane, readable, target_group, logit_scale,
-            softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
+        peak, total, early, summed, moment = accumulate(
+            peak, total, early, summed, moment, held[tile], tile * GROUPS + lane, readable, target_group, logit_scale,
+            softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED, SUMMED, MOMENT,
         )  # fmt: skip
     if STREAMED:
         for start in tl.range(HELD * GROUPS, readable, GROUPS, loop_unroll_factor=2):
@@ -271,9 +127,9 @@ def row_kernel(
                 # Wanted again by the gradient pass, a few microseconds from now.
                 eviction_policy="evict_last",
             )
-            peak, total, early = _accumulate(
-                peak, total, early, words, groups, readable, target_group, logit_scale,
-                softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED,
+            peak, total, early, summed, moment = accumulate(
+                peak, total, early, summed, moment, words, groups, readable, target_group, logit_scale,
+                softcap, DTYPE, HALVES, GROUPS, SCALED, CAPPED, SUMMED, MOMENT,
             )  # fmt: skip
 
     # One tree over both maxima, then one over the sums: two rounds of barriers instead of three.
@@ -281,7 +137,7 @@ def row_kernel(
     # Columns of the target's own group that stand before it.
     own = head + target_group * VEC + tl.arange(0, VEC)
     own_before = (own >= 0) & (own < target) & supervised
-    own_z = _points_z(row_start, own, own_before, logit_scale, softcap, SCALED, CAPPED)
+    own_z = points_z(row_start, own, own_before, logit_scale, softcap, SCALED, CAPPED)
     row_early = tl.maximum(row_early, tl.max(own_z, axis=0))
     if EDGES:
         # Lanes 0..7 stand for the columns before the first group, lanes 8..15 for those after the last one.
@@ -289,13 +145,13 @@ def row_kernel(
         edge = tl.where(edge_lane < 8, edge_lane, head + count * VEC + edge_lane - 8)
         edge_valid = tl.where(edge_lane < 8, edge_lane < head, edge < columns)
         edge_read = edge_valid & supervised
-        edge_z = _points_z(row_start, edge, edge_read, logit_scale, softcap, SCALED, CAPPED)
+        edge_z = points_z(row_start, edge, edge_read, logit_scale, softcap, SCALED, CAPPED)
         row_peak = tl.maximum(row_peak, tl.max(edge_z, axis=0))
         row_early = tl.maximum(row_early, tl.max(tl.where(edge < target, edge_z, float("-inf")), axis=0))
     origin = tl.where(row_peak == float("-inf"), 0.0, row_peak)
-    row_total = tl.sum(total * _exp_beyond(peak, origin), axis=0)
+    row_total = tl.sum(total * exp_beyond(peak, origin), axis=0)
     if EDGES:
-        row_total += tl.sum(_exp_beyond(edge_z, origin), axis=0)
+        row_total += tl.sum(exp_beyond(edge_z, origin), axis=0)
 
     outside = (label >= columns) | (label < -1)
     loss = tl.log(row_total) + (origin - target_z)
@@ -308,12 +164,47 @@ def row_kernel(
         shown = tl.minimum(tl.maximum(label, -2147483648), 2147483647) & 0xFFFFFFFF
         tl.store(label_error, ((slot + 1) << 32) | shown, mask=outside)
 
+    row_lse = tl.log(row_total) + origin
+    if TERMS:
+        # What a row without a target says of itself is 0.
+        if lse is not None:
+            tl.store(lse + slot, tl.where(supervised, row_lse, 0.0))
+        if highest is not None:
+            tl.store(highest + slot, tl.where(supervised, row_peak, 0.0))
+        if SUMMED:
+            row_sum = tl.sum(summed, axis=0)
+            if EDGES:
+                row_sum += tl.sum(tl.where(edge_read, edge_z, 0.0), axis=0)
+            tl.store(mean + slot, tl.where(supervised, row_sum / columns, 0.0))
+        if MOMENT:
+            row_moment = tl.sum(moved(moment, total, peak, origin), axis=0)
+            if EDGES:
+                row_moment += tl.sum(moment_of(edge_z, origin), axis=0)
+            found = tl.log(row_total) - row_moment / row_total
+            tl.store(entropy + slot, tl.where(supervised, found, 0.0))
+
     if gradient is not None:
         scale = 1.0
         if row_scale is not None:
             scale = tl.load(row_scale + slot).to(tl.float32)
-        factor = tl.where(supervised, scale / row_total, 0.0)
-        unit = tl.where(supervised, scale, 0.0)
+        softmax_scale = scale
+        target_scale = scale
+        slant = 0.0
+        constant = 0.0
+        if TERMS:
+            softmax_scale = scale * (1.0 + 2.0 * lse_square_scale * row_lse)
+            target_scale = scale * (1.0 - label_smoothing)
+            constant = tl.where(supervised, scale * label_smoothing / columns, 0.0)
+            if softmax_shift is not None:
+                softmax_scale += tl.load(softmax_shift + slot).to(tl.float32)
+            if target_shift is not None:
+                target_scale += tl.load(target_shift + slot).to(tl.float32)
+            if SLANTED:
+                leaning = tl.load(entropy_scale + slot).to(tl.float32)
+                softmax_scale -= leaning * tl.log(row_total)
+                slant = tl.where(supervised, leaning / row_total, 0.0)
+        factor = tl.where(supervised, softmax_scale / row_total, 0.0)
+        unit = tl.where(supervised, target_scale, 0.0)
         gradient_start = gradient + row * gradient_stride
         gradient_main = gradient_start
         if EDGES:
@@ -321,10 +212,10 @@ def row_kernel(
         if CONGRUENT:
             gradient_main = tl.multiple_of(gradient_main, 16)
         for tile in tl.static_range(HELD):
-            _write(
+            write(
                 gradient_main, held[tile] ^ zero, tile * GROUPS + lane, readable, count, tile * GROUPS, target_group,
-                target_lane, origin, factor, unit, logit_scale, softcap, DTYPE, HALVES, GROUPS,
-                PACKED, SCALED, CAPPED,
+                target_lane, origin, factor, unit, slant, constant, logit_scale, softcap, DTYPE, HALVES, GROUPS,
+                PACKED, SCALED, CAPPED, TERMS, SLANTED,
             )  # fmt: skip
         if STREAMED:
             for start in tl.range(HELD * GROUPS, count, GROUPS):
@@ -335,12 +226,13 @@ def row_kernel(
                     other=MASKED,
                     eviction_policy="evict_first",
                 )
-                _write(
+                write(
                     gradient_main, words, groups, readable, count, start, target_group, target_lane, origin,
-                    factor, unit, logit_scale, softcap, DTYPE, HALVES, GROUPS, PACKED, SCALED, CAPPED,
+                    factor, unit, slant, constant, logit_scale, softcap, DTYPE, HALVES, GROUPS,
+                    PACKED, SCALED, CAPPED, TERMS, SLANTED,
                 )  # fmt: skip
         if EDGES:
-            edge_gradient = _exp_beyond(edge_z, origin) * factor
+            edge_gradient = probable(edge_z, origin, factor, slant, constant, TERMS, SLANTED)
             edge_gradient = tl.where(edge == target, edge_gradient - unit, edge_gradient)
-            edge_gradient = _sloped(edge_gradient, edge_z, edge_read, logit_scale, softcap, SCALED, CAPPED)
+            edge_gradient = sloped(edge_gradient, edge_z, edge_read, logit_scale, softcap, SCALED, CAPPED)
             tl.store(gradient_start + edge, edge_gradient.to(gradient.dtype.element_ty), mask=edge_valid)

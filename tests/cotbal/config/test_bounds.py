@@ -100,3 +100,11 @@ def test_any_text_is_read_or_refused_in_our_own_words(text: str) -> None:
         read, said = {}, str(error)
     assert isinstance(read, dict)
     assert not said or said.startswith("mixture.yaml")
+
+
+@pytest.mark.parametrize(
+    "value", ['!!int ""', '!!int "_"', '!!float ""', "!!bool x", "!!timestamp x", "!!set [1]", "!!omap 3"]
+)
+def test_a_value_that_does_not_fit_its_tag_is_told(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^mixture\.yaml"):
+        parse_yaml(f"a: {value}", Path("mixture.yaml"))

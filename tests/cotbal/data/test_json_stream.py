@@ -156,3 +156,77 @@ def test_a_malformed_element_is_found_without_reading_the_file_to_its_end(
         (broken,) = reader.elements()
         assert isinstance(broken, Broken)
         assert file.tell() < 1000
+
+
+alike = st.builds(
+    lambda first, value, rest: {first: value, **rest},
+    st.sampled_from(["id", "id", "id", "image"]),
+    values | st.just(float("nan")) | st.just("\ud800"),
+    st.dictionaries(st.sampled_from(["id", "a"]), values | st.just([{"id": 1}, {"id": 2}]), max_size=2),
+)
+
+
+@given(
+    st.lists(alike, max_size=6),
+    st.sampled_from([None, 0, 1, 2]),
+    st.booleans(),
+    st.sampled_from([60, 200, 1 << 20]),
+    st.integers(0, 400),
+    st.sampled_from([b"", b"\xff", b"]", b"}", b",", b"\n", b'"', b"{"]),
+    st.sampled_from([b"", b"\xef\xbb\xbf", b" \n", b"x"]),
+)
+def test_arrays_read_quickly_are_those_read_slowly(
+    folder: Path,
+    made: list[dict[str, object]],
+    indent: int | None,
+    ascii_only: bool,
+    window: int,
+    place: int,
+    inserted: bytes,
+    before: bytes,
+) -> None:
+    raw = json.dumps(made, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    path = folder / "b.json"
+    path.write_bytes(before + raw[:place] + inserted + raw[place:])
+    with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
+        patch.setattr(json_stream, "CHUNK_BYTES", 1 << 20)
+        slowly = list(json_stream._Reader(file).elements())
+        patch.setattr(json_stream, "CHUNK_BYTES", window)
+        quickly = list(iter_json(path))
+    # As texts, since NaN is not equal to itself. How far the file was read tells which of two faults is named.
+    assert [repr(item) if isinstance(item, Element) else item.index for item in quickly] == [
+        repr(item) if isinstance(item, Element) else item.index for item in slowly
+    ]
+
+
+@given(
+    st.text(max_size=20)
+    | values.map(json.dumps)
+    | st.sampled_from(['{"a":1e999}', '{"a":' + "9" * 5000 + "}"])
+)
+def test_what_the_quick_decoder_takes_json_takes_too(text: str) -> None:
+    try:
+        value = json_stream._quickly(f'{{"a": {text}}}'.encode("utf-8", "surrogatepass"))
+    except UnicodeEncodeError:
+        return
+    if value is not None:
+        assert repr(json.loads(f'{{"a": {text}}}')) == repr(value)
+
+
+def test_alike_elements_are_read_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, object]] = [{"id": number, "turns": [{"id": 1}, {"id": 2}]} for number in range(50)]
+    # One that another program has put in, and half a character.
+    made[20] = {"image": "a.png", "id": 20}
+    made[30] = {"id": "\ud800"}
+    (tmp_path / "a.json").write_text(json.dumps(made, indent=2))
+    slow: list[int] = []
+    monkeypatch.setattr(json_stream._Reader, "value", lambda self: slow.append(1) or _decoded(self))
+    assert [
+        element.value for element in iter_json(tmp_path / "a.json") if isinstance(element, Element)
+    ] == made
+    assert len(slow) == 1, "only the last element has no next one to end it"
+
+
+def _decoded(reader: json_stream._Reader) -> object:
+    value, reader.position = json.JSONDecoder().raw_decode(reader.text, reader.position)
+    return value

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from cotbal.data.formats import read_records, record_of
 from cotbal.data.packed import PackedRecords, Packer
-from cotbal.data.plain_llava import path_prefix, plain_record
+from cotbal.data.plain_llava import packed_plainly, path_prefix
 from cotbal.data.records import RecordError
 
 FILE = Path("d/a.json")
 ROOTS = ["d", ".", "/", "/data/images", "../x"]
 pieces = ["what", " ", "\n", "<image>", "<image>\n", "<", ">", "<bbox>", "<ref-object>"]
-pieces += ["<video>", "\u00e9", "\ud800", ""]
+pieces += ["<video>", "\u00e9", "\ud800", "\0", ""]
 texts = st.lists(st.sampled_from(pieces), max_size=3).map("".join)
 speakers = st.sampled_from(["human", "gpt", "human", "gpt", "user", "system", None, 1])
 turns = st.fixed_dictionaries({"from": speakers, "value": texts | st.none()}) | st.fixed_dictionaries(
@@ -66,11 +66,11 @@ def _turn(speaker: str, text: str) -> dict[str, Any]:
 
 @given(records, st.sampled_from(ROOTS), st.integers(0, 9))
 def test_what_it_takes_is_the_record(raw: dict[str, Any], root: str, index: int) -> None:
-    plain = plain_record(raw, index, path_prefix(Path(root)), "t", check_images=False)
+    plain = packed_plainly(raw, index, path_prefix(Path(root)), "t", check_images=False)
     if plain is None:
         return
     packer = Packer()
-    packer.add_plain(plain, FILE, index)
+    packer.add_packed(*plain, FILE, index)
     expected = record_of(raw, FILE, index, root=Path(root), task="t", check_images=False)
     assert list(packer.records()) == [expected]
 
@@ -85,7 +85,7 @@ def test_it_takes_what_llava_data_are_made_of(name: Any, seen: bool, rounds: int
     raw: dict[str, Any] = {"id": name, "conversations": conversation} | (
         {"image": "coco/1.jpg"} if seen else {}
     )
-    assert plain_record(raw, 0, "d/", "t", check_images=False) is not None
+    assert packed_plainly(raw, 0, "d/", "t", check_images=False) is not None
 
 
 @given(st.lists(records, min_size=1, max_size=6))
@@ -104,6 +104,6 @@ def test_files_read_alike_packed_or_not(
 
 def test_a_missing_picture_is_left_to_others(tmp_path: Path) -> None:
     raw = {"image": "1.png", "conversations": [_turn("human", "<image>what?"), _turn("gpt", "so")]}
-    assert plain_record(raw, 0, path_prefix(tmp_path), "t", check_images=True) is None
+    assert packed_plainly(raw, 0, path_prefix(tmp_path), "t", check_images=True) is None
     with pytest.raises(RecordError, match="missing image"):
         record_of(raw, FILE, 0, root=tmp_path, task="t")

@@ -75,8 +75,7 @@ def checked(config: Config, processor: Any, workers: int = 0) -> tuple[tuple[Set
 
 
 def listed(config: Config) -> set[tuple[str, int]]:
-    lines = (config.output / "bad_records.jsonl").read_text().splitlines()
-    return {(Path(line["file"]).stem, line["index"]) for line in map(json.loads, lines)}
+    return {(problem.file.stem, problem.index) for problem in OutputFolder(config.output).problems()}
 
 
 def test_what_is_counted(folder: Path, processor: Any) -> None:

@@ -14,6 +14,7 @@ from cotbal import metrics
 from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import BadRecordsError, Record, Turn
+from cotbal.metrics.metric import TOKEN_ACCURACY
 from cotbal.units.answer_file import answer_line
 from cotbal.units.evaluate import _finished_batches, answer, teacher_forced_loss
 from cotbal.units.generation import generation_settings
@@ -178,3 +179,29 @@ def test_losses_are_the_stock_models_one_sample_at_a_time() -> None:
             ).loss
         # Padding changes the order of sums: a few float32 roundings of a loss of about 6.
         assert loss == pytest.approx(float(stock), rel=1e-5)
+
+
+def test_token_accuracies_are_the_stock_models_in_the_order_of_the_records(tmp_path: Path) -> None:
+    model, processor = tiny_models.tiny_llama()
+    records = [record(0), record(1, "three three three"), record(2, "one three three one")]
+    # Taught one of the answers, the model gets some tokens right and some wrong.
+    taught = TaskCollator(processor, ["count"])(records[1:2])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        names = ("input_ids", "attention_mask", "labels")
+        model(**{name: taught[name] for name in names}).loss.backward()
+        optimizer.step()
+    settings = {"metric": TOKEN_ACCURACY, "batch_size": 2, "max_new_tokens": 0, "max_length": None}
+    found = answer(model, processor, records, **settings, path=tmp_path / "a.jsonl")
+    for one, share in zip(records, found, strict=True):
+        batch = TaskCollator(processor, ["count"])([one])
+        with torch.no_grad():
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        labels = batch["labels"][0, 1:]
+        there = labels != -100
+        right = logits[0, :-1].argmax(dim=-1)[there] == labels[there]
+        assert share == pytest.approx(float(right.float().mean()))
+    assert len(set(found)) > 1
+    # What is kept is read back as it was.
+    assert answer(model, processor, records, **settings, path=tmp_path / "a.jsonl") == found

@@ -28,7 +28,7 @@ def test_greedy_unless_the_config_asks_otherwise() -> None:
     [
         (
             {"repetition_penality": 1.1},
-            "repetition_penality: GenerationConfig .* did you mean `repetition_penalty`",
+            "repetition_penality: transformers' GenerationConfig .* did you mean `repetition_penalty`",
         ),
         ({"max_new_tokens": 5}, "max_new_tokens: cannot be set here; set `max_new_tokens` of the task"),
         (

@@ -131,7 +131,7 @@ def test_data_are_on_the_disk_before_what_vouches_for_them(
         assert min(when("sync", str(unit / "model.unfinished" / file.name))) < placed
     assert any(placed < number < trained for number in when("sync", str(unit)))
     for written in (unit / "log.jsonl", unit / "scores.jsonl"):
-        (number,) = moved_to(written)
+        *_, number = moved_to(written)
         assert any(number < later for later in manifests)
         assert any(
             events[n][1].startswith(f"{unit}/.{written.name}")

@@ -54,6 +54,7 @@ def test_a_broken_module_is_not_mistaken_for_a_missing_one(monkeypatch: pytest.M
     def broken(name: str) -> SimpleNamespace:
         raise ModuleNotFoundError("No module named 'something_it_needs'", name="something_it_needs")
 
+    registry._imported.cache_clear()
     monkeypatch.setattr(registry.importlib, "import_module", broken)
     with pytest.raises(ModuleNotFoundError, match="something_it_needs"):
         ck.implementations("cpu")

@@ -3,7 +3,7 @@
     python measured_unit.py OUT.json CONFIG UNIT
 
 Each rank writes OUT.json.RANK: the bytes of its weights, gradients and optimizer state, from the live tensors of the
-third optimizer step, and the most that the allocator had given out within that step.
+third optimizer step, the most that the allocator had given out until then, and the most that checkpoints took.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,22 +69,15 @@ def packed(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 class Watch(TrainerCallback):
-    """Measures one optimizer step."""
+    """Measures the steps up to the third, from before the model is wrapped: Python has no name for DDP's buckets."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.values: dict[str, int] = {}
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == STEP:
-            self.base = storage_bytes([*live_tensors(), *self._own()])
-            self.profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-            self.profile.__enter__()
-
-    def _own(self) -> list[torch.Tensor]:
-        model = self.trainer.model
-        optimizer = [t for each in self.trainer.optimizer.state.values() for t in state_tensors(each)]
-        return [*model.parameters(), *model.buffers(), *packed(model), *optimizer]
+        model = trainer.model
+        self.base = storage_bytes([*live_tensors(), *model.parameters(), *model.buffers(), *packed(model)])
+        self.profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        self.profile.__enter__()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step != STEP:
@@ -91,7 +85,7 @@ class Watch(TrainerCallback):
         self.profile.__exit__(None, None, None)
         model = self.trainer.model
         states = self.trainer.optimizer.state.values()
-        self.values = {
+        values = {
             "weights": storage_bytes([*model.parameters(), *model.buffers(), *packed(model)]),
             "gradients": storage_bytes(p.grad for p in model.parameters() if p.grad is not None),
             "optimizer": storage_bytes(tensor for each in states for tensor in state_tensors(each)),
@@ -99,18 +93,24 @@ class Watch(TrainerCallback):
             "sharded": sum(isinstance(p, DTensor) for p in model.parameters()),
             "pid": os.getpid(),
         }
-        path = f"{OUT}.{args.process_index}"
-        with open(path, "w", encoding="utf-8") as stream:
-            json.dump(self.values, stream)
+        self.values |= values
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        found = [path for path in Path(args.output_dir).rglob("*") if path.is_file()]
+        self.values["checkpoints"] = max(
+            self.values.get("checkpoints", 0), sum(p.stat().st_size for p in found)
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        Path(f"{OUT}.{args.process_index}").write_text(json.dumps(self.values))
 
     def _most(self) -> int:
-        events = [
-            each
-            for each in self.profile.profiler.kineto_results.events()  # type: ignore[union-attr]
-            if each.name() == "[memory]"
-        ]
+        """The most that was given out and not taken back at any time."""
+        events = self.profile.profiler.kineto_results.events()  # type: ignore[union-attr]
         now = most = 0
-        for event in sorted(events, key=lambda each: each.start_ns()):
+        for event in sorted(
+            (each for each in events if each.name() == "[memory]"), key=lambda each: each.start_ns()
+        ):
             now += event.nbytes()
             most = max(most, now)
         return most

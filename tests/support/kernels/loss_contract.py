@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -106,6 +106,9 @@ def run(
     if case.planned:
         options = {"plan": ck.plan(labels, **options, capacity=case.capacity)}
     options |= case.loss_options | {"impl": impl}
+    if case.class_weights is not None:
+        options["class_weights"] = placed(case.class_weights)
+    options |= {"token_outputs": case.token_outputs, "token_gradients": case.token_gradients}
     if case.function == "linear":
         if case.memory_budget is not None:
             options["memory_budget"] = case.memory_budget
@@ -114,7 +117,12 @@ def run(
     else:
         output = ck.cross_entropy(scores, labels, **options)
     if with_gradients:
-        output.loss.backward(case.upstream.to(device, output.loss.dtype))
+        roots = {"loss": case.upstream}
+        roots |= {f"token_{name}": upstream for name, upstream in case.token_upstreams.items()}
+        torch.autograd.backward(
+            [getattr(output, name) for name in roots],
+            [upstream.to(device, output.loss.dtype) for upstream in roots.values()],
+        )
     return Outcome(
         output, scores.grad, None if weight is None else weight.grad, None if bias is None else bias.grad
     )
@@ -127,7 +135,12 @@ def truth(case: LossCase) -> reference.ReferenceLoss:
         return value.to(torch.float64).numpy() if isinstance(value, Tensor) else value
 
     options: dict[str, Any] = {name: array(value) for name, value in case.plan_options.items()}
-    options |= case.loss_options
+    options |= {name: array(value) for name, value in case.loss_options.items()}
+    dtype = _loss_dtype(case.dtype)
+    options |= {
+        f"upstream_{name}": upstream.to(dtype).to(torch.float64).numpy()
+        for name, upstream in case.token_upstreams.items()
+    }
     upstream = case.upstream.to(_loss_dtype(case.dtype)).to(torch.float64).numpy()
     if case.function == "logits":
         return reference.cross_entropy(array(case.scores), array(case.labels), **options, upstream=upstream)
@@ -145,8 +158,10 @@ def tokens_of(case: LossCase) -> list[reference.Token]:
     def array(value: Tensor | None) -> Any:
         return None if value is None else value.numpy()
 
-    return list(
-        reference.supervised_tokens(
+    by_class = case.class_weights
+    return [
+        token if by_class is None else replace(token, weight=token.weight * float(by_class[token.target]))
+        for token in reference.supervised_tokens(
             case.labels.numpy(),
             array(case.task_ids),
             array(case.task_weights),
@@ -155,7 +170,7 @@ def tokens_of(case: LossCase) -> list[reference.Token]:
             case.ignore_index,
             case.shift,
         )
-    )
+    ]
 
 
 def _loss_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -171,6 +186,7 @@ class Plain:
     grad_scores: Tensor
     grad_weight: Tensor | None
     grad_bias: Tensor | None
+    entropy: Tensor
 
 
 def plain(case: LossCase, device: str = "cpu") -> Plain:
@@ -194,7 +210,11 @@ def plain(case: LossCase, device: str = "cpu") -> Plain:
     if case.softcap is not None:
         z = case.softcap * torch.tanh(z / case.softcap)
     nll = F.cross_entropy(z, targets, reduction="none")
-    weighted = weights * nll
+    losses = F.cross_entropy(z, targets, reduction="none", label_smoothing=case.label_smoothing)
+    losses = losses + case.lse_square_scale * z.logsumexp(-1).square()
+    logs = z.log_softmax(-1)
+    entropy = -(logs.exp() * logs.masked_fill(torch.isneginf(logs), 0)).sum(-1)
+    weighted = weights * losses
     if case.reduction == "none":
         loss = weighted.new_zeros(case.labels.numel()).index_put((rows,), weighted).reshape(lengths)
     else:
@@ -202,13 +222,17 @@ def plain(case: LossCase, device: str = "cpu") -> Plain:
     if case.reduction == "mean":
         normalizer = weights.sum() if case.normalizer is None else torch.tensor(case.normalizer, dtype=dtype)
         loss = loss / (normalizer if normalizer != 0 else 1.0)
-    loss.backward(case.upstream.to(device, dtype))
+    total = (loss * case.upstream.to(device, dtype)).sum()
+    for name, upstream in case.token_upstreams.items():
+        mine = upstream.to(device, dtype).reshape(-1)[rows]
+        total = total + (mine * (entropy if name == "entropy" else -nll)).sum()
+    total.backward()
     # Where a tensor has no part in the loss, its gradient is 0.
     grads = [
         None if each is None else torch.zeros_like(each) if each.grad is None else each.grad
         for each in (scores, weight, bias)
     ]
-    return Plain(nll.detach(), loss.detach(), *grads)
+    return Plain(nll.detach(), loss.detach(), *grads, entropy.detach())
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +245,7 @@ class Bands:
     weight: Array
     bias: Array
     near_ties: list[bool]
+    entropy: Array
 
 
 def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: bool) -> Bands:
@@ -242,6 +267,13 @@ def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: boo
         normalizer = total if case.normalizer is None else case.normalizer
     upstream = exact(case.upstream.to(_loss_dtype(case.dtype)))
     nll_band, near_ties = np.zeros(count), []
+    entropy_band = np.zeros(count)
+    arrivals = {
+        name: exact(case.token_upstreams[name].to(_loss_dtype(case.dtype)))
+        if name in case.token_upstreams
+        else np.zeros(positions)
+        for name in ("log_probabilities", "entropy")
+    }
     loss_band = np.zeros(positions if case.reduction == "none" else ())
     score_band = np.zeros(scores.shape)
     weight_band = np.zeros(0) if weight is None else np.zeros(weight.shape)
@@ -266,12 +298,26 @@ def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: boo
         with np.errstate(invalid="ignore"):
             error = np.where(np.isfinite(z), error + (6 * u * np.abs(z) if transformed else 0.0), 0.0)
         delta = float(error.max(initial=0.0))
-        nll, _, slopes = reference.token_loss(raw, token.target, case.logit_scale, case.softcap)
+        row = raw, token.target, case.logit_scale, case.softcap
+        nll, _, nll_slopes = reference.token_loss(*row)
+        loss, loss_slopes, entropy, entropy_slopes = reference.token_terms(
+            *row, case.label_smoothing, case.lse_square_scale
+        )
         others = np.delete(z, token.target)
         near_ties.append(bool(others.size and delta > 0 and abs(others.max() - z[token.target]) <= 4 * delta))
         nll_band[number] = 2 * delta + (classes + 16) * u + 4 * u * (abs(nll) + abs(float(z[token.target])))
         arriving = float(upstream[token.index] if case.reduction == "none" else upstream)
         scale = abs(arriving * token.weight / normalizer) if normalizer else 0.0
+        to_nll, to_entropy = (float(arrivals[name][token.index]) for name in arrivals)
+        largest = z.max()
+        lse = float(largest + np.log(np.exp(z - largest).sum()))
+        # Every term below is a sum over classes, and each of its errors one of a logit's or of working precision.
+        entropy_band[number] = 2 * delta * (1 + entropy) + (classes + 16) * u * (4 + entropy)
+        penalty_band = case.lse_square_scale * 2 * abs(lse) * (delta + 8 * u * (1 + abs(lse)))
+        if case.label_smoothing:
+            penalty_band += case.label_smoothing * (
+                2 * delta + (classes + 16) * u * (1 + abs(lse) + float(np.abs(z).mean()))
+            )
         probability = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
         onto = np.zeros(classes)
         onto[token.target] = 1.0
@@ -279,8 +325,27 @@ def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: boo
         cap_error = (
             0.0 if case.softcap is None else (2 * delta / case.softcap + 8 * u) * abs(case.logit_scale)
         )
-        dz = scale * np.abs(slopes)
-        dz_error = scale * (probability + onto) * (slope * relative + cap_error) + (count + 16) * u * dz
+        dz = (
+            scale * np.abs(loss_slopes)
+            + abs(to_nll) * np.abs(nll_slopes)
+            + abs(to_entropy) * np.abs(entropy_slopes)
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            surprise = np.where(probability > 0, np.abs(np.log(probability)), 0.0)
+        share = scale * (1 + 2 * case.lse_square_scale * abs(lse)) + abs(to_nll)
+        parts = (
+            probability * (share + abs(to_entropy) * (surprise + entropy))
+            + onto * (scale + abs(to_nll))
+            + scale * case.label_smoothing / classes
+        )
+        coefficient = scale * 2 * case.lse_square_scale * (delta + 8 * u * (1 + abs(lse))) + abs(
+            to_entropy
+        ) * (2 * delta + entropy_band[number] + 16 * u * (1 + abs(lse)))
+        dz_error = (
+            parts * (slope * relative + cap_error)
+            + probability * slope * coefficient
+            + (count + 16) * u * (dz + slope * parts)
+        )
         rounding = unit * dz + dz_error + tiny * max(1.0, scale)
         if weight is None:
             score_band[token.index] += rounding
@@ -290,15 +355,15 @@ def bands(case: LossCase, expected: reference.ReferenceLoss, rounded_logits: boo
             score_band[token.index] += summed @ np.abs(weight) + unit * grad + tiny
             weight_band += np.outer(summed, np.abs(state) + tiny)
             bias_band += summed
-        size = token.weight * (nll_band[number] + 4 * u * abs(nll))
+        size = token.weight * (nll_band[number] + penalty_band + 4 * u * (abs(nll) + abs(loss)))
         if case.reduction == "none":
             loss_band[token.index] += size
         elif normalizer:
-            loss_band = loss_band + (size + (count + 8) * u * token.weight * abs(nll)) / abs(normalizer)
+            loss_band = loss_band + (size + (count + 8) * u * token.weight * abs(loss)) / abs(normalizer)
     if weight is not None and expected.grad_weight is not None and expected.grad_bias is not None:
         weight_band += unit * np.abs(expected.grad_weight) + tiny
         bias_band += unit * np.abs(expected.grad_bias) + tiny
-    return Bands(nll_band, loss_band, score_band, weight_band, bias_band, near_ties)
+    return Bands(nll_band, loss_band, score_band, weight_band, bias_band, near_ties, entropy_band)
 
 
 def rounds_logits(case: LossCase, device: str) -> bool:
@@ -334,6 +399,7 @@ def assert_contract(case: LossCase, made: Outcome, device: str = "cpu") -> None:
         assert value.device.type == device, f"{name} is on {value.device}"
         assert value.requires_grad == (name == "loss"), f"{name}.requires_grad is {value.requires_grad}"
 
+    assert_token_outputs(case, made, expected, beside, allowed)
     assert output.task_tokens.tolist() == expected.task_tokens.tolist()
     assert output.sample_tokens.tolist() == expected.sample_tokens.tolist()
     doubtful = np.zeros(len(expected.task_correct), np.int64)
@@ -379,6 +445,29 @@ def assert_contract(case: LossCase, made: Outcome, device: str = "cpu") -> None:
         assert_within_budget("grad_bias", made.grad_bias, beside.grad_bias, expected.grad_bias, allowed.bias)
     for name, grad in (("scores", made.grad_scores), ("weight", made.grad_weight), ("bias", made.grad_bias)):
         assert grad is None or grad.dtype == case.dtype, f"the gradient of {name} has dtype {grad.dtype}"
+
+
+def assert_token_outputs(
+    case: LossCase, made: Outcome, expected: reference.ReferenceLoss, beside: Plain, allowed: Bands
+) -> None:
+    """Log-probabilities and entropies where they were asked for, with gradients where these were."""
+    tokens, dtype = tokens_of(case), _loss_dtype(case.dtype)
+    for name, wanted, plain_rows, band in (
+        ("log_probabilities", expected.token_log_probabilities, -beside.nll, allowed.nll),
+        ("entropy", expected.token_entropy, beside.entropy, allowed.entropy),
+    ):
+        value = getattr(made.output, f"token_{name}")
+        if name not in case.token_outputs:
+            assert value is None, f"{name} was not asked for"
+            continue
+        assert wanted is not None
+        assert value.dtype == dtype
+        assert value.requires_grad == case.token_gradients, f"{name}.requires_grad is {value.requires_grad}"
+        bands_there, plainly = np.zeros(wanted.shape), torch.zeros(wanted.shape, dtype=dtype)
+        for number, token in enumerate(tokens):
+            bands_there[token.index] = band[number]
+            plainly[token.index] = plain_rows[number].cpu()
+        assert_within_budget(name, value, plainly, wanted, bands_there)
 
 
 def _raw(case: LossCase, token: reference.Token) -> Array:

@@ -34,6 +34,11 @@ class LossCase:
     softcap: float | None = None
     reduction: str = "mean"
     normalizer: float | None = None
+    class_weights: Tensor | None = None
+    label_smoothing: float = 0.0
+    lse_square_scale: float = 0.0
+    token_outputs: tuple[str, ...] = ()
+    token_gradients: bool = False
     upstream: Tensor = field(default_factory=lambda: torch.ones(()))
     planned: bool = False
     capacity: int | None = None
@@ -63,8 +68,31 @@ class LossCase:
 
     @property
     def loss_options(self) -> dict[str, Any]:
-        names = ("logit_scale", "softcap", "reduction", "normalizer")
+        names = (
+            "logit_scale",
+            "softcap",
+            "reduction",
+            "normalizer",
+            "class_weights",
+            "label_smoothing",
+            "lse_square_scale",
+        )
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def token_upstreams(self) -> dict[str, Tensor]:
+        """Upstream gradients of the outputs per token, labels-shaped: some that differ, and zeros among them."""
+        if not self.token_gradients:
+            return {}
+        generator = torch.Generator().manual_seed(len(self.token_outputs))
+        made = torch.randn((2, *self.labels.shape), generator=generator, dtype=torch.float64).round(
+            decimals=1
+        )
+        return {
+            name: each
+            for name, each in zip(("log_probabilities", "entropy"), made, strict=True)
+            if name in self.token_outputs
+        }
 
     def with_(self, **changes: Any) -> LossCase:
         return replace(self, **changes)
@@ -92,6 +120,7 @@ def made_case(
     packed: bool = False,
     weighted_tokens: bool = False,
     zero_weights: bool = False,
+    by_class: bool = False,
     **options: Any,
 ) -> LossCase:
     """A case with values drawn from one seed; ``spread`` is about the standard deviation of its logits."""
@@ -134,6 +163,9 @@ def made_case(
         token_weights=torch.rand(shape, generator=generator, dtype=torch.float64)
         if weighted_tokens
         else None,
+        class_weights=torch.rand(classes, generator=generator, dtype=torch.float64) + 0.2
+        if by_class
+        else None,
         upstream=torch.randn(shape if reduction == "none" else (), generator=generator, dtype=torch.float64),
         **options,
     )
@@ -156,6 +188,10 @@ def loss_cases(draw: st.DrawFn, function: Function, dtype: torch.dtype) -> LossC
     for size in shape:
         positions *= size
     planned = draw(st.booleans())
+    smoothing = draw(st.sampled_from([0.0, 0.0, 0.1, 1.0]))
+    token_outputs = draw(
+        st.sampled_from([(), (), ("entropy",), ("log_probabilities",), ("log_probabilities", "entropy")])
+    )
     # A normalizer of one part of a step: larger than this part's weights.
     normalizer = draw(st.none() | st.floats(0.5, 64.0)) if reduction == "mean" else None
     return made_case(
@@ -182,5 +218,10 @@ def loss_cases(draw: st.DrawFn, function: Function, dtype: torch.dtype) -> LossC
         normalizer=normalizer,
         planned=planned,
         capacity=positions if planned and draw(st.booleans()) else None,
+        by_class=smoothing == 0.0 and draw(st.booleans()),
+        label_smoothing=smoothing,
+        lse_square_scale=draw(st.sampled_from([0.0, 0.0, 1e-4, 0.1])),
+        token_outputs=token_outputs,
+        token_gradients=bool(token_outputs) and draw(st.booleans()),
         memory_budget=draw(st.sampled_from([None, 0])) if function == "linear" else None,
     )

@@ -44,6 +44,16 @@ void check_vector(const Array& array, const char* name, nb::dlpack::dtype dtype,
     }
 }
 
+// A row's worth of floats for each output; null where there are none.
+template <class Value, class Array>
+Value* vector_of(const std::optional<Array>& array, const char* name, std::int64_t length) {
+    if (!array) {
+        return nullptr;
+    }
+    check_vector(*array, name, nb::dtype<float>(), "float32", length);
+    return static_cast<Value*>(array->data());
+}
+
 template <class Array>
 void check_matrix(const Array& array, const char* name) {
     if (array.ndim() != 2 || array.shape(1) == 0) {
@@ -100,7 +110,11 @@ constexpr std::int64_t columns_per_piece = 8192;
 void row_pass(const ReadOnly& logits, const ReadOnly& targets, const std::optional<ReadOnly>& rows,
               const std::optional<Tensor>& gradient, const std::optional<ReadOnly>& row_scale,
               double logit_scale, double softcap, const Tensor& nll, const Tensor& hits, int threads,
-              std::string_view isa) {
+              std::string_view isa, double label_smoothing, double lse_square_scale,
+              const std::optional<ReadOnly>& softmax_shift, const std::optional<ReadOnly>& target_shift,
+              const std::optional<ReadOnly>& entropy_scale, const std::optional<Tensor>& lse,
+              const std::optional<Tensor>& mean, const std::optional<Tensor>& entropy,
+              const std::optional<Tensor>& peak) {
     const cotbal::InstructionSet& set = instruction_set(isa);
     check_matrix(logits, "logits");
     const auto total_rows = static_cast<std::int64_t>(logits.shape(0));
@@ -145,6 +159,17 @@ void row_pass(const ReadOnly& logits, const ReadOnly& targets, const std::option
         check_vector(*row_scale, "row_scale", nb::dtype<float>(), "float32", count);
         pass.row_scale = static_cast<const float*>(row_scale->data());
     }
+    pass.terms.label_smoothing = label_smoothing;
+    pass.terms.lse_square_scale = lse_square_scale;
+    pass.terms.softmax_shift = vector_of<const float>(softmax_shift, "softmax_shift", count);
+    pass.terms.target_shift = vector_of<const float>(target_shift, "target_shift", count);
+    pass.terms.entropy_scale = vector_of<const float>(entropy_scale, "entropy_scale", count);
+    pass.terms.lse = vector_of<float>(lse, "lse", count);
+    pass.terms.mean = vector_of<float>(mean, "mean", count);
+    pass.terms.entropy = vector_of<float>(entropy, "entropy", count);
+    pass.terms.peak = vector_of<float>(peak, "peak", count);
+    pass.terms.present = label_smoothing != 0.0 || lse_square_scale != 0.0 || softmax_shift || target_shift ||
+                         entropy_scale || lse || mean || entropy || peak;
     if (!(softcap >= 0.0) || std::isinf(softcap)) {
         refuse("softcap must be positive and finite, or 0 for none");
     }
@@ -193,11 +218,19 @@ NB_MODULE(_native, module) {
         "resolve", [](std::string_view isa) { return instruction_set(isa).name; }, nb::arg("isa"),
         "The instruction set that `isa` asks for ('' for the best); ValueError where it cannot run.");
     module.def("thread_source", &cotbal::thread_source, "'openmp' or 'std::thread'.");
-    module.def("row_pass", &row_pass, nb::arg("logits").noconvert(), nb::arg("targets").noconvert(),
-               nb::arg("rows").noconvert().none(), nb::arg("gradient").noconvert().none(),
-               nb::arg("row_scale").noconvert().none(), nb::arg("logit_scale"), nb::arg("softcap"),
-               nb::arg("nll").noconvert(), nb::arg("hits").noconvert(), nb::arg("threads"), nb::arg("isa"),
-               "Fill nll, hits and, where given, gradient; see cotbal_kernels.backends.native.backend.");
+    module.def(
+        "row_pass", &row_pass, nb::arg("logits").noconvert(), nb::arg("targets").noconvert(),
+        nb::arg("rows").noconvert().none(), nb::arg("gradient").noconvert().none(),
+        nb::arg("row_scale").noconvert().none(), nb::arg("logit_scale"), nb::arg("softcap"),
+        nb::arg("nll").noconvert(), nb::arg("hits").noconvert(), nb::arg("threads"), nb::arg("isa"),
+        nb::arg("label_smoothing") = 0.0, nb::arg("lse_square_scale") = 0.0,
+        nb::arg("softmax_shift").noconvert().none() = nb::none(),
+        nb::arg("target_shift").noconvert().none() = nb::none(),
+        nb::arg("entropy_scale").noconvert().none() = nb::none(),
+        nb::arg("lse").noconvert().none() = nb::none(), nb::arg("mean").noconvert().none() = nb::none(),
+        nb::arg("entropy").noconvert().none() = nb::none(), nb::arg("peak").noconvert().none() = nb::none(),
+        "Fill nll, hits and, where given, gradient, lse, mean, entropy and peak; see "
+        "cotbal_kernels.backends.native.backend.");
     module.def("elementwise", &elementwise, nb::arg("function"), nb::arg("input").noconvert(),
                nb::arg("output").noconvert(), nb::arg("isa"),
                "The kernels' own exp (of arguments <= 0) or tanh, value by value.");

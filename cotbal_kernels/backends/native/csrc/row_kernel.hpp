@@ -231,6 +231,150 @@ inline void write_softmax(const RowPass& pass, const T* row, T* gradient, float 
     }
 }
 
+struct Moments {
+    double sum;     // of z
+    double moment;  // of (z - max) e^(z - max)
+};
+
+// A pass of its own over a row that the cache still holds: who asks for no terms pays nothing for them.
+template <class S, class T, class Transform>
+inline Moments moments_of(const RowPass& pass, const T* row, float max, Block& block) {
+    Moments made = {0.0, 0.0};
+    const float reference = max == -INFINITY ? 0.0f : max;
+    const typename S::Float shift = S::set(reference);
+    const typename S::Float least = S::set(-88.0f);  // whose exponential is 0
+    for (int64_t first = 0; first < pass.columns; first += block_columns) {
+        const int64_t left = pass.columns - first;
+        const int count = left < block_columns ? static_cast<int>(left) : block_columns;
+        const float* z = load_block<S, T, Transform>(pass, row, first, count, block);
+        typename S::Float sum = S::set(0.0f);
+        typename S::Float moment = sum;
+        const int whole = count - count % S::width;
+        for (int j = 0; j < whole; j += S::width) {
+            sum = S::add(sum, S::load(z + j));
+        }
+        made.sum += S::reduce_add(sum);
+        for (int j = whole; j < count; ++j) {
+            made.sum += static_cast<double>(z[j]);
+        }
+        for (int j = 0; j < round_up<S>(count); j += S::width) {
+            const typename S::Float away = S::max(least, S::sub(S::load(z + j), shift));
+            moment = S::fmadd(away, exp_nonpositive<S>(away), moment);
+        }
+        made.moment += S::reduce_add(moment);
+    }
+    return made;
+}
+
+// The coefficients of a row's gradient: p (softmax + entropy log p) - target onehot - constant.
+struct Coefficients {
+    double softmax;
+    double target;
+    double entropy;
+    double constant;
+};
+
+inline Coefficients coefficients_of(const RowPass& pass, int64_t i, double scale, double lse) {
+    const cotbal::RowTerms& terms = pass.terms;
+    Coefficients made = {scale * (1.0 + 2.0 * terms.lse_square_scale * lse),
+                         scale * (1.0 - terms.label_smoothing), 0.0,
+                         scale * terms.label_smoothing / static_cast<double>(pass.columns)};
+    if (terms.softmax_shift != nullptr) {
+        made.softmax += static_cast<double>(terms.softmax_shift[i]);
+    }
+    if (terms.target_shift != nullptr) {
+        made.target += static_cast<double>(terms.target_shift[i]);
+    }
+    if (terms.entropy_scale != nullptr) {
+        made.entropy = static_cast<double>(terms.entropy_scale[i]);
+    }
+    return made;
+}
+
+// The gradient of a row with terms; `row` may be `gradient`.
+template <class S, class T, class Transform>
+inline void write_terms(const RowPass& pass, const T* row, T* gradient, const Softmax& softmax,
+                        const Coefficients& with, Block& block) {
+    const double log_sum = ::log(softmax.sum);
+    const typename S::Float shift = S::set(softmax.max);
+    const typename S::Float least = S::set(-88.0f);
+    const double scale = pass.logit_scale;
+    const typename S::Float factor =
+        S::set(static_cast<float>(scale * (with.softmax - with.entropy * log_sum) / softmax.sum));
+    const typename S::Float slant = S::set(static_cast<float>(scale * with.entropy / softmax.sum));
+    const typename S::Float constant = S::set(static_cast<float>(scale * with.constant));
+    for (int64_t first = 0; first < pass.columns; first += block_columns) {
+        const int64_t left = pass.columns - first;
+        const int count = left < block_columns ? static_cast<int>(left) : block_columns;
+        const float* z = load_block<S, T, Transform>(pass, row, first, count, block);
+        T* out = gradient + first;
+        const auto entry = [&](int j) {
+            const typename S::Float away = S::max(least, S::sub(S::load(z + j), shift));
+            const typename S::Float e = exp_nonpositive<S>(away);
+            const typename S::Float g = S::sub(S::mul(e, S::fmadd(slant, away, factor)), constant);
+            if constexpr (Same<Transform, Capped>::value) {
+                return S::mul(g, S::load(block.slopes + j));
+            } else {
+                return g;
+            }
+        };
+        const int whole = count - count % S::width;
+        for (int j = 0; j < whole; j += S::width) {
+            S::store(out + j, entry(j));
+        }
+        if (whole < count) {
+            S::store_partial(out + whole, entry(whole), count - whole);
+        }
+    }
+}
+
+template <class S, class T, class Transform>
+inline void row_with_terms(const RowPass& pass, int64_t i, const T* row, T* gradient, const Softmax& softmax,
+                           const Transformed<S, Transform>& true_class, Block& block) {
+    const cotbal::RowTerms& terms = pass.terms;
+    const double log_sum = ::log(softmax.sum);
+    const double lse = static_cast<double>(softmax.max) + log_sum;
+    if (terms.mean != nullptr || terms.entropy != nullptr) {
+        const Moments moments = moments_of<S, T, Transform>(pass, row, softmax.max, block);
+        if (terms.mean != nullptr) {
+            terms.mean[i] = static_cast<float>(moments.sum / static_cast<double>(pass.columns));
+        }
+        if (terms.entropy != nullptr) {
+            terms.entropy[i] = static_cast<float>(log_sum - moments.moment / softmax.sum);
+        }
+    }
+    if (terms.lse != nullptr) {
+        terms.lse[i] = static_cast<float>(lse);
+    }
+    if (terms.peak != nullptr) {
+        terms.peak[i] = softmax.max;
+    }
+    if (gradient == nullptr) {
+        return;
+    }
+    const double row_scale = pass.row_scale == nullptr ? 1.0 : static_cast<double>(pass.row_scale[i]);
+    const Coefficients with = coefficients_of(pass, i, row_scale, lse);
+    write_terms<S, T, Transform>(pass, row, gradient, softmax, with, block);
+    const double away = static_cast<double>(S::first(true_class.z)) - static_cast<double>(softmax.max);
+    const float e = S::first(exp_nonpositive<S>(S::set(static_cast<float>(away))));
+    const double p = static_cast<double>(e) / softmax.sum;
+    const double surprise = p > 0.0 ? with.entropy * p * (away - log_sum) : 0.0;
+    double entry = pass.logit_scale * (with.softmax * p + surprise - with.target - with.constant);
+    if constexpr (Same<Transform, Capped>::value) {
+        entry *= static_cast<double>(S::first(true_class.slope));
+    }
+    S::store_partial(gradient + pass.targets[i], S::set(static_cast<float>(entry)), 1);
+}
+
+inline void clear_terms(const cotbal::RowTerms& terms, int64_t i) {
+    float* const written[] = {terms.lse, terms.mean, terms.entropy, terms.peak};
+    for (float* vector : written) {
+        if (vector != nullptr) {
+            vector[i] = 0.0f;
+        }
+    }
+}
+
 template <class S, class T, class Transform>
 inline void one_row(const RowPass& pass, int64_t i, Block& block) {
     const int64_t index = pass.rows == nullptr ? i : pass.rows[i];
@@ -241,6 +385,7 @@ inline void one_row(const RowPass& pass, int64_t i, Block& block) {
     if (target < 0) {
         pass.nll[i] = 0.0f;
         pass.hits[i] = false;
+        clear_terms(pass.terms, i);
         if (gradient != nullptr) {
             memset(gradient, 0, static_cast<size_t>(pass.columns) * sizeof(T));
         }
@@ -254,6 +399,10 @@ inline void one_row(const RowPass& pass, int64_t i, Block& block) {
     pass.nll[i] = static_cast<float>(static_cast<double>(softmax.max) - static_cast<double>(z_target) +
                                      ::log(softmax.sum));
     pass.hits[i] = is_hit<S, T, Transform>(pass, row, softmax, target, z_target, block);
+    if (pass.terms.present) {
+        row_with_terms<S, T, Transform>(pass, i, row, gradient, softmax, true_class, block);
+        return;
+    }
     if (gradient == nullptr) {
         return;
     }

@@ -12,6 +12,20 @@ struct Bfloat16 {
     std::uint16_t bits;
 };
 
+// What a row pass computes beyond the nll; each pointer has one entry per row [n], and may be null.
+struct RowTerms {
+    bool present;  // without, nothing here is looked at
+    double label_smoothing;
+    double lse_square_scale;
+    const float* softmax_shift;
+    const float* target_shift;
+    const float* entropy_scale;
+    float* lse;
+    float* mean;
+    float* entropy;
+    float* peak;
+};
+
 struct RowPass {
     const void* logits;          // [., columns], float or Bfloat16, unit column stride
     std::int64_t logits_stride;  // elements from one row to the next
@@ -26,6 +40,7 @@ struct RowPass {
     float* nll;      // [n]
     bool* hits;      // [n]
     bool is_bfloat16;
+    RowTerms terms;
 };
 
 enum class Elementwise { exp, tanh };

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cotbal.units.launch.command import UnitCommand, unit_command
-from cotbal.units.launch.local import UnitFailedError, run_side_by_side
+from cotbal.units.launch.local import LocalEngine
+from cotbal.units.launch.side_by_side import UnitFailedError, follow_all
 
 
 def command(unit: str, folder: Path, code: str) -> UnitCommand:
@@ -34,9 +35,9 @@ def test_as_many_run_at_once_as_there_are_places(tmp_path: Path) -> None:
     commands = [UnitCommand(c.unit, c.words, 1, c.log, {"MARKS": str(marks)}) for c in commands]
     running: list[int] = []
     finished: list[str] = []
-    run_side_by_side(
+    follow_all(
         commands,
-        [{"PLACE": "a"}, {"PLACE": "b"}],
+        LocalEngine([{"PLACE": "a"}, {"PLACE": "b"}]),
         watch=lambda units: running.append(len(units)),
         finished=finished.append,
     )
@@ -56,7 +57,7 @@ def test_a_failure_is_named_with_its_words_and_nothing_more_is_started(tmp_path:
     with pytest.raises(
         UnitFailedError, match=r"bad: its command ended with exit code 2.*\n.*error: no such model"
     ):
-        run_side_by_side(commands, [{}])
+        follow_all(commands, LocalEngine([{}]))
     assert (tmp_path / "good.log").is_file()
     assert not (tmp_path / "later.log").exists()
 
@@ -64,7 +65,7 @@ def test_a_failure_is_named_with_its_words_and_nothing_more_is_started(tmp_path:
 def test_a_killed_command_is_told_by_its_signal(tmp_path: Path) -> None:
     killed = command("plus_vqa", tmp_path, "import os; os.kill(os.getpid(), 9)")
     with pytest.raises(UnitFailedError, match="plus_vqa: its command was killed by SIGKILL"):
-        run_side_by_side([killed], [{}])
+        follow_all([killed], LocalEngine([{}]))
 
 
 def test_a_request_to_stop_reaches_every_command(tmp_path: Path) -> None:
@@ -72,7 +73,8 @@ def test_a_request_to_stop_reaches_every_command(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from cotbal.units.launch.command import UnitCommand
-        from cotbal.units.launch.local import run_side_by_side
+        from cotbal.units.launch.local import LocalEngine
+        from cotbal.units.launch.side_by_side import follow_all
         from cotbal.units.stopping import UnitStoppedError
 
         code = (
@@ -83,7 +85,7 @@ def test_a_request_to_stop_reaches_every_command(tmp_path: Path) -> None:
         folder = Path({str(tmp_path)!r})
         commands = [UnitCommand(n, (sys.executable, "-c", code), 1, folder / n) for n in "ab"]
         try:
-            run_side_by_side(commands, [{{}}, {{}}])
+            follow_all(commands, LocalEngine([{{}}, {{}}]))
         except UnitStoppedError as error:
             print(error)
     """

@@ -1,5 +1,6 @@
 """Every kernel, in every configuration that can be launched, compiled for GPUs that need not be here."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import torch
 import triton
 from support.kernels.triton_binaries import TARGETS, Binary, compiled
 
+from cotbal_kernels.backends.base import RowTerms
 from cotbal_kernels.backends.triton import configs as triton_configs
 from cotbal_kernels.backends.triton.backend import BACKEND as triton_backend
 
@@ -16,6 +18,12 @@ if triton.knobs.runtime.interpret:
 
 every_target = pytest.mark.parametrize("target", TARGETS)
 BFLOAT16 = torch.bfloat16
+
+
+def every_term() -> RowTerms:
+    """Penalties, shifts and outputs at once, of one row."""
+    read, written = torch.zeros(3, 1).unbind(), torch.zeros(4, 1).unbind()
+    return RowTerms(0.1, 1e-4, *read, *written)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class Launch:
     row_scale: bool = False
     # A matrix of rows as long as the vocabulary: with an odd one, no row but the first is aligned.
     packed: bool = False
+    terms: bool = False
 
     def __call__(self) -> object:
         stride = self.columns if self.packed else -(-self.columns // 32) * 32
@@ -48,11 +57,12 @@ class Launch:
             row_scale=torch.ones(1) if self.row_scale else None,
             logit_scale=self.logit_scale,
             softcap=self.softcap,
+            terms=every_term() if self.terms else None,
         )
 
     def __str__(self) -> str:
         flags = [self.gradient, f"cap {self.softcap}", f"scale {self.logit_scale}"]
-        flags += [name for name in ("rows", "row_scale", "packed") if getattr(self, name)]
+        flags += [name for name in ("rows", "row_scale", "packed", "terms") if getattr(self, name)]
         return "-".join([str(self.columns), str(self.dtype), *flags]).replace("torch.", "").replace(" ", "_")
 
 
@@ -91,6 +101,9 @@ ODD = [
     Launch(256000, gradient="none", logit_scale=0.5, softcap=30.0),
     Launch(32000, gradient="apart"),
     Launch(152064, torch.float32, gradient="apart", logit_scale=0.5),
+    Launch(32000, terms=True, row_scale=True),
+    Launch(32001, packed=True, terms=True, softcap=30.0),
+    Launch(128256, gradient="none", terms=True),
 ]
 
 
@@ -142,6 +155,34 @@ def test_options_compile(target: str, launch: Launch) -> None:
     if target != "gfx942":
         loads = [access for access in binary.tile_accesses if access.startswith("ld")]
         assert {access.rpartition("cache_hint")[2] for access in loads} == {".v4.b32"}
+
+
+@every_target
+def test_terms_that_are_not_asked_for_are_not_compiled(target: str) -> None:
+    """Through the loop over a row go maximum, earlier maximum and sum; no argument of a term is ever read."""
+
+    def carried(source: str) -> set[int]:
+        return {len(names.split(",")) for names in re.findall(r"iter_args\(([^)]*)\)", source)}
+
+    def uses(source: str) -> dict[str, int]:
+        arguments = (
+            "label_smoothing",
+            "lse_square_scale",
+            "softmax_shift",
+            "target_shift",
+            "lse",
+            "mean",
+            "entropy",
+        )
+        return {name: len(re.findall(rf"%{name}\b", source)) for name in arguments}
+
+    plain = compile_one(target, Launch(32000)).source
+    # The two numbers are in the signature; what is None is not even there.
+    assert uses(plain) == dict.fromkeys(uses(plain), 0) | {"label_smoothing": 1, "lse_square_scale": 1}
+    assert carried(plain) == {3}
+    asked = compile_one(target, Launch(32000, terms=True, row_scale=True)).source
+    assert all(count > 1 for count in uses(asked).values())
+    assert carried(asked) == {5}
 
 
 def test_rows_are_addressed_in_64_bits() -> None:

@@ -45,4 +45,4 @@ def test_contract_interpreted(part: str) -> None:
 @pytest.mark.timeout(0)
 def test_whole_contract_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYPOTHESIS_PROFILE", "quick")
-    assert passed([_CONTRACT, "-k", "triton and cpu", "--timeout", "0"], seconds=None) == 60
+    assert passed([_CONTRACT, "-k", "triton and cpu", "--timeout", "0"], seconds=None) == 62

@@ -1,0 +1,49 @@
+"""The whole preparation on a Ray cluster of two nodes, one of which dies in the middle."""
+
+from pathlib import Path
+
+import pytest
+from support.units import launched
+from support.units.ray_cluster import ray_cluster
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+pytestmark = pytest.mark.slow
+
+
+def test_a_node_dies_and_the_result_is_the_same(prepared_alone: Path, tmp_path: Path) -> None:
+    steps = tmp_path / "steps"
+    variables = launched.environment(steps)
+    with ray_cluster(variables) as cluster:
+        config = launched.write_job(
+            tmp_path / "m", launch={"engine": "ray", "processes": 1, "cluster": cluster.address}
+        )
+        process = launched.start(config, variables)
+        killed: list[tuple[str, int]] = []
+
+        def trains_on_the_second_node() -> bool:
+            for each in cluster.on_second_node():
+                words = each.cmdline()
+                unit = words[words.index("unit") + 2] if "unit" in words else ""
+                if unit and launched.whole_checkpoint(config, unit):
+                    killed.append((unit, each.pid))
+                    return True
+            return False
+
+        launched.wait_until(trains_on_the_second_node, process)
+        cluster.kill_second_node()
+        unit, pid = killed[0]
+        kept = launched.whole_checkpoint(config, unit)
+        said = launched.finish(process, config)
+    launched.assert_same_result(config, prepared_alone)
+    found = launched.steps_of(steps)
+    assert set(found) == {"mini", "plus_colour", "plus_count"}, said
+    for name, counted in found.items():
+        total = launched.steps_in_all(config, name)
+        if name == unit:
+            # It went on from its last checkpoint, elsewhere.
+            before = counted.pop(("0", str(pid)))
+            assert kept <= before <= total
+            assert list(counted.values()) == [total - kept]
+        else:
+            assert list(counted.values()) == [total]
+    assert len((launched.output_of(config) / "logs" / f"{unit}.log").read_text().split("$ ")) == 3
