@@ -123,7 +123,7 @@ class OutOfTimeError(Exception):
 
 
 def _make(runner: Runner, unit: Unit, say: Say, until: float | None) -> None:
-    if _is_scored(runner, unit):
+    if is_scored(runner, unit):
         return
     if until is not None and time.time() > until:
         raise OutOfTimeError
@@ -141,7 +141,7 @@ def _make(runner: Runner, unit: Unit, say: Say, until: float | None) -> None:
 def _score_tokens(runner: Runner, unit: Unit, folder: Path, say: Say, until: float | None) -> None:
     """Teacher-forced token accuracies of a preparation's model on every validation set."""
     path = _tokens_file(folder, unit)
-    if path.is_file() or not _is_scored(runner, unit):
+    if path.is_file() or not is_scored(runner, unit):
         return
     if until is not None and time.time() > until:
         raise OutOfTimeError
@@ -179,7 +179,7 @@ def wait_for_preparations(
     config = study_config(folder, mixture, size, strategies=DECLARED)
     runner = Runner(config, NoProgress())
     units = runner.schedule.of("prepare")
-    while not all(_is_scored(runner, unit) and _tokens_file(folder, unit).is_file() for unit in units):
+    while not all(is_scored(runner, unit) and _tokens_file(folder, unit).is_file() for unit in units):
         if until is not None and time.time() > until:
             raise OutOfTimeError
         time.sleep(_WAIT)
@@ -208,6 +208,7 @@ def _tokens_file(folder: Path, unit: Unit) -> Path:
     return folder / "tokens" / f"{unit.name}.json"
 
 
-def _is_scored(runner: Runner, unit: Unit) -> bool:
+def is_scored(runner: Runner, unit: Unit) -> bool:
+    """Whether a unit is done."""
     manifest = runner.folder.unit(unit.name).manifest()
     return manifest is not None and manifest.state == "scored"
