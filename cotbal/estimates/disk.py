@@ -7,18 +7,19 @@ import math
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, TrainingArguments
 
 from cotbal.config.model import ModelConfig
 from cotbal.data.records import Record
 from cotbal.estimates.model import described_model
 from cotbal.units.adapters import adapters_wanted
+from cotbal.units.loading import save_processor
 from cotbal.units.model_source import model_source
 
 __all__ = ["Disk", "folder_bytes", "model_bytes", "score_bytes", "unit_disk"]
@@ -134,9 +135,9 @@ def _model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: An
             settings.save_pretrained(folder)
             (Path(folder) / "README.md").write_bytes(bytes(_ADAPTER_PAGE))
         else:
-            _save_configs(model, config, folder)
+            _save_configs(model, config, training, folder)
         if processor is not None:
-            processor.save_pretrained(folder)
+            save_processor(processor, Path(folder))
         return safetensors_bytes(entries) + folder_bytes(Path(folder))
 
 
@@ -157,10 +158,12 @@ def _saved_tensors(model: Any) -> Mapping[str, Tensor]:
     return named
 
 
-def _save_configs(model: Any, config: ModelConfig, folder: str) -> None:
+def _save_configs(model: Any, config: ModelConfig, training: Mapping[str, Any], folder: str) -> None:
     source = model_source(config)
     model.config.dtype = str(model.dtype).removeprefix("torch.")
     model.config.architectures = [type(model).__name__]
+    if any(field.name == "use_cache" for field in fields(TrainingArguments)):
+        model.config.use_cache = bool(training.get("use_cache", False))  # as the Trainer sets it
     model.config.save_pretrained(folder)
     if not model.can_generate():
         return

@@ -27,7 +27,7 @@ from cotbal.units.adapters import adapters_wanted, add_adapter, check_trains, lo
 from cotbal.units.model_source import ModelSource, model_source, processor_source
 from cotbal.units.quantization import check_quantized, quantization_options
 
-__all__ = ["freeze", "load_for_scoring", "load_model", "load_processor", "quieten"]
+__all__ = ["freeze", "load_for_scoring", "load_model", "load_processor", "quieten", "save_processor"]
 
 _REMEDY = (
     "Mend the files, or insist with `allow_missing: [names]` below `model`, which takes modules' names too"
@@ -168,3 +168,15 @@ def quieten() -> None:
     for name in _LOAD_REPORTS:
         logging.getLogger(name).setLevel(logging.WARNING)
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def save_processor(processor: Any, folder: Path) -> None:
+    """Save a processor as it was loaded, whatever it was used for since.
+
+    A fast tokenizer saves how its last call padded and cut, which a resumed process may not have made.
+    """
+    backend = getattr(getattr(processor, "tokenizer", processor), "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_padding()
+        backend.no_truncation()
+    processor.save_pretrained(folder)

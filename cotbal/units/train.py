@@ -24,7 +24,7 @@ from cotbal.units import ranks
 from cotbal.units.arguments import training_arguments
 from cotbal.units.batches import batch_layout
 from cotbal.units.checkpoints import last_complete, mark_complete, step_of, usable_checkpoint
-from cotbal.units.loading import load_model
+from cotbal.units.loading import load_model, save_processor
 from cotbal.units.mixture import RecordDataset
 from cotbal.units.schedule import Unit
 from cotbal.units.seals import sync_folder
@@ -205,21 +205,12 @@ def _save(trainer: UnitTrainer, processor: Any, folder: UnitFolder) -> None:
         # Embeddings that an adapter is on are the base model's; peft would save them along.
         options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
         model.save_pretrained(unfinished, state_dict=state, **options)
-        _forget_last_call(processor)
-        processor.save_pretrained(unfinished)
+        save_processor(processor, unfinished)
         sync_folder(unfinished)
         shutil.rmtree(folder.model, ignore_errors=True)
         unfinished.rename(folder.model)
         sync(folder.path)
     ranks.barrier()
-
-
-def _forget_last_call(processor: Any) -> None:
-    """A fast tokenizer saves how its last call padded and cut, which a resumed process may not have made."""
-    backend = getattr(getattr(processor, "tokenizer", processor), "backend_tokenizer", None)
-    if backend is not None:
-        backend.no_padding()
-        backend.no_truncation()
 
 
 def release_memory() -> None:

@@ -38,8 +38,11 @@ def test_another_number_of_processes_gives_the_same_result(
     launched.finish(launched.start(config, launched.environment(tmp_path / "then")), config)
     total = launched.steps_in_all(config, "mini")
     assert begun < total
-    assert list(launched.steps_of(tmp_path / "first")["mini"].values()) == [begun] * first
-    assert list(launched.steps_of(tmp_path / "then")["mini"].values()) == [total - begun] * then
+    # A unit of one process is made in the driver's, whose steps are not counted.
+    if first > 1:
+        assert list(launched.steps_of(tmp_path / "first")["mini"].values()) == [begun] * first
+    if then > 1:
+        assert list(launched.steps_of(tmp_path / "then")["mini"].values()) == [total - begun] * then
     launched.assert_same_result(config, prepared_alone, tolerance=TOLERANCE)
 
 

@@ -21,8 +21,7 @@ def test_a_node_dies_and_the_result_is_the_same(prepared_alone: Path, tmp_path: 
         killed: list[tuple[str, int]] = []
 
         def trains_on_the_second_node() -> bool:
-            for each in cluster.on_second_node():
-                words = each.cmdline()
+            for each, words in cluster.on_second_node().items():
                 unit = words[words.index("unit") + 2] if "unit" in words else ""
                 if unit and launched.whole_checkpoint(config, unit):
                     killed.append((unit, each.pid))

@@ -64,9 +64,8 @@ def test_nothing_is_vouched_for_before_it_is_on_the_disk(traced: tuple[list[Even
         told = [name.split("/", 2)[2] for name in names if name.startswith(f"units/{unit}/")]
         marks = [name for name in told if name.endswith("COMPLETE")]
         assert len(marks) >= 2
-        # Planned; the log begins; checkpoints; the whole log, the model, then "trained"; the scores, then "scored".
-        ends = ["log.jsonl", "model", "manifest.json", "scores.jsonl", "manifest.json"]
-        assert told == ["manifest.json", "log.jsonl", *marks, *ends]
+        # Planned; checkpoints; the model, then "trained"; the scores, then "scored".
+        assert told == ["manifest.json", *marks, "model", "manifest.json", "scores.jsonl", "manifest.json"]
     assert names.index("scores.csv") < names.index("weights.json")
     assert names.count("seals.json") == 2
 

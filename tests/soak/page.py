@@ -16,7 +16,7 @@ _INTRODUCTION = f"""\
 
 Look up what happens to a run when processes are killed, files are damaged or inputs are broken. Each table is made by
 one command from the root of a checkout, `{_COMMAND} NAME`, and a short part of each proof is
-among the tests. Inputs that are malformed in one named way each are in [inputs.md](inputs.md).
+a test of `make soak`. Inputs that are malformed in one named way each are in [inputs.md](inputs.md).
 """
 
 

@@ -158,6 +158,6 @@ def _domain(event: Event, output: str) -> tuple[str, ...] | None:
     if PurePosixPath(place).parent.name == "units" and name == "model":
         # The folder of a model has this name only when all of it is there.
         return (event.path,)
-    if name in ("scores.csv", "weights.json", "scores.jsonl", "log.jsonl"):
+    if name in ("scores.csv", "weights.json", "scores.jsonl"):
         return ()
     return None

@@ -63,7 +63,9 @@ def folder_size(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.soak) if name == "fsdp2" else name for name in CASES]
+)
 def test_a_unit_takes_what_was_predicted(tmp_path: Path, name: str) -> None:
     case: dict[str, Any] = CASES[name]
     path = write_large_mixture(tmp_path / "m", case)
@@ -81,12 +83,16 @@ def test_a_unit_takes_what_was_predicted(tmp_path: Path, name: str) -> None:
         assert memory.weights == held["weights"]
         assert memory.gradients == held["gradients"]
         assert memory.optimizer == held["optimizer"]
-        assert memory.peak == pytest.approx(held["peak"], rel=0.15)
+        # What gloo holds for the exchange between processes is not estimated.
+        assert memory.peak <= 1.15 * held["peak"]
+        assert processes > 1 or memory.peak >= 0.85 * held["peak"]
         assert rank or memory == planned.memory
     unit = runner.folder.unit(UNIT)
     disk = planned.disk
     assert disk is not None
-    assert disk.model == folder_size(unit.model)
+    # The page that peft writes beside an adapter names its base.
+    unknown = 256 if "adapter" in case.get("model", {}) else 0
+    assert disk.model == pytest.approx(folder_size(unit.model), rel=0, abs=unknown)
     # Scores depend on answers, and pickled states on numbers.
     assert disk.left == pytest.approx(folder_size(unit.path), abs=32 * 2**10)
     assert disk.checkpoints == pytest.approx(measured[0]["checkpoints"], rel=0.01, abs=256 * 2**10)

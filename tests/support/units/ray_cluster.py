@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,18 +33,21 @@ class RayCluster:
     address: str
     raylet: int
 
-    def on_second_node(self) -> list[psutil.Process]:
-        """The processes of the second node, its units' among them."""
-        try:
+    def on_second_node(self) -> dict[psutil.Process, list[str]]:
+        """The living processes of the second node, its units' among them, with the words of their commands."""
+        found = {}
+        with suppress(psutil.NoSuchProcess):
             first = psutil.Process(self.raylet)
-            return [first, *first.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+            for process in (first, *first.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    found[process] = process.cmdline()
+        return found
 
     def kill_second_node(self) -> None:
         """As if its machine had lost its power."""
         for process in self.on_second_node():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @contextmanager

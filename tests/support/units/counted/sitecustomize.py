@@ -5,17 +5,26 @@ A folder with this file on PYTHONPATH is all it takes; it is imported by every P
 
 import os
 import sys
+from typing import Any
 
 words = list(sys.orig_argv)
 own = words[words.index("-m") + 1 :] if "-m" in words else []
-# Not of the driver, whose estimate plays a step through, nor of what only starts another process.
+# Not of what only starts another process.
 if "COUNTED_STEPS" in os.environ and own[:2] == ["cotbal", "unit"]:
+    from torch._subclasses import FakeTensor
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     unit = own[3]
     place = os.open(os.environ["COUNTED_STEPS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def count(*_: object) -> None:
+    def count(optimizer: Any, *_: object) -> None:
+        # The estimate of what a unit takes plays a step through, with tensors that have no data.
+        if any(
+            isinstance(each, FakeTensor) or each.is_meta
+            for group in optimizer.param_groups
+            for each in group["params"]
+        ):
+            return
         line = f"{unit} {os.getpid()} {os.environ.get('RANK', '0')}"
         os.write(place, (line + "\n").encode())
 
