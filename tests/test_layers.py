@@ -43,6 +43,7 @@ LAYERS: dict[str, list[set[str]]] = {
             "cotbal_kernels.reference",
         },
         {"cotbal_kernels.backends"},
+        {"cotbal_kernels.row_outputs"},
         {"cotbal_kernels.linear", "cotbal_kernels.logits"},
         {"cotbal_kernels.fakes", "cotbal_kernels.execution"},
         {"cotbal_kernels.gradients", "cotbal_kernels.vocabulary"},
