@@ -37,7 +37,7 @@ VARIANTS: Mapping[str, str] = {
     "cotbal-without-inward": "the mean of w_out and w_dif",
     "cotbal-plain": "contributions by the paper's formula, however small a denominator is (`weighing.plain`)",
     "cotbal-shrunk": "one preparation, `shrink`",
-    "cotbal-hybrid": "one preparation; contributions by token accuracy (teacher-forced), difficulty by answers",
+    "cotbal-hybrid": "one preparation, `preparation.estimator: hybrid`",
     "cotbal-seeds": "weights averaged over all preparations",
     "cotbal-seeds-shrunk": "these with `shrink`",
 }

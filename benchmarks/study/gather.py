@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe
-from benchmarks.study.design import DECLARED, DESCRIBED, Size, mixtures, study_config
+from benchmarks.study.design import CHEAPER, DECLARED, DESCRIBED, Size, mixtures, study_config
+from benchmarks.study.estimators import estimator_values
 from benchmarks.study.power import declared
-from benchmarks.study.running import preparations
-from benchmarks.study.variants import Preparations, quietly_measured, variant_weights
+from benchmarks.study.running import is_scored, preparations
 from cotbal.atomic import replacing
 from cotbal.demo.mixtures import DemoMixture
 from cotbal.method.arrays import FloatArray
 from cotbal.method.formulas import improvement_and_error
+from cotbal.method.scores import ScoreTable
 from cotbal.method.seeds import SeedMean
 from cotbal.metrics import get as get_metric
 from cotbal.report.inputs import SINGLE, Comparison
@@ -27,6 +28,7 @@ from cotbal.report.paired import lead
 from cotbal.units.progress import NoProgress
 from cotbal.units.results import report_input
 from cotbal.units.runner import Runner
+from cotbal.units.stages import collect_scores
 
 __all__ = ["RESULTS", "write_results"]
 
@@ -64,6 +66,7 @@ class _Mixture:
         self.config = study_config(folder, mixture, size, strategies=[*DECLARED, *DESCRIBED])
         self.runner = Runner(self.config, NoProgress())
         self.prepared = preparations(folder, self.runner)
+        self.cheaper = _cheaper(folder, mixture, size)
         comparison = report_input(self.config).comparison
         if comparison is None:
             raise SystemExit(f"{folder}: nothing has been tuned yet; run `python -m benchmarks.study run`")
@@ -86,7 +89,11 @@ class _Mixture:
                 if (rows := comparison.of(strategy))
             },
             "results": {name: self._result(name, single) for name in comparison.strategies},
-            "preparation": _preparation(self.prepared, self.size.preparation_seeds[self.mixture.name]),
+            "preparation": estimator_values(
+                self.prepared,
+                self.size.preparation_seeds[self.mixture.name],
+                {label: table for label, (table, _) in self.cheaper.items()},
+            ),
             "seconds": self._seconds(),
         }
 
@@ -120,7 +127,23 @@ class _Mixture:
             kind = "prepare" if unit.stage == "prepare" else "single" if unit.strategy is None else "tune"
             for phase, seconds in manifest.seconds.items():
                 kinds.setdefault(f"{kind} {phase}", []).append(seconds)
+        for label, (_, runner) in self.cheaper.items():
+            for unit in runner.schedule.of("prepare"):
+                manifest = runner.folder.unit(unit.name).manifest()
+                for phase, seconds in manifest.seconds.items() if manifest is not None else ():
+                    kinds.setdefault(f"{label} {phase}", []).append(seconds)
         return {kind: round(float(np.median(values)), 2) for kind, values in sorted(kinds.items())}
+
+
+def _cheaper(folder: Path, mixture: DemoMixture, size: Size) -> dict[str, tuple[ScoreTable, Runner]]:
+    """The scores of the cheaper preparations that are whole, by label, and what made them."""
+    found: dict[str, tuple[ScoreTable, Runner]] = {}
+    for label in CHEAPER:
+        config = study_config(folder, mixture, size, strategies=["ew"], preparation=label)
+        runner = Runner(config, NoProgress())
+        if all(is_scored(runner, unit) for unit in runner.schedule.of("prepare")):
+            found[label] = collect_scores(runner), runner
+    return found
 
 
 def _whole(comparison: Comparison) -> Comparison:
@@ -181,38 +204,3 @@ def _contrasts(comparisons: Mapping[str, Comparison], seeds: int) -> list[dict[s
             }
         rows.append(row)
     return rows
-
-
-def _preparation(found: Preparations, seeds: Sequence[int]) -> dict[str, Any]:
-    """Weights of every preparation by each estimator, and how far they lie from the mean of the other ones."""
-    weights: dict[str, list[list[float]]] = {}
-    for seed in seeds:
-        for label, row in variant_weights(found, seed).items():
-            weights.setdefault(label, []).append([round(value, 5) for value in row.values()])
-    full = np.array(weights["cotbal"])
-    target = (full.sum(axis=0) - full) / (len(seeds) - 1)
-    distances: dict[str, Mapping[str, float]] = {"equal": _distance(np.ones_like(full) - target)}
-    for label in ("cotbal", "cotbal-hybrid", "cotbal-shrunk"):
-        distances[label] = _distance(np.array(weights[label]) - target)
-    pulled = {
-        f"{share:.2f}": round(float(np.sqrt(np.mean((1 + share * (full - 1) - target) ** 2))), 4)
-        for share in np.arange(0, 1.01, 0.25)
-    }
-    undefined = [len(quietly_measured(found.generated.of_seed(seed)).undefined) for seed in seeds]
-    between = full - full.mean(axis=0)
-    return {
-        "weights": {label: np.mean(rows, axis=0).round(4).tolist() for label, rows in weights.items()},
-        "by_seed": weights["cotbal"],
-        "spread": round(float(np.sqrt((between**2).sum() / between.size * len(seeds) / (len(seeds) - 1))), 4),
-        "distance": distances,
-        "pulled": pulled,
-        "hybrid_from_full": _distance(np.array(weights["cotbal-hybrid"]) - full),
-        "undefined": undefined,
-    }
-
-
-def _distance(apart: FloatArray) -> dict[str, float]:
-    return {
-        "rms": round(float(np.sqrt(np.mean(apart**2))), 4),
-        "largest": round(float(np.abs(apart).max()), 4),
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,18 +144,50 @@ def _short(results: dict[str, Any], plan: Declared) -> list[str]:
         + "."
     )
     lines += _weights_in_short(results)
+    lines.append(f"- **Where CoTBal is not ahead.** {_not_ahead(results, plan)}")
+    lines.append(f"- **Defaults.** {_defaults(results)}")
+    return lines
+
+
+def _not_ahead(results: dict[str, Any], plan: Declared) -> str:
+    """What the declared contrasts against equal weights show on each mixture alone."""
+    found: dict[str, list[str]] = {"ahead of": [], "behind": [], "not told apart from": []}
+    for row, contrast in zip(results["contrasts"], plan.contrasts, strict=True):
+        for name, part in row["alone"].items() if contrast.behind == "ew" else ():
+            verdict = {"ahead": "ahead of", "behind": "behind"}.get(_verdict(part), "not told apart from")
+            found[verdict].append(f"`{contrast.ahead}` on {name} ({part['mean']:+.2f})")
+    parts = [f"{', '.join(listed)}: {verdict} equal weights" for verdict, listed in found.items() if listed]
+    return (
+        f"By each mixture's own {plan.confidence:.2%} interval: {'; '.join(parts) or 'nothing is complete'}."
+    )
+
+
+def _defaults(results: dict[str, Any]) -> str:
     verdicts = {_verdict(row) for row in results["contrasts"]}
     if "not complete" in verdicts:
-        why = "the declared contrasts are not answered yet"
-    elif verdicts & {"ahead", "behind"}:
-        why = "a lead shown here is one of a small model on generated data, and your own report says what holds there"
-    else:
-        why = "no declared contrast shows another one to be better"
-    lines.append(
-        f"- **Defaults.** They stay as they are: {why}. Where a decision hangs on the weights, repeat the "
-        "preparation (`preparation.seeds`)."
+        return "They stay as they are: the declared contrasts are not answered yet."
+    worse = [
+        name
+        for name, mixture in results["mixtures"].items()
+        if mixture["preparation"]["distance"]["cotbal"]["rms"]
+        > mixture["preparation"]["distance"]["equal"]["rms"]
+    ]
+    shown = (
+        "no declared contrast shows another setting to be better"
+        if verdicts == {"not shown either way"}
+        else "a lead shown here is one of a small model on generated data"
     )
-    return lines
+    text = f"They stay as they are: {shown}. "
+    if worse:
+        text += (
+            f"On {', '.join(worse)} the weights of one preparation are farther from what the others agree on than "
+            "weights of 1 are: at this size one preparation is mostly chance. "
+        )
+    return text + (
+        "So tune `ew` beside `cotbal` and let the report's interval decide, give `preparation.seeds` two or more "
+        "where a decision hangs on the weights, and set `weighing.shrink` where you have one preparation. Keep "
+        "`preparation.estimator: full` unless answers are long."
+    )
 
 
 def _weights_in_short(results: dict[str, Any]) -> Iterable[str]:
@@ -234,31 +267,37 @@ def _strategy_table(mixture: dict[str, Any]) -> Iterable[str]:
         )
 
 
+_ESTIMATORS = {
+    "equal": "weights of 1",
+    "cotbal": "one full preparation",
+    "cotbal-hybrid": "one hybrid preparation",
+    "cotbal-shrunk": "one full preparation, `shrink`",
+    "half": "one of half of everything",
+    "half x 2": "two of half of everything",
+}
+
+
 def _estimators(results: dict[str, Any]) -> Iterable[str]:
-    yield "How far the weights of one preparation lie from the mean of the other preparations', over tasks and seeds,"
-    yield "beside the yardsticks: weights of 1, and one full preparation. `hybrid` takes contributions from"
-    yield "teacher-forced token accuracy and difficulty from generated answers, which needs 2 N of N (N + 1) passes"
-    yield "of generation; where answers are short, as here, that saves little time. The study computes it; configs"
-    yield "do not offer it yet. dI is of the units tuned with these weights."
+    yield "How far the weights of one preparation lie from the mean of the other full preparations, over tasks and"
+    yield "seeds, beside the yardsticks: weights of 1, one full preparation, and two preparations of half of"
+    yield "everything (half the mini subsets, half of the own task), which train as many samples as a full one and"
+    yield "score twice as many. `preparation.estimator: hybrid` takes contributions from teacher-forced token"
+    yield "accuracies and difficulty from generated answers, which needs 2 N of N (N + 1) passes of generation;"
+    yield "where answers are short, as here, that saves little time. Cost is in seconds, training and scoring. C is"
+    yield "the correlation of one preparation's contributions with their mean, plain and with the means of their"
+    yield "columns taken off. dI is of the units tuned with such weights."
     yield ""
-    yield "| mixture | weights | rms | largest | seconds of scoring per unit | dI |"
-    yield "|:--|:--|--:|--:|--:|--:|"
+    yield "| mixture | weights | cost | rms | largest | C | C, centred | dI |"
+    yield "|:--|:--|--:|--:|--:|--:|--:|--:|"
     for name, mixture in results["mixtures"].items():
-        seconds, count = mixture["seconds"], len(mixture["tasks"])
-        full = seconds.get("prepare score", float("nan"))
-        cost = {
-            "equal": "0",
-            "cotbal": f"{full:.2f}",
-            "cotbal-hybrid": f"{seconds['tokens'] + full * 2 * count / (count * (count + 1)):.2f}",
-            "cotbal-shrunk": f"{full:.2f}",
-        }
+        cost = _costs(mixture)
         for label, distance in mixture["preparation"]["distance"].items():
             tuned = mixture["results"].get("ew" if label == "equal" else label)
             improvement = "-" if tuned is None else f"{np.mean(tuned['improvement']):+.2f}"
-            shown = {"equal": "all 1", "cotbal": "one full preparation"}.get(label, f"`{label}`")
+            agreement = (f"{distance[key]:.2f}" if key in distance else "-" for key in ("c", "c_centred"))
             yield (
-                f"| {name} | {shown} | {distance['rms']:.3f} | {distance['largest']:.3f} | {cost[label]} "
-                f"| {improvement} |"
+                f"| {name} | {_ESTIMATORS[label]} | {cost[label]:.0f} | {distance['rms']:.3f} "
+                f"| {distance['largest']:.3f} | {' | '.join(agreement)} | {improvement} |"
             )
     yield ""
     yield (
@@ -279,6 +318,22 @@ def _estimators(results: dict[str, Any]) -> Iterable[str]:
     for name, mixture in results["mixtures"].items():
         cells = (f"{mixture['preparation']['pulled'][share]:.3f}" for share in shares)
         yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _costs(mixture: dict[str, Any]) -> dict[str, float]:
+    """Seconds of one preparation by each estimator, from medians of its units."""
+    seconds, count = mixture["seconds"], len(mixture["tasks"])
+    train, score = (count + 1) * seconds["prepare train"], (count + 1) * seconds["prepare score"]
+    half = (count + 1) * (seconds.get("half train", math.nan) + seconds.get("half score", math.nan))
+    hybrid = train + score * 2 / (count + 1) + (count + 1) * seconds["tokens"]
+    return {
+        "equal": 0.0,
+        "cotbal": train + score,
+        "cotbal-hybrid": hybrid,
+        "cotbal-shrunk": train + score,
+        "half": half,
+        "half x 2": 2 * half,
+    }
 
 
 def _health(results: dict[str, Any]) -> Iterable[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ from cotbal.demo.mixtures import DemoMixture
 from cotbal.demo.model import build_model, build_processor
 from cotbal.demo.pretrain import pretrain
 from cotbal.method.scores import ScoreTable
-from cotbal.units.evaluate import token_accuracies
+from cotbal.metrics.metric import TOKEN_ACCURACY
+from cotbal.units.evaluate import answer
 from cotbal.units.loading import load_model, load_processor, quieten
 from cotbal.units.locking import HeldError
 from cotbal.units.progress import NoProgress
@@ -121,7 +123,7 @@ class OutOfTimeError(Exception):
 
 
 def _make(runner: Runner, unit: Unit, say: Say, until: float | None) -> None:
-    if _is_scored(runner, unit):
+    if is_scored(runner, unit):
         return
     if until is not None and time.time() > until:
         raise OutOfTimeError
@@ -139,25 +141,31 @@ def _make(runner: Runner, unit: Unit, say: Say, until: float | None) -> None:
 def _score_tokens(runner: Runner, unit: Unit, folder: Path, say: Say, until: float | None) -> None:
     """Teacher-forced token accuracies of a preparation's model on every validation set."""
     path = _tokens_file(folder, unit)
-    if path.is_file() or not _is_scored(runner, unit):
+    if path.is_file() or not is_scored(runner, unit):
         return
     if until is not None and time.time() > until:
         raise OutOfTimeError
     unit_folder = runner.folder.unit(unit.name)
     model = load_model(runner.config.model, unit_folder.model)
     started = time.monotonic()
+    partial = path.with_suffix("")
     scores = {
-        task: token_accuracies(
+        task: answer(
             model,
             runner.processor,
             runner.mixture.records(task, "validation"),
+            metric=TOKEN_ACCURACY,
             batch_size=runner.config.evaluation.batch_size,
+            max_new_tokens=0,
+            max_length=None,
+            path=partial / f"{task}.jsonl",
         )
         for task in unit.scored_tasks
     }
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as stream:
         json.dump({"seconds": time.monotonic() - started, "scores": scores}, stream)
+    shutil.rmtree(partial)
 
 
 def wait_for_preparations(
@@ -171,7 +179,7 @@ def wait_for_preparations(
     config = study_config(folder, mixture, size, strategies=DECLARED)
     runner = Runner(config, NoProgress())
     units = runner.schedule.of("prepare")
-    while not all(_is_scored(runner, unit) and _tokens_file(folder, unit).is_file() for unit in units):
+    while not all(is_scored(runner, unit) and _tokens_file(folder, unit).is_file() for unit in units):
         if until is not None and time.time() > until:
             raise OutOfTimeError
         time.sleep(_WAIT)
@@ -200,6 +208,7 @@ def _tokens_file(folder: Path, unit: Unit) -> Path:
     return folder / "tokens" / f"{unit.name}.json"
 
 
-def _is_scored(runner: Runner, unit: Unit) -> bool:
+def is_scored(runner: Runner, unit: Unit) -> bool:
+    """Whether a unit is done."""
     manifest = runner.folder.unit(unit.name).manifest()
     return manifest is not None and manifest.state == "scored"

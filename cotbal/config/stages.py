@@ -26,6 +26,10 @@ class PreparationConfig(Section):
         min_length=1,
         description="what a seed changes: order and dropout of the training, or which samples the subsets hold",
     )
+    estimator: Literal["full", "hybrid"] = Field(
+        default="full",
+        description="what contributions are of: the tasks' metrics, or teacher-forced token accuracies",
+    )
     keep_models: bool = Field(
         default=True, description="keep the models of these units after their validation"
     )

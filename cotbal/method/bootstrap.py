@@ -118,11 +118,29 @@ class ColumnReplicates:
 
     def difficulty(self, own: int, higher_is_better: bool) -> FloatArray:
         """D[own] in every replicate, [R]; NaN where its denominator is 0 or below."""
-        plus = self.mini + self.gains[:, own]
-        part, whole = (self.mini, plus) if higher_is_better else (plus, self.mini)
-        ratio = np.full(whole.shape, np.nan)
-        np.divide(part, whole, out=ratio, where=whole > 0)
-        return 1 - ratio
+        return _difficulty(self.mini, self.mini + self.gains[:, own], higher_is_better)
+
+
+def _difficulty(mini: FloatArray, plus: FloatArray, higher_is_better: bool) -> FloatArray:
+    part, whole = (mini, plus) if higher_is_better else (plus, mini)
+    ratio = np.full(whole.shape, np.nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return 1 - ratio
+
+
+def replicate_difficulty(scores: ScoreTable, task: str, replicates: int, seed: int) -> FloatArray | None:
+    """D of `task` in every replicate, [R], of the same draws as `replicate_column` of a table with the same samples.
+
+    None where it would be None for this task's own two models.
+    """
+    mini, plus = scores.samples(MINI, task), scores.samples(plus_model(task), task)
+    labels = scores.groups.get(task)
+    if replicates == 0 or mini is None or plus is None:
+        return None
+    if (mini.size if labels is None else np.unique(labels).size) < 2:
+        return None
+    means = resampled_means(np.stack([mini, plus]), labels, replicates, generator(seed, task))
+    return _difficulty(means[:, 0], means[:, 1], scores.higher_is_better[scores.tasks.index(task)])
 
 
 def replicate_column(scores: ScoreTable, task: str, replicates: int, seed: int) -> ColumnReplicates | None:
@@ -166,11 +184,15 @@ class Gathered:
         self.groups: npt.NDArray[np.int64] = np.zeros(count, dtype=np.int64)
 
     def take(
-        self, own: int, column: ColumnReplicates, contributions: FloatArray | None, higher: bool
+        self,
+        own: int,
+        column: ColumnReplicates,
+        contributions: FloatArray | None,
+        difficulty: FloatArray,
     ) -> None:
         """Add the column of task `own`; `contributions` [R, N] is None where the column is undefined."""
         self.samples[own], self.groups[own] = column.samples, column.groups
-        self._difficulty[:, own] = column.difficulty(own, higher)
+        self._difficulty[:, own] = difficulty
         if contributions is None:
             return
         self.dropped[own] = column.zero.sum()

@@ -6,18 +6,30 @@ version):
     C[i, j] = (V[plus_i, j] - V[mini, j]) / (V[plus_j, j] - V[mini, j])      i != j
     D[i]    = 1 - V[mini, i] / V[plus_i, i]
     out[i]  = mean over j != i of C[i, j]        in[j] = mean over i != j of C[i, j]
+
+The hybrid estimator (not in the paper) takes the V of C from teacher-forced token accuracies and that of D from the
+task's metric.
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cotbal.method.arrays import FloatArray
-from cotbal.method.bootstrap import Gathered, Resampled, generator, percentile_interval, replicate_column
+from cotbal.method.bootstrap import (
+    Gathered,
+    Resampled,
+    generator,
+    percentile_interval,
+    replicate_column,
+    replicate_difficulty,
+)
 from cotbal.method.formulas import (
     contributions_where,
     intra_task_difficulty,
@@ -33,11 +45,15 @@ from cotbal.method.undefined import (
     undefined_column,
     undefined_in_some,
 )
+from cotbal.tasks import MINI
 
 __all__ = [
+    "Estimator",
     "Measurement",
     "measure",
 ]
+
+Estimator = Literal["full", "hybrid"]
 
 # With fewer replicates, a 90% percentile interval is just the extremes of a handful of draws.
 _FEWEST_REPLICATES = 100
@@ -51,11 +67,12 @@ class Measurement:
         tasks: names of the N measured tasks.
         higher_is_better: direction of each task's metric.
         mini: V[mini, j], raw, [N].
-        plus: V[plus_i, j], raw, [N, N].
+        plus: V[plus_i, j], raw, [N, N]; with the hybrid estimator the diagonal alone, and NaN elsewhere.
         contributions: C, [N, N]; NaN on the diagonal and in undefined columns.
         outward, inward: means of C over the defined entries of each row and of each column, [N]; NaN without any.
         difficulty: D, [N].
-        gains: how much plus_j improves on task j (the denominators of C), positive if better, [N].
+        gains: how much plus_j improves on task j (the denominators of C), positive if better, [N]; with the hybrid
+            estimator in token accuracy.
         undefined: tasks whose column of C is undefined, with the reason.
         gain_intervals, outward_intervals, inward_intervals, difficulty_intervals: [N, 2].
         contribution_intervals: [N, N, 2].
@@ -68,6 +85,7 @@ class Measurement:
             C over those that define it, and the intervals hold both variances, the seeds' and the samples'.
             Empty for one preparation, whose intervals cover the validation samples only.
         by_seed: what each of them found alone.
+        estimator: "full", or "hybrid" where contributions are of token accuracies.
     """
 
     tasks: tuple[str, ...]
@@ -95,6 +113,7 @@ class Measurement:
     scores_sha256: str
     seeds: tuple[int, ...] = ()
     by_seed: tuple[Measurement, ...] = ()
+    estimator: Estimator = "full"
 
     @property
     def preparations(self) -> tuple[Measurement, ...]:
@@ -126,6 +145,7 @@ class Measurement:
 def measure(
     scores: ScoreTable,
     *,
+    accuracies: ScoreTable | None = None,
     confidence: float = 0.9,
     replicates: int = 1000,
     seed: int = 0,
@@ -145,8 +165,13 @@ def measure(
     seeds as well (see `cotbal.method.seeds.over_seeds`); those of a table without seeds cannot: they say how the
     result would change with other validation samples, not with another order of training.
 
+    With `accuracies`, the estimator is hybrid: contributions are of them, difficulties of `scores`, which then needs
+    no more than `mini` on every task and each `plus_<task>` on its own. Both are resampled by the same draws.
+
     Args:
         scores: a table with the models `mini` and `plus_<task>` for every task.
+        accuracies: teacher-forced token accuracies of all these models on the same samples; None: contributions are
+            of `scores` too.
         confidence: the confidence of the intervals.
         replicates: R, the number of bootstrap replicates; 0 for no bootstrap, so that the means alone decide.
         seed: the bootstrap's seed.
@@ -155,7 +180,7 @@ def measure(
     Raises:
         ValueError: a model or score is missing, a score that difficulty divides by is 0 or below (see
             `intra_task_difficulty`), or confidence, replicates or seed is out of range.
-        TypeError: `scores` is not a ScoreTable.
+        TypeError: `scores` or `accuracies` is not a ScoreTable.
 
     >>> table = ScoreTable.from_means([0.5, 0.2], [[0.7, 0.3], [0.6, 0.6]], tasks=["caption", "vqa"])
     >>> found = measure(table)
@@ -167,21 +192,30 @@ def measure(
     vqa           0.500       -    0.500   0.250       0.667
     """
     _check_arguments(scores, confidence, replicates, seed)
+    if accuracies is not None:
+        _check_accuracies(scores, accuracies)
     settings = (confidence, replicates, seed, plain)
-    found = _over_seeds(scores, *settings) if scores.seeds else _measure_one(scores, *settings)
+    measured = _over_seeds if scores.seeds else _measure_one
+    found = measured(scores, accuracies, *settings)
     for lost in found.undefined:
         warnings.warn(advice(lost, found.seeds), UndefinedContributionsWarning, stacklevel=2)
     return found
 
 
 def _measure_one(
-    scores: ScoreTable, confidence: float, replicates: int, seed: int, plain: bool
+    scores: ScoreTable,
+    accuracies: ScoreTable | None,
+    confidence: float,
+    replicates: int,
+    seed: int,
+    plain: bool,
 ) -> Measurement:
     """One preparation."""
-    mini, plus = scores.mini, scores.plus
+    given = scores if accuracies is None else accuracies
+    mini, plus = given.mini, given.plus
     count = len(scores.tasks)
-    difficulty = intra_task_difficulty(mini, plus, scores.higher_is_better, tasks=scores.tasks)
-    signs = np.where(scores.higher_is_better, 1.0, -1.0)
+    difficulty = intra_task_difficulty(scores.mini, scores.own, scores.higher_is_better, tasks=scores.tasks)
+    signs = np.where(given.higher_is_better, 1.0, -1.0)
     gains = signs * (np.diagonal(plus) - mini)
     is_undefined = is_zero_gain(mini, plus)
 
@@ -189,34 +223,41 @@ def _measure_one(
     gain_intervals = np.full((count, 2), np.nan)
     contribution_intervals = np.full((count, count, 2), np.nan)
     for j, task in enumerate(scores.tasks):
-        column = replicate_column(scores, task, replicates, seed)
+        column = replicate_column(given, task, replicates, seed)
+        hard = (
+            replicate_difficulty(scores, task, replicates, seed)
+            if accuracies is not None
+            else None
+            if column is None
+            else column.difficulty(j, scores.higher_is_better[j])
+        )
         if column is not None:
             gain_intervals[j] = percentile_interval(signs[j] * column.gains[:, [j]], confidence)[0]
         if not plain:
             is_undefined[j] |= (gains[j] if column is None else gain_intervals[j, 0]) <= 0
         if count == 1:
             is_undefined[j] = False  # A single task has no contribution that could be undefined.
-        if column is None:
+        if column is None or hard is None:
             if not is_undefined[j]:
                 gathered.lose_outward()
             continue
         contributions_to = None if is_undefined[j] else column.contributions(j)
-        gathered.take(j, column, contributions_to, scores.higher_is_better[j])
+        gathered.take(j, column, contributions_to, hard)
         if contributions_to is not None:
             contribution_intervals[:, j] = percentile_interval(
                 contributions_to, confidence, kept=~column.zero
             )
 
     undefined = tuple(
-        undefined_column(scores, int(j), gain_intervals[j], confidence) for j in np.flatnonzero(is_undefined)
+        undefined_column(given, int(j), gain_intervals[j], confidence) for j in np.flatnonzero(is_undefined)
     )
     contributions = contributions_where(mini, plus, is_undefined)
     resampled = gathered.result()
     return Measurement(
         tasks=scores.tasks,
         higher_is_better=scores.higher_is_better,
-        mini=mini,
-        plus=plus,
+        mini=scores.mini,
+        plus=scores.plus if accuracies is None else _diagonal(scores.own),
         contributions=contributions,
         outward=_mean_of_defined(contributions, axis=1),
         inward=_mean_of_defined(contributions, axis=0),
@@ -235,19 +276,27 @@ def _measure_one(
         replicates=replicates if gathered.groups.any() else 0,
         seed=seed,
         resampled=resampled if gathered.groups.any() else None,
-        scores_sha256=scores.sha256,
+        scores_sha256=_sha256(scores, accuracies),
+        estimator="full" if accuracies is None else "hybrid",
     )
 
 
 def _over_seeds(
-    scores: ScoreTable, confidence: float, replicates: int, seed: int, plain: bool
+    scores: ScoreTable,
+    accuracies: ScoreTable | None,
+    confidence: float,
+    replicates: int,
+    seed: int,
+    plain: bool,
 ) -> Measurement:
     """The mean of several preparations."""
+    given = scores if accuracies is None else accuracies
     parts = []
     for preparation in scores.seeds:
         try:
             table = scores.of_seed(preparation)
-            parts.append(_measure_one(table, confidence, replicates, seed, plain))
+            shares = None if accuracies is None else accuracies.of_seed(preparation)
+            parts.append(_measure_one(table, shares, confidence, replicates, seed, plain))
         except ValueError as error:
             raise ValueError(f"seed {preparation}: {error}") from None
     count = len(scores.tasks)
@@ -261,11 +310,11 @@ def _over_seeds(
     gains = [np.full((replicates, count), np.nan) for _ in parts]
     contribution_intervals = np.full((count, count, 2), np.nan)
     for j, task in enumerate(scores.tasks):
-        columns = [replicate_column(scores.of_seed(s), task, replicates, seed) for s in scores.seeds]
+        columns = [replicate_column(given.of_seed(s), task, replicates, seed) for s in given.seeds]
         known = [column for column in columns if column is not None]
         if len(known) < len(parts):
             continue
-        sign = 1.0 if scores.higher_is_better[j] else -1.0
+        sign = 1.0 if given.higher_is_better[j] else -1.0
         draws = []
         for part, column, row in zip(parts, known, gains, strict=True):
             row[:, j] = sign * column.gains[:, j]
@@ -301,10 +350,45 @@ def _over_seeds(
         replicates=parts[0].replicates,
         seed=seed,
         resampled=None,
-        scores_sha256=scores.sha256,
+        scores_sha256=_sha256(scores, accuracies),
         seeds=scores.seeds,
         by_seed=tuple(parts),
+        estimator=parts[0].estimator,
     )
+
+
+def _diagonal(values: FloatArray) -> FloatArray:
+    found = np.full((values.size, values.size), np.nan)
+    np.fill_diagonal(found, values)
+    return found
+
+
+def _sha256(scores: ScoreTable, accuracies: ScoreTable | None) -> str:
+    if accuracies is None:
+        return scores.sha256
+    return hashlib.sha256(f"{scores.sha256} {accuracies.sha256}".encode()).hexdigest()
+
+
+def _check_accuracies(scores: ScoreTable, accuracies: ScoreTable) -> None:
+    if not isinstance(accuracies, ScoreTable):
+        raise TypeError(f"accuracies must be a ScoreTable; found {type(accuracies).__name__}")
+    if not all(accuracies.higher_is_better):
+        raise ValueError("accuracies has a task for which lower is better; token accuracies are shares")
+    samples = [
+        {task: None if (found := table.samples(MINI, task)) is None else found.size for task in table.tasks}
+        for table in (scores, accuracies)
+    ]
+    groups = [{t: labels.tolist() for t, labels in table.groups.items()} for table in (scores, accuracies)]
+    for what, one, two in (
+        ("tasks", scores.tasks, accuracies.tasks),
+        ("seeds", scores.seeds, accuracies.seeds),
+        ("numbers of samples", *samples),
+        ("groups", *groups),
+    ):
+        if one != two:
+            raise ValueError(
+                f"scores and accuracies have other {what}; score every model on the same samples both ways"
+            )
 
 
 def _check_arguments(scores: ScoreTable, confidence: float, replicates: int, seed: int) -> None:

@@ -254,6 +254,11 @@ class ScoreTable:
         return _read_only(np.array([[self.mean(plus_model(i), j) for j in self.tasks] for i in self.tasks]))
 
     @cached_property
+    def own(self) -> FloatArray:
+        """V[plus_i, i] for every task i, the diagonal of `plus`, [N]; the other entries need not be there."""
+        return _read_only(np.array([self.mean(plus_model(task), task) for task in self.tasks]))
+
+    @cached_property
     def sha256(self) -> str:
         """Return a hash of everything in the table, to recognise it later."""
         digest = hashlib.sha256()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["generation", "loss"]
+Kind = Literal["generation", "loss", "token_accuracy"]
 ScoreFunction = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[float]]
 
 
@@ -19,9 +19,10 @@ class Metric:
     Attributes:
         name: as in configs.
         higher_is_better: its direction.
-        kind: "generation" scores generated text with `score`; "loss" is the teacher-forced loss of a sample,
-            which the model's forward gives and which needs no generation.
-        function: `(predictions, references) -> one score per sample`; None for kind "loss".
+        kind: "generation" scores generated text with `score`; "loss" is the teacher-forced loss of a sample, and
+            "token_accuracy" the share of its answer tokens that are ranked first; both come from the model's forward
+            and need no generation.
+        function: `(predictions, references) -> one score per sample`; None for the other kinds.
         full_marks: the score of a reference given as the answer; None where it depends on the sample.
         whole_set: a sample's score depends on the other samples of the call, or may do so.
     """
@@ -47,12 +48,12 @@ class Metric:
 
         Raises:
             TypeError: a prediction or reference that is no string, or a bare string as a list of references;
-                or a metric of kind "loss".
+                or a metric of another kind than "generation".
             ValueError: unequal numbers of samples, a sample without references, a reference that the metric
                 cannot read, or a user's function that does not return one finite number per sample.
         """
         if self.function is None:
-            raise TypeError(f"metric {self.name!r} is a loss of the model and does not score generated text")
+            raise TypeError(f"metric {self.name!r} is read off the model and does not score generated text")
         if len(predictions) != len(references):
             raise ValueError(
                 f"metric {self.name!r}: {len(predictions)} predictions for {len(references)} samples' references"
@@ -117,6 +118,10 @@ class Metric:
         best = max(scores)
         enough = best > 0 if self.full_marks is None else best >= self.full_marks
         return None if enough else _falls_short(accepted[scores.index(best)], best, self.full_marks)
+
+
+# What the hybrid estimator's contributions are of; not a metric of a task.
+TOKEN_ACCURACY = Metric("token accuracy", True, "token_accuracy", None, full_marks=1.0)
 
 
 def final_answer(text: str) -> str:

@@ -58,12 +58,18 @@ def check_engine(config: Config, metrics: Mapping[str, Metric]) -> None:
     """Refuse before any training what the config's engine cannot answer.
 
     Raises:
-        ConfigError: a task is scored by its loss, which servers do not tell, or units keep adapters alone.
+        ConfigError: the estimator is hybrid or a task is scored by its loss, which servers do not tell, or units keep
+            adapters alone.
         MissingExtraError: the client's package is not installed.
     """
     if config.evaluation.engine == "transformers":
         return
     check_extras("evaluation.engine: openai", "openai")
+    if config.preparation.estimator == "hybrid":
+        raise ConfigError(
+            "preparation.estimator: hybrid needs the token accuracies of given answers, which an OpenAI-compatible "
+            "server does not tell; set estimator: full, or evaluation.engine: transformers"
+        )
     if adapters_wanted(config.model):
         raise ConfigError(
             "evaluation.engine: units that train adapters keep nothing else, and a server cannot load an adapter "

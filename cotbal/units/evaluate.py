@@ -54,7 +54,7 @@ def answer(
     advance: Callable[[int], None] = lambda samples: None,
     source: str = "",
 ) -> list[Answer]:
-    """Return one answer per record: the generated text or, for a `loss` metric, the mean loss of its answer tokens.
+    """Return one answer per record: the generated text, or what a metric of another kind reads off the model.
 
     Args:
         path: where answers are kept as they come; the complete batches already in it are not done again. Of
@@ -71,13 +71,15 @@ def answer(
     answers_of: _Answers
     if metric.kind == "loss":
         answers_of = _Losses(model, processor, max_length)
+    elif metric.kind == "token_accuracy":
+        answers_of = _Accuracies(model, processor, max_length)
     else:
         answers_of = _Generation(model, processor, max_new_tokens, generation)
     order = _share(longest_first(records), batch_size)
     share = ranks.world_size()
     if share > 1:
         path = path.with_name(f"{path.stem}.{ranks.rank()}-of-{share}{path.suffix}")
-    kind = float if metric.kind == "loss" else str
+    kind = str if metric.kind == "generation" else float
     answers = _finished_batches(path, order, batch_size, kind, source)
     advance(share * len(answers))
     left = [
@@ -194,42 +196,6 @@ def _teacher_forced(
         shift=True,
         reduction="sum",
     )
-
-
-def token_accuracies(
-    model: PreTrainedModel,
-    processor: Any,
-    records: Sequence[Record],
-    *,
-    batch_size: int,
-    max_length: int | None = None,
-    workers: int | None = None,
-    advance: Callable[[int], None] = lambda samples: None,
-) -> list[float]:
-    """Share of each record's answer tokens that the model ranks first, teacher-forced; one pass, nothing generated.
-
-    Of several processes each takes its share of the batches, and all get every share.
-
-    Raises:
-        BadRecordsError: a record's picture or conversation cannot be used.
-    """
-    model.train(False)
-    accuracies = _Accuracies(model, processor, max_length)
-    order = _share(longest_first(records), batch_size)
-    batches = [
-        [records[index] for index in order[start : start + batch_size]]
-        for start in range(0, len(order), batch_size)
-    ]
-    found: list[float] = []
-    with torch.inference_mode():
-        for batch in prepared(batches, accuracies.collate, _workers(workers, model.device, len(batches))):
-            done = accuracies.answers(batch)
-            found += [float(value) for value in done]
-            advance(ranks.world_size() * len(done))
-    by_index: dict[int, float] = {}
-    for part in ranks.gathered(dict(zip(order, found, strict=True))):
-        by_index |= part
-    return [by_index[index] for index in range(len(records))]
 
 
 def longest_first(records: Sequence[Record]) -> list[int]:

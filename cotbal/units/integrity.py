@@ -62,6 +62,7 @@ def unit_damage(folder: UnitFolder, manifest: Manifest, *, deep: bool = False) -
         model.append(str(error).removesuffix("; add --redo to do it again"))
     try:
         if manifest.state == "scored":
+            folder.kept_scores(manifest)
             count, wanted = len(folder.scores()), manifest.samples.get("score")
             if count != wanted:
                 scores.append(f"{folder.path}/scores.jsonl has {count} scores; {wanted} were written")

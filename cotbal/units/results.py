@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cotbal.config.schema import Config
+from cotbal.config.yaml_file import ConfigError
 from cotbal.method.arrays import FloatArray
 from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
@@ -27,7 +28,7 @@ from cotbal.units.schedule import Schedule, Unit, make_schedule
 from cotbal.units.score_file import SampleScore
 from cotbal.units.store import Manifest, OutputFolder, retry_sentence
 
-__all__ = ["measure_scores", "report_input", "task_values"]
+__all__ = ["measure_scores", "read_accuracies", "report_input", "saved_accuracies", "task_values"]
 
 
 def task_values(config: Config, directions: Mapping[str, bool] | None = None) -> tuple[Task, ...]:
@@ -59,11 +60,35 @@ def _directions(manifests: Mapping[str, Manifest | None]) -> dict[str, bool]:
     }
 
 
-def measure_scores(config: Config, scores: ScoreTable) -> Measurement:
+def read_accuracies(folder: OutputFolder) -> ScoreTable | None:
+    """The token accuracies that a preparation with the hybrid estimator has left; None without."""
+    folder.check_product(folder.accuracies_csv)
+    path = folder.accuracies_csv
+    return ScoreTable.from_csv(path, higher_is_better=True) if path.is_file() else None
+
+
+def saved_accuracies(config: Config, folder: OutputFolder) -> ScoreTable | None:
+    """The same, held to the config's estimator.
+
+    Raises:
+        ConfigError: the folder's preparation is of the other estimator.
+    """
+    found = read_accuracies(folder)
+    made = "full" if found is None else "hybrid"
+    if made != config.preparation.estimator:
+        raise ConfigError(
+            f"{folder.path}: its preparation is of `estimator: {made}`, and the config says "
+            f"{config.preparation.estimator}; run `cotbal prepare`, which makes what is missing and no more"
+        )
+    return found
+
+
+def measure_scores(config: Config, scores: ScoreTable, accuracies: ScoreTable | None = None) -> Measurement:
     """Call `measure` with a config's settings."""
     settings = config.weighing
     return measure(
         scores,
+        accuracies=accuracies,
         confidence=settings.confidence,
         replicates=settings.replicates,
         seed=config.seed,
@@ -79,11 +104,12 @@ def report_input(config: Config) -> ReportInput:
     folder.check_product(folder.scores_csv)
     folder.check_product(folder.weights_json)
     scores = ScoreTable.from_csv(folder.scores_csv) if folder.scores_csv.is_file() else None
+    accuracies = None if scores is None else saved_accuracies(config, folder)
     return ReportInput(
         title=config.title,
         tasks=task_values(config, _directions(manifests)),
         scores=scores,
-        measurement=None if scores is None else measure_scores(config, scores),
+        measurement=None if scores is None else measure_scores(config, scores, accuracies),
         weights=TaskWeights.load(folder.weights_json) if folder.weights_json.is_file() else None,
         comparison=_comparison(config, schedule, folder, manifests),
         curves=tuple(curve for unit in schedule.units for curve in _curves(folder, unit)),

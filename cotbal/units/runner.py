@@ -17,6 +17,7 @@ from cotbal import strategies
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
+from cotbal.metrics.metric import TOKEN_ACCURACY
 from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
 from cotbal.units import ranks
@@ -33,7 +34,7 @@ from cotbal.units.integrity import UnitDamagedError
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
 from cotbal.units.quantization import check_quantization
-from cotbal.units.schedule import STAGES, Schedule, Unit, make_schedule
+from cotbal.units.schedule import STAGES, Schedule, Unit, forced, make_schedule
 from cotbal.units.score_file import SampleScore
 from cotbal.units.scoring import check_references, score_samples
 from cotbal.units.seals import seal_bytes
@@ -226,7 +227,8 @@ class Runner:
     def _score(self, unit: Unit, folder: UnitFolder, manifest: Manifest) -> None:
         """Score the saved model, even if this call trained it, so that what is scored is what is kept."""
         started = time.monotonic()
-        scores: list[SampleScore] = []
+        scores, accuracies = folder.kept_scores(manifest)
+        done, done_forced = ({score.task for score in kept} for kept in (scores, accuracies))
         if unit.scored_tasks:
             if self.config.evaluation.engine == "openai" and not ranks.is_first():
                 # The first process asks the server for all; a barrier would not wait for as long as that takes.
@@ -236,14 +238,21 @@ class Runner:
             found = folder.model_damage(manifest, deep=True) if ranks.is_first() else []
             if found:
                 raise UnitDamagedError(f"{unit.name}: {'; '.join(found)}; add --redo to train it again")
-            asked = [self._questions(unit, folder, task) for task in unit.scored_tasks]
+            asked = [self._questions(unit, folder, task) for task in unit.scored_tasks if task not in done]
+            read_off = [
+                self._forced_questions(unit, folder, task)
+                for task in unit.forced_tasks
+                if task not in done_forced
+            ]
             with self._answering(unit, folder, manifest, asked) as answering:
                 for questions in asked:
                     scores += self._score_task(questions, answering.answers(questions))
+                for questions in read_off:
+                    accuracies += self._score_task(questions, answering.answers(questions))
                 manifest = _with_engine(manifest, answering.engine)
             self.progress.end()
         if ranks.is_first():
-            self._keep_scores(unit, folder, manifest, scores, time.monotonic() - started)
+            self._keep_scores(unit, folder, manifest, scores, accuracies, time.monotonic() - started)
 
     def _keep_scores(
         self,
@@ -251,9 +260,15 @@ class Runner:
         folder: UnitFolder,
         manifest: Manifest,
         scores: Sequence[SampleScore],
+        accuracies: Sequence[SampleScore],
         seconds: float,
     ) -> None:
         seals = {**manifest.files, **folder.write_scores(scores)}
+        if accuracies:
+            seals |= folder.write_accuracies(accuracies)
+        # Of a scoring that is completed, what its first part took counts too.
+        spent = manifest.seconds.get("score", 0.0) if folder.score_files[0] in manifest.files else 0.0
+        done = {score.task for score in scores} | {forced(score.task) for score in accuracies}
         self._tell_hopeless(unit, scores)
         section = self.config.preparation if unit.stage == "prepare" else self.config.comparison
         kept = section.keep_models
@@ -265,7 +280,8 @@ class Runner:
             manifest.advanced(
                 "scored",
                 finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-                seconds={**manifest.seconds, "score": seconds},
+                scoring={name: made for name, made in manifest.scoring.items() if name in done},
+                seconds={**manifest.seconds, "score": seconds + spent},
                 samples={**manifest.samples, "score": len(scores)},
                 files=seals,
             )
@@ -324,6 +340,10 @@ class Runner:
             self.mixture.task(task).max_new_tokens,
             folder.predictions / f"{task}.jsonl",
         )
+
+    def _forced_questions(self, unit: Unit, folder: UnitFolder, task: str) -> Questions:
+        records = self.mixture.records(task, unit.split)
+        return Questions(task, records, TOKEN_ACCURACY, 0, folder.predictions / "forced" / f"{task}.jsonl")
 
     def _score_task(self, questions: Questions, answers: Sequence[Answer]) -> list[SampleScore]:
         # Metrics may be slow, or cost money: the first process scores for all.

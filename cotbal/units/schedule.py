@@ -11,7 +11,7 @@ from cotbal.config.stages import StrategyConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.tasks import MINI, plus_model, single_model
 
-__all__ = ["STAGES", "Schedule", "Stage", "Unit", "make_schedule"]
+__all__ = ["STAGES", "Schedule", "Stage", "Unit", "forced", "make_schedule"]
 
 MAX_UNITS = 10_000
 
@@ -30,6 +30,7 @@ class Unit:
         seed: seeds data order, dropout and everything else random.
         train_tasks: tasks of the mixture it is trained on, in the config's order.
         scored_tasks: tasks it is scored on, in the config's order.
+        forced_tasks: tasks whose token accuracies are taken, for the contributions of the hybrid estimator.
         strategy: how tasks are weighted; None weights all alike.
         preparation: seed of the preparation it belongs to; None where it belongs to none.
     """
@@ -42,6 +43,7 @@ class Unit:
     scored_tasks: tuple[str, ...]
     strategy: StrategyConfig | None = None
     preparation: int | None = None
+    forced_tasks: tuple[str, ...] = ()
 
     @property
     def split(self) -> Literal["validation", "test"]:
@@ -77,6 +79,11 @@ class Schedule:
         raise ConfigError(f"no unit '{name}'; known units: {names}")
 
 
+def forced(task: str) -> str:
+    """What a manifest calls the token accuracies of a task."""
+    return f"{task} (token accuracy)"
+
+
 def make_schedule(config: Config) -> Schedule:
     """Return the schedule of a config, without reading any file.
 
@@ -95,14 +102,25 @@ def make_schedule(config: Config) -> Schedule:
         )
     units: list[Unit] = []
     if measured:
-        models = [MINI, *(plus_model(name) for name in measured)]
+        hybrid = config.preparation.estimator == "hybrid"
+        # Difficulty needs every task's own two models only.
+        models = {MINI: measured} | {plus_model(name): (name,) if hybrid else measured for name in measured}
         for seed in config.preparation_seeds:
             # Without a suffix for the config's own seed, so that more seeds can be added to a finished preparation.
             suffix = "" if seed == config.seed else f"-seed{seed}"
             order = seed if "order" in config.preparation.vary else config.seed
             units += [
-                Unit(f"{model}{suffix}", model, "prepare", order, measured, measured, preparation=seed)
-                for model in models
+                Unit(
+                    f"{model}{suffix}",
+                    model,
+                    "prepare",
+                    order,
+                    measured,
+                    scored,
+                    preparation=seed,
+                    forced_tasks=measured if hybrid else (),
+                )
+                for model, scored in models.items()
             ]
     for seed in config.comparison_seeds:
         if config.comparison.single_task:

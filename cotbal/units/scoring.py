@@ -30,15 +30,15 @@ def score_samples(
         ConfigError: the metric cannot read a reference, or does not return one finite number per sample.
     """
     references = [record.references for record in records]
-    if metric.kind == "loss":
+    if metric.kind != "generation":
         scores = [float(value) for value in answers]
     else:
         scores = score_with(metric, [str(value) for value in answers], references, task)
     for record, score in zip(records, scores, strict=True):
         if not math.isfinite(score):
             raise ConfigError(
-                f"{record.source}, record {record.index}: its loss is {score}; either it has no answer tokens, or "
-                "the model is broken"
+                f"{record.source}, record {record.index}: its {metric.name} is {score}; either it has no answer "
+                "tokens, or the model is broken"
             )
     return [
         SampleScore(

@@ -21,9 +21,17 @@ from cotbal.method.measurement import measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import Provenance, TaskWeights
 from cotbal.report.inputs import ReportInput
+from cotbal.tasks import MINI
 from cotbal.units.progress import ScheduleProgress
-from cotbal.units.results import measure_scores, report_input, task_values
+from cotbal.units.results import (
+    measure_scores,
+    read_accuracies,
+    report_input,
+    saved_accuracies,
+    task_values,
+)
 from cotbal.units.schedule import Unit
+from cotbal.units.score_file import SampleScore
 from cotbal.units.store import OutputFolder
 
 if TYPE_CHECKING:
@@ -106,36 +114,70 @@ def check_records(runner: Runner) -> None:
 def collect_scores(runner: Runner) -> ScoreTable:
     """The validation scores of every preparation's units, written to ``scores.csv`` too.
 
+    With the hybrid estimator, their token accuracies are written to ``token_accuracies.csv``.
+
     Raises:
         ConfigError: a unit has not been scored.
     """
-    table = ScoreTable.from_seeds(
-        {seed: _scores_of_seed(runner, seed) for seed in runner.config.preparation_seeds}
-    )
-    table.to_csv(runner.folder.scores_csv)
-    runner.folder.seal_product(runner.folder.scores_csv)
+    folder, seeds = runner.folder, runner.config.preparation_seeds
+    table = ScoreTable.from_seeds({seed: _scores_of_seed(runner, seed) for seed in seeds})
+    _write_product(folder, table, folder.scores_csv)
+    if runner.config.preparation.estimator == "hybrid":
+        shares = ScoreTable.from_seeds({seed: _accuracies_of_seed(runner, seed) for seed in seeds})
+        _write_product(folder, shares, folder.accuracies_csv)
+    else:
+        folder.accuracies_csv.unlink(missing_ok=True)
     return table
 
 
+def _write_product(folder: OutputFolder, table: ScoreTable, path: Path) -> None:
+    table.to_csv(path)
+    folder.seal_product(path)
+
+
+def _accuracies_of_seed(runner: Runner, seed: int) -> ScoreTable:
+    found = {
+        unit.model: _by_task(runner.folder.unit(unit.name).accuracies(), unit.forced_tasks)
+        for unit in runner.schedule.of("prepare")
+        if unit.preparation == seed
+    }
+    return _table(runner.config, found)
+
+
+def _by_task(scores: Sequence[SampleScore], tasks: Sequence[str]) -> dict[str, list[SampleScore]]:
+    """The scores of these tasks; a unit may hold others, of another estimator."""
+    found: dict[str, list[SampleScore]] = {task: [] for task in tasks}
+    for score in scores:
+        if score.task in found:
+            found[score.task].append(score)
+    return found
+
+
 def _scores_of_seed(runner: Runner, seed: int) -> ScoreTable:
-    config = runner.config
-    samples: dict[str, dict[str, list[float]]] = {}
-    groups: dict[str, list[str]] = {}
-    for unit in runner.schedule.of("prepare"):
-        if unit.preparation != seed:
-            continue
-        rows = samples.setdefault(unit.model, {})
-        groups.clear()
-        for score in runner.folder.unit(unit.name).scores():
-            rows.setdefault(score.task, []).append(score.score)
-            groups.setdefault(score.task, []).append(score.group)
+    found = {
+        unit.model: _by_task(runner.folder.unit(unit.name).scores(), unit.scored_tasks)
+        for unit in runner.schedule.of("prepare")
+        if unit.preparation == seed
+    }
+    directions = {task.name: task.higher_is_better for task in task_values(runner.config) if task.is_measured}
+    return _table(runner.config, found, directions)
+
+
+def _table(
+    config: Config,
+    found: Mapping[str, Mapping[str, Sequence[SampleScore]]],
+    directions: Mapping[str, bool] | None = None,
+) -> ScoreTable:
+    # `mini` is scored on every task, and all models on the same samples.
+    groups = {task: [score.group for score in scores] for task, scores in found[MINI].items()}
     return ScoreTable.from_samples(
-        samples,
+        {
+            model: {task: [score.score for score in scores] for task, scores in row.items()}
+            for model, row in found.items()
+        },
         tasks=[task.name for task in config.measured_tasks],
         groups=groups,
-        higher_is_better={
-            task.name: task.higher_is_better for task in task_values(config) if task.is_measured
-        },
+        higher_is_better=True if directions is None else directions,
     )
 
 
@@ -143,14 +185,15 @@ def weigh(config: Config) -> TaskWeights:
     """Turn the preparation's scores into weights, and write `weights.json`.
 
     Raises:
-        ConfigError: `scores.csv` does not exist yet.
+        ConfigError: `scores.csv` does not exist yet, or is of another estimator than the config's.
     """
     folder = OutputFolder(config.output)
     if not folder.scores_csv.is_file():
         raise ConfigError(f"{folder.scores_csv}: there is no such file; run `cotbal prepare` first")
     folder.check_product(folder.scores_csv)
     settings = config.weighing
-    measurement = measure_scores(config, ScoreTable.from_csv(folder.scores_csv))
+    accuracies = saved_accuracies(config, folder)
+    measurement = measure_scores(config, ScoreTable.from_csv(folder.scores_csv), accuracies)
     weights = weighing.weigh(
         measurement,
         settings.temperature,
@@ -357,10 +400,12 @@ def weigh_source(
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output {target}: its folder cannot be made ({error.strerror})") from None
+    accuracies = None
     if source.is_dir():
         OutputFolder(source).check_product(path)
+        accuracies = read_accuracies(OutputFolder(source))
     weights = weighing.weigh(
-        measure(ScoreTable.from_csv(path, higher_is_better=higher)),
+        measure(ScoreTable.from_csv(path, higher_is_better=higher), accuracies=accuracies),
         0.5 if temperature is None else temperature,
     )
     weights.save(target)

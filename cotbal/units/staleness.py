@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cotbal import strategies
@@ -17,7 +18,7 @@ from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.integrity import Damage, UnitDamagedError, unit_damage
 from cotbal.units.mixture import Mixture
 from cotbal.units.model_source import model_content, model_settings
-from cotbal.units.schedule import Stage, Unit
+from cotbal.units.schedule import Stage, Unit, forced
 from cotbal.units.store import Manifest, OutputFolder, UnitFolder
 
 __all__ = ["Staleness", "UnitChangedError"]
@@ -77,6 +78,17 @@ class Staleness:
                 continue
             retrain = differences(stored.training, fresh.training)
             rescore = differences(stored.scoring, fresh.scoring)
+            missing: list[str] = []
+            if unit.stage == "prepare" and not retrain:
+                # Another estimator needs other scores of the same models: what is there still holds.
+                missing = sorted(fresh.scoring.keys() - stored.scoring.keys())
+                known = fresh.scoring.keys() & stored.scoring.keys()
+                rescore = differences(
+                    {name: stored.scoring[name] for name in known},
+                    {name: fresh.scoring[name] for name in known},
+                )
+                if missing and not rescore and stored.state != "planned" and not folder.model.is_dir():
+                    retrain = [f"its model was not kept, and there are no scores of {', '.join(missing)}"]
             if not (retrain or rescore):
                 # What another process is writing is not damaged.
                 found = Damage() if maker is not None else unit_damage(folder, stored, deep=redo)
@@ -84,7 +96,11 @@ class Staleness:
                     damaged.append(f"{unit.name}:\n    {found}")
                     continue
                 manifests[unit.name] = (
-                    self._discard_stale(folder, stored, fresh, bool(found.model)) if found else stored
+                    self._discard_stale(folder, stored, fresh, bool(found.model))
+                    if found
+                    else _extended(folder, stored, fresh)
+                    if missing and maker is None
+                    else stored
                 )
             elif redo:
                 if maker is not None:
@@ -145,6 +161,11 @@ class Staleness:
         if unit.needs_weights and weights is not None:
             training["weights"] = weights.as_dict()
         scoring: dict[str, Any] = {task: self._scoring(unit, task) for task in unit.scored_tasks}
+        for task in unit.forced_tasks:
+            scoring[forced(task)] = {
+                "data": self.mixture.scoring_files(unit, task),
+                "dtype": scoring_dtype(config, self.settings[unit.stage]),
+            }
         return Manifest(unit.name, unit.model, unit.stage, unit.seed, training, scoring)
 
     def _scoring(self, unit: Unit, task: str) -> dict[str, Any]:
@@ -186,8 +207,18 @@ class Staleness:
             samples=stored.samples,
             steps=stored.steps,
             divergences=stored.divergences,
-            files={name: seal for name, seal in stored.files.items() if name != "scores.jsonl"},
+            files={name: seal for name, seal in stored.files.items() if name not in folder.score_files},
         )
         folder.write_manifest(manifest)
         folder.discard_scores()
         return manifest
+
+
+def _extended(folder: UnitFolder, stored: Manifest, fresh: Manifest) -> Manifest:
+    """A unit that is to be scored for more than it was; the scores that it has are kept."""
+    if stored.state == "planned":
+        manifest = replace(stored, scoring=fresh.scoring)
+    else:
+        manifest = stored.advanced("trained", scoring={**stored.scoring, **fresh.scoring})
+    folder.write_manifest(manifest)
+    return manifest

@@ -10,7 +10,8 @@ Layout of `OUTPUT`:
                  tensorboard/       where `report_to` has tensorboard
                  predictions/       while it is scored: one JSONL a task
                  scores.jsonl       one line a sample: task, index, id, group, prediction, references, score
-    scores.csv  weights.json  seals.json  bad_records.jsonl  check/  report/
+                 token_accuracies.jsonl   the same of teacher-forced answers (`preparation.estimator: hybrid`)
+    scores.csv  token_accuracies.csv  weights.json  seals.json  bad_records.jsonl  check/  report/
     running/<unit>/  its lock and progress    logs/<unit>.log  what its command said
 """
 
@@ -154,13 +155,16 @@ def _waiting(unit: str, holder: Holder | None) -> str:
 class UnitFolder:
     """The folder of one unit."""
 
+    # What a scoring leaves.
+    score_files = ("scores.jsonl", "token_accuracies.jsonl")
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.predictions = path / "predictions"
         self._manifest = path / "manifest.json"
-        self._scores = path / "scores.jsonl"
+        self._scores, self._accuracies = (path / name for name in self.score_files)
         self._log = path / "log.jsonl"
         self.skipped = path / "skipped.jsonl"
         self.tensorboard = path / "tensorboard"
@@ -210,6 +214,24 @@ class UnitFolder:
         """Replace the scores; the samples' file exists only when it is whole. Returns its seal, for the manifest."""
         write_text(self._scores, "".join(json_line(asdict(score)) for score in scores))
         return seal_files(self.path, [self._scores.name])
+
+    def accuracies(self) -> list[SampleScore]:
+        """All samples' token accuracies, like `scores`."""
+        manifest = self.manifest()
+        seal = None if manifest is None else manifest.files.get(self._accuracies.name)
+        return read_scores(self._accuracies, seal)
+
+    def write_accuracies(self, accuracies: Iterable[SampleScore]) -> dict[str, str]:
+        """Like `write_scores`."""
+        write_text(self._accuracies, "".join(json_line(asdict(score)) for score in accuracies))
+        return seal_files(self.path, [self._accuracies.name])
+
+    def kept_scores(self, manifest: Manifest) -> tuple[list[SampleScore], list[SampleScore]]:
+        """Scores and token accuracies of an earlier scoring that still hold: those that the manifest has sealed."""
+        return (
+            self.scores() if self._scores.name in manifest.files else [],
+            self.accuracies() if self._accuracies.name in manifest.files else [],
+        )
 
     def log(self) -> list[dict[str, Any]]:
         """What the trainer has logged so far, in order.
@@ -263,6 +285,7 @@ class UnitFolder:
     def discard_scores(self) -> None:
         """Delete scores and predictions; the trained model stays."""
         self._scores.unlink(missing_ok=True)
+        self._accuracies.unlink(missing_ok=True)
         shutil.rmtree(self.predictions, ignore_errors=True)
 
     def discard(self) -> None:
@@ -289,6 +312,7 @@ class OutputFolder:
         self.path = path
         self.units = path / "units"
         self.scores_csv = path / "scores.csv"
+        self.accuracies_csv = path / "token_accuracies.csv"
         self.weights_json = path / "weights.json"
         self.weights_in_use = path / "weights_in_use.json"
         self.running = path / "running"
@@ -327,7 +351,7 @@ class OutputFolder:
 
     def check_product(self, path: Path) -> None:
         """See `cotbal.units.products.check_product`."""
-        check_product(self._seals, path, "prepare" if path == self.scores_csv else "weigh")
+        check_product(self._seals, path, "weigh" if path == self.weights_json else "prepare")
 
     def problems(self) -> tuple[Problem, ...]:
         """Return the broken records that were left out of the files read so far.

@@ -30,6 +30,8 @@ def measurement_section(report: ReportInput) -> Section | None:
 
 def _measures(found: Measurement) -> list[Block]:
     blocks: list[Block] = []
+    if found.estimator == "hybrid":
+        blocks.append(Text(_hybrid_note(len(found.tasks))))
     if len(found.tasks) > 1:
         bounds = found.contribution_intervals
         blocks.append(
@@ -57,6 +59,15 @@ def _measures(found: Measurement) -> list[Block]:
     )
     blocks.append(_measure_table(found))
     return blocks
+
+
+def _hybrid_note(count: int) -> str:
+    return (
+        "Estimator: hybrid. Contributions are of teacher-forced token accuracies (the share of a given answer's "
+        "tokens that a model ranks first), difficulties of generated answers by each task's metric. It spares "
+        f"{count * (count - 1)} of {count * (count + 1)} passes of generation per preparation. What it loses: an "
+        "effect that shows in whole answers only, since every token is judged after the right ones."
+    )
 
 
 def _estimate(values: FloatArray, bounds: FloatArray) -> Estimate:
@@ -95,7 +106,7 @@ def _measure_table(found: Measurement) -> Table:
             "Task",
             "Mini\nscore",
             "Plus\nscore on its own task",
-            "Gain\nbetter is positive",
+            "Gain in token accuracy" if found.estimator == "hybrid" else "Gain\nbetter is positive",
             "Outward contribution",
             "Inward contribution",
             "Difficulty",

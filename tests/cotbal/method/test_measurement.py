@@ -13,6 +13,7 @@ from cotbal.method.bootstrap import generator
 from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.undefined import UndefinedContributionsWarning
+from cotbal.method.weighing import weigh
 from cotbal.tasks import plus_model
 
 SCORES = st.floats(0.01, 1.0).map(lambda value: round(value, 2))
@@ -321,3 +322,81 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 def _inside(interval: np.ndarray, value: float) -> bool:
     return bool(interval[0] <= value <= interval[1])
+
+
+def _two_ways(samples: int = 60) -> tuple[ScoreTable, ScoreTable, ScoreTable]:
+    """Metric scores of the models and tasks that difficulty needs, of all of them, and token accuracies."""
+    random = np.random.default_rng(4)
+    tasks = ["a", "b", "c"]
+    groups = {task: [f"picture {index // 2}" for index in range(samples)] for task in tasks}
+    models = {"mini": None, **{plus_model(task): task for task in tasks}}
+    whole = {
+        model: {
+            task: (random.random(samples) < (0.8 if task == own else 0.4)).astype(float) for task in tasks
+        }
+        for model, own in models.items()
+    }
+    shares = {
+        model: {task: random.random(samples) * (1.0 if task == own else 0.6) for task in tasks}
+        for model, own in models.items()
+    }
+    needed = {
+        model: {t: row[t] for t in tasks if model == "mini" or models[model] == t}
+        for model, row in whole.items()
+    }
+    return tuple(ScoreTable.from_samples(s, tasks=tasks, groups=groups) for s in (needed, whole, shares))  # type: ignore[return-value]
+
+
+def test_hybrid_takes_contributions_from_accuracies_and_difficulty_from_scores() -> None:
+    needed, whole, shares = _two_ways()
+    found = _measured(needed, accuracies=shares)
+    by_tokens, by_metric = _measured(shares), _measured(whole)
+    wanted = oracle.contributions(shares.mini.tolist(), shares.plus.tolist())
+    lost = [shares.tasks.index(column.task) for column in found.undefined]
+    for j in range(3):
+        column = [None if j in lost else wanted[i][j] for i in range(3)]
+        _assert_equal(found.contributions[:, j], column)
+    _assert_equal(found.difficulty, [1 - needed.mini[i] / needed.own[i] for i in range(3)])
+    assert found.estimator == "hybrid"
+    assert by_metric.estimator == "full"
+    # The same draws: intervals are those of either table alone.
+    np.testing.assert_allclose(found.difficulty_intervals, by_metric.difficulty_intervals, rtol=1e-12)
+    np.testing.assert_allclose(found.outward_intervals, by_tokens.outward_intervals, rtol=1e-12)
+    np.testing.assert_allclose(found.contribution_intervals, by_tokens.contribution_intervals, rtol=1e-12)
+    assert found.scores_sha256 not in (needed.sha256, shares.sha256)
+
+
+def test_hybrid_weights_are_the_terms_by_hand() -> None:
+    needed, _, shares = _two_ways()
+    found = weigh(_measured(needed, accuracies=shares))
+    tokens = _measured(shares)
+    hard = 1 - needed.mini / needed.own
+
+    def term(values: np.ndarray) -> np.ndarray:
+        raised = np.exp(values / 0.5)
+        return len(values) * raised / raised.sum()
+
+    by_hand = ((term(tokens.outward) + term(-tokens.inward)) / 2 + term(hard)) / 2
+    np.testing.assert_allclose(found.values, by_hand, rtol=1e-12)
+
+
+def test_hybrid_is_measured_seed_by_seed() -> None:
+    needed, _, shares = _two_ways()
+    tables = [ScoreTable.from_seeds({0: table, 5: table}) for table in (needed, shares)]
+    found, one = _measured(tables[0], accuracies=tables[1]), _measured(needed, accuracies=shares)
+    np.testing.assert_allclose(found.contributions, one.contributions, rtol=1e-12)
+    np.testing.assert_allclose(found.difficulty, one.difficulty, rtol=1e-12)
+    assert (found.estimator, found.seeds) == ("hybrid", (0, 5))
+
+
+def test_accuracies_of_other_samples_are_refused() -> None:
+    needed, _, shares = _two_ways()
+    fewer = _two_ways(samples=40)[2]
+    with pytest.raises(ValueError, match="other numbers of samples"):
+        measure(needed, accuracies=fewer)
+    with pytest.raises(ValueError, match="no score on task"):
+        measure(needed)
+    with pytest.raises(ValueError, match="lower is better"):
+        measure(
+            needed, accuracies=ScoreTable(shares.tasks, (True, False, True), shares.entries, shares.groups)
+        )

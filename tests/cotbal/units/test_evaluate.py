@@ -14,8 +14,9 @@ from cotbal import metrics
 from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import BadRecordsError, Record, Turn
+from cotbal.metrics.metric import TOKEN_ACCURACY
 from cotbal.units.answer_file import answer_line
-from cotbal.units.evaluate import _finished_batches, answer, teacher_forced_loss, token_accuracies
+from cotbal.units.evaluate import _finished_batches, answer, teacher_forced_loss
 from cotbal.units.generation import generation_settings
 
 
@@ -180,7 +181,7 @@ def test_losses_are_the_stock_models_one_sample_at_a_time() -> None:
         assert loss == pytest.approx(float(stock), rel=1e-5)
 
 
-def test_token_accuracies_are_the_stock_models_in_the_order_of_the_records() -> None:
+def test_token_accuracies_are_the_stock_models_in_the_order_of_the_records(tmp_path: Path) -> None:
     model, processor = tiny_models.tiny_llama()
     records = [record(0), record(1, "three three three"), record(2, "one three three one")]
     # Taught one of the answers, the model gets some tokens right and some wrong.
@@ -191,7 +192,8 @@ def test_token_accuracies_are_the_stock_models_in_the_order_of_the_records() -> 
         names = ("input_ids", "attention_mask", "labels")
         model(**{name: taught[name] for name in names}).loss.backward()
         optimizer.step()
-    found = token_accuracies(model, processor, records, batch_size=2)
+    settings = {"metric": TOKEN_ACCURACY, "batch_size": 2, "max_new_tokens": 0, "max_length": None}
+    found = answer(model, processor, records, **settings, path=tmp_path / "a.jsonl")
     for one, share in zip(records, found, strict=True):
         batch = TaskCollator(processor, ["count"])([one])
         with torch.no_grad():
@@ -201,3 +203,5 @@ def test_token_accuracies_are_the_stock_models_in_the_order_of_the_records() -> 
         right = logits[0, :-1].argmax(dim=-1)[there] == labels[there]
         assert share == pytest.approx(float(right.float().mean()))
     assert len(set(found)) > 1
+    # What is kept is read back as it was.
+    assert answer(model, processor, records, **settings, path=tmp_path / "a.jsonl") == found
