@@ -105,8 +105,8 @@ def linear_cross_entropy(
             are spread over the ranks of ``group`` (tensor parallelism). All other arguments are whole and the same
             on every rank, labels count all classes, and every rank must call. One all-gather of three values per
             row joins the ranks; the gradient of ``hidden`` is summed over them in the backward pass (do not sum it
-            again), those of ``weight`` and ``bias`` stay with their classes. Not with ``label_smoothing``, an
-            entropy, ``token_gradients``, or under torch.compile.
+            again), those of ``weight`` and ``bias`` stay with their classes. Not with ``label_smoothing``,
+            ``class_weights``, an entropy, ``token_gradients``, or under torch.compile.
         group: as above; None: all ranks.
 
     Returns:

@@ -22,9 +22,9 @@ TokenOutput = Literal["log_probabilities", "entropy"]
 TOKEN_OUTPUTS: Final = ("log_probabilities", "entropy")
 _REDUCTIONS: Final = ("mean", "sum", "none")
 _DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# Bytes; on a GPU, this part of its memory.
-_BUDGET: Final = 2**29
-_SHARE: Final = 16
+# The default memory budget in bytes; on a GPU, this part of its memory.
+BUDGET: Final = 2**29
+GPU_SHARE: Final = 16
 
 
 def check_options(
@@ -279,9 +279,9 @@ def budget(given: int | None, device: torch.device) -> int:
 
 def _default_budget(device: torch.device) -> int:
     if device.type != "cuda":
-        return _BUDGET
+        return BUDGET
     # Of all memory, not of what is free: a step must not work otherwise than the one before it.
-    return int(torch.cuda.get_device_properties(device).total_memory) // _SHARE
+    return int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
 
 
 # torch.compile asks once, outside of the graph: `torch.compiler.assume_constant_result`, which imports Triton.

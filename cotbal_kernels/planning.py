@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from cotbal_kernels import checks
+from cotbal_kernels.token_ids import count_tasks, ranked_samples, tasks_of_tokens
 
 IGNORE_INDEX: Final = -100
 PADDING: Final = -1
@@ -192,7 +193,7 @@ def plan(
         checks.integer("sample_ids", sample_ids)
     if token_weights is not None:
         checks.floating("token_weights", token_weights)
-    num_tasks = _count_tasks(task_ids, task_weights, num_tasks)
+    num_tasks = count_tasks(task_ids, task_weights, num_tasks)
     table = None if task_weights is None else checks.task_table(task_weights, num_tasks, labels.device)
 
     if torch.compiler.is_compiling():
@@ -209,7 +210,7 @@ def plan(
             capacity,
         )
     length = max(labels.shape[-1], 1)
-    tasks = None if task_ids is None else _tasks_of_tokens(labels, task_ids, sample_ids)
+    tasks = None if task_ids is None else tasks_of_tokens(labels, task_ids, sample_ids)
     samples = None if sample_ids is None else sample_ids.reshape(-1).to(torch.int64)
     # Wide before they are compared: in 8 bits, ignore_index would be some other number.
     classes = labels.reshape(-1).to(torch.int64)
@@ -220,7 +221,7 @@ def plan(
 
     bad_label = classes < 0 if vocab_size is None else (classes < 0) | (classes >= vocab_size)
     nothing = torch.full((), -1, dtype=torch.int64, device=labels.device)
-    ranked = None if samples is None or capacity is not None else _ranked(samples, flat)
+    ranked = None if samples is None or capacity is not None else ranked_samples(samples, flat)
     facts = torch.stack(
         (
             flat.sum(),
@@ -317,7 +318,7 @@ def _traced(
             raise NotImplementedError(
                 f"{name} under torch.compile: shapes would depend on its values; make the plan outside of the graph"
             )
-    tasks = None if task_ids is None else _tasks_of_tokens(labels, task_ids, None)
+    tasks = None if task_ids is None else tasks_of_tokens(labels, task_ids, None)
     weights = None if table is None else table.detach()
     factors = None if token_weights is None else token_weights.detach()
     sources = torch.ops.cotbal_kernels.supervised_positions(
@@ -353,74 +354,6 @@ def _digest(classes: Tensor) -> Tensor:
     """A number that changes with any label and with their order; it wraps around at 64 bits."""
     odd = 2 * torch.arange(classes.shape[0], device=classes.device) + 1
     return ((classes + 1_000_003) * (odd * 0x5851F42D4C957F2D)).sum()
-
-
-class _Ranked(NamedTuple):
-    """Sample ids in ascending order, those of unsupervised tokens last, without a synchronisation."""
-
-    ordered: Tensor
-    order: Tensor
-    begins: Tensor
-
-    def ids(self, count: int) -> Tensor:
-        """Each id once, [count]."""
-        return self.ordered[torch.nonzero_static(self.begins, size=count).reshape(-1)]
-
-    def places(self) -> Tensor:
-        """The place of each token's sample among the ids."""
-        return torch.empty_like(self.order).scatter_(0, self.order, self.begins.cumsum(0) - 1)
-
-
-def _ranked(samples: Tensor, supervised: Tensor) -> _Ranked:
-    last = torch.iinfo(torch.int64).max
-    ordered, order = torch.where(supervised, samples, last).sort(stable=True)
-    begins = ordered != last
-    begins[1:] &= ordered[1:] != ordered[:-1]
-    return _Ranked(ordered, order, begins)
-
-
-def _count_tasks(
-    task_ids: Tensor | None, task_weights: Tensor | Sequence[float] | None, num_tasks: int | None
-) -> int:
-    """T, from whichever of the arguments tells it."""
-    if num_tasks is not None and num_tasks < 1:
-        raise ValueError(f"num_tasks is {num_tasks}; at least one task is needed")
-    if task_weights is not None:
-        if len(task_weights) == 0:
-            raise ValueError("task_weights is empty; at least one task is needed")
-        if num_tasks is not None and num_tasks != len(task_weights):
-            raise ValueError(f"num_tasks is {num_tasks}, but task_weights has {len(task_weights)} entries")
-        num_tasks = len(task_weights)
-    if task_ids is None:
-        if num_tasks not in (None, 1):
-            raise ValueError(f"{num_tasks} tasks but no task_ids; pass the task of each sample or token")
-        return 1
-    if num_tasks is None:
-        raise ValueError("task_ids came without task_weights; pass num_tasks, the number of tasks")
-    return num_tasks
-
-
-def _tasks_of_tokens(labels: Tensor, task_ids: Tensor, sample_ids: Tensor | None) -> Tensor:
-    """Flat task id of each label, i64; whatever stands at unsupervised positions."""
-    checks.integer("task_ids", task_ids)
-    checks.same_device("task_ids", task_ids, "labels", labels)
-    if task_ids.shape == labels.shape:
-        return task_ids.reshape(-1).to(torch.int64)
-    if sample_ids is not None and task_ids.dim() == 1:
-        # A sample without an entry gets task -1, which is refused where it is supervised.
-        known = (sample_ids >= 0) & (sample_ids < task_ids.shape[0])
-        table = torch.nn.functional.pad(task_ids.to(torch.int64), (0, 1), value=PADDING)
-        return table[torch.where(known, sample_ids, task_ids.shape[0]).reshape(-1).to(torch.int64)]
-    if sample_ids is None and labels.dim() > 1 and task_ids.shape == labels.shape[:-1]:
-        return task_ids.unsqueeze(-1).expand(labels.shape).reshape(-1).to(torch.int64)
-    per_sample = "(number of samples,)" if sample_ids is not None else str(tuple(labels.shape[:-1]))
-    alternatives = f"{tuple(labels.shape)} (per token)" + (
-        f" or {per_sample} (per sample)" if labels.dim() > 1 or sample_ids is not None else ""
-    )
-    raise ValueError(
-        f"task_ids has shape {tuple(task_ids.shape)} for labels of shape {tuple(labels.shape)}; "
-        f"accepted: {alternatives}"
-    )
 
 
 def _largest(values: Tensor) -> Tensor:

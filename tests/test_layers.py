@@ -36,6 +36,7 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "cotbal_kernels": [
         {"cotbal_kernels.checks", "cotbal_kernels.statistics", "cotbal_kernels.products"},
+        {"cotbal_kernels.token_ids"},
         {
             "cotbal_kernels.call",
             "cotbal_kernels.planning",

@@ -15,13 +15,12 @@ from cotbal.commands.session import allowed, load, plain_warnings, quieten_other
 from cotbal.extras import check_extras
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from cotbal.config.schema import Config
     from cotbal.units.runner import Runner
     from cotbal.units.schedule import Unit
-
-    Approve = Callable[[Runner, Sequence[Unit]], None]
+    from cotbal.units.stages import Approve
 
 __all__ = ["plan", "refuse_unfit", "say_time_left"]
 

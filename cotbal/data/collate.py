@@ -18,14 +18,12 @@ from cotbal.data.encode import Encoder
 from cotbal.data.fields import record_task
 from cotbal.data.formats import record_of
 from cotbal.data.notation import notation_of
-from cotbal.data.packed import PackedRecords
 from cotbal.data.records import (
     BadRecordsError,
     OnBad,
     Problem,
     Record,
     RecordError,
-    RecordSet,
     Turn,
     check_on_bad,
 )
@@ -390,20 +388,6 @@ class TaskCollator:
         # One write in append mode: lines of several workers do not mix.
         with self.skipped_file.open("ab", buffering=0) as stream:
             stream.write(line.encode())
-
-
-def mixes_images(records: Iterable[Record]) -> bool:
-    """True where some records have images and others have none."""
-    if isinstance(records, RecordSet):
-        records = records.records
-    if isinstance(records, PackedRecords):
-        return bool(records.pictures.any()) and not bool(records.pictures.all())
-    kinds = set()
-    for record in records:
-        kinds.add(bool(record.images))
-        if len(kinds) == 2:
-            return True
-    return False
 
 
 def _images_end(places: Sequence[int], length: int) -> int:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cotbal.data.plain_llava import MARK, plain_fields
-from cotbal.data.records import ImageSource, Record, Role, Turn
+from cotbal.data.records import ImageSource, Record, RecordSet, Role, Turn
 
-__all__ = ["PackedRecords", "Packer"]
+__all__ = ["PackedRecords", "Packer", "mixes_images"]
 
 Indices = NDArray[np.int64]
 
@@ -217,3 +217,17 @@ def _paths(image: str) -> tuple[Path, ...]:
 def _in_turn(texts: tuple[str, ...]) -> tuple[Turn, ...]:
     roles: tuple[Role, Role] = ("user", "assistant")
     return tuple([Turn(roles[place % 2], text) for place, text in enumerate(texts)])
+
+
+def mixes_images(records: Iterable[Record]) -> bool:
+    """True where some records have images and others have none."""
+    if isinstance(records, RecordSet):
+        records = records.records
+    if isinstance(records, PackedRecords):
+        return bool(records.pictures.any()) and not bool(records.pictures.all())
+    kinds = set()
+    for record in records:
+        kinds.add(bool(record.images))
+        if len(kinds) == 2:
+            return True
+    return False

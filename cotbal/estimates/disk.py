@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import GenerationConfig, TrainingArguments
 
 from cotbal.config.model import ModelConfig
 from cotbal.data.records import Record
-from cotbal.estimates.model import described_model
+from cotbal.estimates.model import described_model, quiet
 from cotbal.units.adapters import adapters_wanted
 from cotbal.units.loading import save_processor
 from cotbal.units.model_source import model_source
@@ -108,12 +107,8 @@ def model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: Any
 
     Of adapters, the adapter alone.
     """
-    with warnings.catch_warnings(action="ignore"):
-        return _model_bytes(config, training, processor)
-
-
-def _model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: Any) -> int:
-    model = described_model(config)
+    with quiet():
+        model = described_model(config)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     # FSDP trains in float32 under mixed precision, and saves what it trains.
     wide = bool(training.get("fsdp")) and bool(training.get("bf16") or training.get("fp16"))
@@ -128,7 +123,7 @@ def _model_bytes(config: ModelConfig, training: Mapping[str, Any], processor: An
         (name, torch.float32 if wide and name in trained else tensor.dtype, tuple(tensor.shape))
         for name, tensor in state.items()
     ]
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         if adapters_wanted(config):
             settings = model.peft_config["default"]
             settings.inference_mode = True  # as peft saves it

@@ -62,11 +62,8 @@ def _remedy(item: UnitEstimate, memory: Memory, config: Config, settings: Settin
         if fixed > memory.activations
         else ("activations", [*activations, *states])
     )
-    return (
-        f"Most of it are {largest}. Set {', '.join(words[:-1])} or {words[-1]}"
-        if len(words) > 1
-        else words[0]
-    )
+    *others, last = words
+    return f"Most of it is {largest}. Set {', '.join(others)}{' or ' if others else ''}{last}"
 
 
 def refuse_what_cannot_fit(estimate: ScheduleEstimate, config: Config, say: Callable[[str], None]) -> None:

@@ -16,15 +16,13 @@ import torch
 
 from cotbal.config.schema import Config
 from cotbal.units.batches import processes_per_unit
+from cotbal_kernels.arguments import BUDGET, GPU_SHARE
 
 __all__ = ["GIB", "Device", "available_memory", "device_of", "free_disk"]
 
 GIB = 2**30
 # What CUDA, its libraries and NCCL keep for themselves, and what Python and its packages take on a CPU; rounded up.
 _RUNTIME = {"gpu": GIB, "cpu": GIB // 2}
-# The default `memory_budget` of the loss: see `cotbal_kernels.arguments`.
-_CPU_LOSS_BUDGET = 2**29
-_GPU_LOSS_SHARE = 16
 
 _ASK_GPUS = """
 import json, torch
@@ -57,7 +55,7 @@ class Device:
     def loss_budget(self) -> int:
         """Bytes that the loss may hold at once."""
         whole = self.memory if self.whole is None else self.whole
-        return _CPU_LOSS_BUDGET if self.kind == "cpu" or whole is None else whole // _GPU_LOSS_SHARE
+        return BUDGET if self.kind == "cpu" or whole is None else whole // GPU_SHARE
 
 
 def device_of(

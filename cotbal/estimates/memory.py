@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from cotbal.estimates.model import (
     materialise,
     own_tables,
     packed_statistics,
+    quiet,
 )
 from cotbal.estimates.optimizer import make_optimizer
 from cotbal.estimates.sharded import pretended_processes, shard
@@ -102,24 +102,14 @@ def estimate_memory(
     """
     if settings.get("deepspeed"):
         raise NotEstimatedError("DeepSpeed's own partitions are not estimated")
-    with warnings.catch_warnings(action="ignore"):  # the training itself will say them
-        return _played_through(model, settings, layout, batch, device, rank)
-
-
-def _played_through(
-    model: ModelConfig,
-    settings: Mapping[str, Any],
-    layout: BatchLayout,
-    batch: Mapping[str, Any],
-    device: Device,
-    rank: int,
-) -> Memory:
     stand_in = {**settings, "use_cpu": True, "per_device_train_batch_size": layout.per_device}
-    arguments = training_arguments(stand_in, Path("estimate"), 0)
-    described = described_model(model)
+    with quiet():
+        arguments = training_arguments(stand_in, Path("estimate"), 0)
+        described = described_model(model)
     sharded = bool(settings.get("fsdp")) and layout.processes > 1
     try:
         with (
+            quiet(),
             pretended_processes(layout.processes, rank) if sharded else nullcontext(),
             torch.random.fork_rng(devices=[]),
             own_tables(),

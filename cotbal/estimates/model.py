@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from cotbal.units.loading import freeze
 from cotbal.units.model_source import model_source
 from cotbal.units.quantization import quantization_options
 
-__all__ = ["count_parameters", "described_model", "materialise", "own_tables", "packed_statistics"]
+__all__ = ["count_parameters", "described_model", "materialise", "own_tables", "packed_statistics", "quiet"]
 
 
 def described_model(config: ModelConfig) -> Any:
@@ -166,6 +167,11 @@ def _quantize(model: Any, config: ModelConfig) -> None:
             # New layers have biases in float32; loading puts those of the model there.
             bias = nn.Parameter(torch.empty_like(parameter, dtype=dtypes[name]), requires_grad=False)
             setattr(model.get_submodule(path), leaf, bias)
+
+
+def quiet() -> AbstractContextManager[Any]:
+    """Without warnings: the training itself will say them."""
+    return warnings.catch_warnings(action="ignore")
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cotbal.units.display import show_time
+from cotbal.units.manifest import Manifest
 from cotbal.units.standing import Standing, read_standing
-from cotbal.units.store import Manifest, OutputFolder
+from cotbal.units.store import OutputFolder
 
 __all__ = ["Pace", "TimeLeft", "Work", "planned_work", "time_left"]
 

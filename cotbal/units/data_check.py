@@ -25,11 +25,10 @@ from cotbal.config.tasks import TaskConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.check import Finding, SetSummary, inspect_records, summarise
 from cotbal.data.check_page import COLUMNS, cells, check_page, samples_of
-from cotbal.data.collate import mixes_images
 from cotbal.data.dataset_info import data_file
 from cotbal.data.encode import Encoder
 from cotbal.data.formats import refusal
-from cotbal.data.packed import PackedRecords
+from cotbal.data.packed import PackedRecords, mixes_images
 from cotbal.data.records import BadRecordsError, Problem, RecordSet
 from cotbal.units import ranks
 from cotbal.units.batches import processes_per_unit

@@ -14,10 +14,11 @@ from cotbal.units.adapters import adapters_wanted
 from cotbal.units.fingerprint import differences
 from cotbal.units.integrity import UnitDamagedError
 from cotbal.units.loading import load_model, load_processor
+from cotbal.units.manifest import Manifest
 from cotbal.units.model_source import ADAPTER_CONFIG, model_content, model_settings, model_source
 from cotbal.units.schedule import make_schedule
 from cotbal.units.seals import sync_folder
-from cotbal.units.store import Manifest, OutputFolder, UnitFolder
+from cotbal.units.store import OutputFolder, UnitFolder
 
 __all__ = ["export_model"]
 

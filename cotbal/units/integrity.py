@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cotbal.config.yaml_file import ConfigError
+from cotbal.units.manifest import Manifest
 from cotbal.units.score_file import DamagedFileError
 from cotbal.units.seals import damage
-from cotbal.units.store import Manifest, UnitFolder
+from cotbal.units.store import UnitFolder
 
 __all__ = ["Damage", "UnitDamagedError", "unit_damage"]
 

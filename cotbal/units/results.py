@@ -24,9 +24,10 @@ from cotbal.report.inputs import (
     UnitRecord,
 )
 from cotbal.tasks import Task
+from cotbal.units.manifest import Manifest, retry_sentence
 from cotbal.units.schedule import Schedule, Unit, make_schedule
 from cotbal.units.score_file import SampleScore
-from cotbal.units.store import Manifest, OutputFolder, retry_sentence
+from cotbal.units.store import OutputFolder
 
 __all__ = ["measure_scores", "read_accuracies", "report_input", "saved_accuracies", "task_values"]
 

@@ -10,7 +10,8 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.tune.divergence import DivergedError
 from cotbal.units import ranks
 from cotbal.units.checkpoints import last_complete, step_of
-from cotbal.units.store import Manifest, UnitFolder, retry_sentence
+from cotbal.units.manifest import Manifest, retry_sentence
+from cotbal.units.store import UnitFolder
 
 __all__ = ["FACTOR", "RETRIES", "UnitDivergedError", "learning_rate_scale", "train_through"]
 

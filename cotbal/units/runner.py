@@ -31,6 +31,7 @@ from cotbal.units.faults import plain_faults
 from cotbal.units.fingerprint import versions
 from cotbal.units.generation import generation_settings, scoring_dtype
 from cotbal.units.integrity import UnitDamagedError
+from cotbal.units.manifest import Manifest
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
 from cotbal.units.quantization import check_quantization
@@ -39,7 +40,7 @@ from cotbal.units.score_file import SampleScore
 from cotbal.units.scoring import check_references, score_samples
 from cotbal.units.seals import seal_bytes
 from cotbal.units.staleness import Staleness
-from cotbal.units.store import Manifest, OutputFolder, UnitFolder
+from cotbal.units.store import OutputFolder, UnitFolder
 
 __all__ = ["Runner"]
 

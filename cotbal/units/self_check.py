@@ -14,7 +14,8 @@ from transformers import PrinterCallback
 
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
-from cotbal.data.collate import TaskCollator, mixes_images
+from cotbal.data.collate import TaskCollator
+from cotbal.data.packed import mixes_images
 from cotbal.data.records import Record
 from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.tune.verification import Verification

@@ -120,10 +120,10 @@ def collect_scores(runner: Runner) -> ScoreTable:
         ConfigError: a unit has not been scored.
     """
     folder, seeds = runner.folder, runner.config.preparation_seeds
-    table = ScoreTable.from_seeds({seed: _scores_of_seed(runner, seed) for seed in seeds})
+    table = ScoreTable.from_seeds({seed: _preparation(runner, seed, forced=False) for seed in seeds})
     _write_product(folder, table, folder.scores_csv)
     if runner.config.preparation.estimator == "hybrid":
-        shares = ScoreTable.from_seeds({seed: _accuracies_of_seed(runner, seed) for seed in seeds})
+        shares = ScoreTable.from_seeds({seed: _preparation(runner, seed, forced=True) for seed in seeds})
         _write_product(folder, shares, folder.accuracies_csv)
     else:
         folder.accuracies_csv.unlink(missing_ok=True)
@@ -135,13 +135,28 @@ def _write_product(folder: OutputFolder, table: ScoreTable, path: Path) -> None:
     folder.seal_product(path)
 
 
-def _accuracies_of_seed(runner: Runner, seed: int) -> ScoreTable:
-    found = {
-        unit.model: _by_task(runner.folder.unit(unit.name).accuracies(), unit.forced_tasks)
-        for unit in runner.schedule.of("prepare")
-        if unit.preparation == seed
-    }
-    return _table(runner.config, found)
+def _preparation(runner: Runner, seed: int, *, forced: bool) -> ScoreTable:
+    """The scores of one preparation's units, or with `forced` their token accuracies."""
+    found: dict[str, dict[str, list[SampleScore]]] = {}
+    for unit in runner.schedule.of("prepare"):
+        if unit.preparation == seed:
+            folder = runner.folder.unit(unit.name)
+            found[unit.model] = (
+                _by_task(folder.accuracies(), unit.forced_tasks)
+                if forced
+                else _by_task(folder.scores(), unit.scored_tasks)
+            )
+    directions = {task.name: task.higher_is_better for task in task_values(runner.config) if task.is_measured}
+    return ScoreTable.from_samples(
+        {
+            model: {task: [score.score for score in scores] for task, scores in row.items()}
+            for model, row in found.items()
+        },
+        tasks=[task.name for task in runner.config.measured_tasks],
+        # `mini` is scored on every task, and all models on the same samples.
+        groups={task: [score.group for score in scores] for task, scores in found[MINI].items()},
+        higher_is_better=True if forced else directions,
+    )
 
 
 def _by_task(scores: Sequence[SampleScore], tasks: Sequence[str]) -> dict[str, list[SampleScore]]:
@@ -151,34 +166,6 @@ def _by_task(scores: Sequence[SampleScore], tasks: Sequence[str]) -> dict[str, l
         if score.task in found:
             found[score.task].append(score)
     return found
-
-
-def _scores_of_seed(runner: Runner, seed: int) -> ScoreTable:
-    found = {
-        unit.model: _by_task(runner.folder.unit(unit.name).scores(), unit.scored_tasks)
-        for unit in runner.schedule.of("prepare")
-        if unit.preparation == seed
-    }
-    directions = {task.name: task.higher_is_better for task in task_values(runner.config) if task.is_measured}
-    return _table(runner.config, found, directions)
-
-
-def _table(
-    config: Config,
-    found: Mapping[str, Mapping[str, Sequence[SampleScore]]],
-    directions: Mapping[str, bool] | None = None,
-) -> ScoreTable:
-    # `mini` is scored on every task, and all models on the same samples.
-    groups = {task: [score.group for score in scores] for task, scores in found[MINI].items()}
-    return ScoreTable.from_samples(
-        {
-            model: {task: [score.score for score in scores] for task, scores in row.items()}
-            for model, row in found.items()
-        },
-        tasks=[task.name for task in config.measured_tasks],
-        groups=groups,
-        higher_is_better=True if directions is None else directions,
-    )
 
 
 def weigh(config: Config) -> TaskWeights:

@@ -13,10 +13,11 @@ from cotbal.terminal import printable
 from cotbal.units.checkpoints import last_complete, step_of
 from cotbal.units.display import show_time
 from cotbal.units.holder import Holder
+from cotbal.units.manifest import Manifest
 from cotbal.units.schedule import Unit, make_schedule
 from cotbal.units.score_file import DamagedFileError
 from cotbal.units.standing import Standing, read_standing
-from cotbal.units.store import Manifest, OutputFolder, UnitFolder
+from cotbal.units.store import OutputFolder, UnitFolder
 from cotbal.units.unit_output import last_words
 
 __all__ = ["status_table"]

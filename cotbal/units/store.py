@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from cotbal.atomic import replacing, sync
 from cotbal.config.yaml_file import ConfigError
@@ -31,14 +31,12 @@ from cotbal.data.records import Problem
 from cotbal.units.holder import Holder
 from cotbal.units.litter import bury, is_litter, remove_graves, remove_litter
 from cotbal.units.locking import held_by_other, locked
+from cotbal.units.manifest import SCHEMA, Manifest, manifest_of
 from cotbal.units.products import check_product, seal_product
 from cotbal.units.score_file import DamagedFileError, SampleScore, read_json_lines, read_scores
 from cotbal.units.seals import damage, seal_files, seal_folder, seal_values
 
-__all__ = ["Manifest", "OutputFolder", "State", "UnitFolder", "json_line", "write_text"]
-
-State = Literal["planned", "trained", "scored"]
-SCHEMA = 1
+__all__ = ["OutputFolder", "UnitFolder", "json_line", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -73,78 +71,6 @@ def _problems(path: Path) -> tuple[Problem, ...]:
         return tuple(Problem(Path(line["file"]), line["index"], line["reason"]) for line in lines)
     except (KeyError, TypeError):
         raise ConfigError(f"{path}: not a list of records; delete it, and it is written anew") from None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a unit is and how far it is.
-
-    Attributes:
-        training: everything its weights depend on, as nested values.
-        scoring: everything else that its scores depend on, per task.
-        state: `planned`, `trained` (its model is saved) or `scored` (nothing is left to do).
-        versions: the versions of the packages that made it.
-        seconds: time spent training and scoring, over all calls.
-        samples: the number of samples trained on (all epochs) and scored.
-        steps: optimizer steps of the training.
-        finished: when it was scored, in UTC; empty before.
-        divergences: the retries of a training that diverged, each with the step, what was seen, and the learning rate
-            and the step it was taken up again with.
-        files: the seals of what the unit has made so far (see `cotbal.units.seals`), by their paths in its folder.
-        stopped: why the last attempt on it ended without a result; empty otherwise.
-        engine: the server that scored it, its version, and how it compared with scoring in process; empty for the
-            latter.
-    """
-
-    unit: str
-    model: str
-    stage: str
-    seed: int
-    training: Mapping[str, Any]
-    scoring: Mapping[str, Any]
-    state: State = "planned"
-    versions: Mapping[str, str] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    samples: Mapping[str, int] = field(default_factory=dict)
-    steps: int = 0
-    finished: str = ""
-    divergences: Sequence[Mapping[str, Any]] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
-    stopped: str = ""
-    engine: Mapping[str, Any] = field(default_factory=dict)
-    schema: int = SCHEMA
-
-    def advanced(self, state: State, **changes: Any) -> Manifest:
-        """Return the same unit in another state."""
-        return replace(self, state=state, **changes)
-
-
-def _manifest(values: dict[str, Any], path: Path) -> Manifest:
-    """A manifest from its file's values, checked as far as others rely on it."""
-    try:
-        manifest = Manifest(**{**values, "divergences": tuple(values.get("divergences", ()))})
-    except TypeError as error:
-        raise ConfigError(f"{path}: not a manifest ({error}); delete the folder to redo it") from None
-    kinds = {"unit": str, "model": str, "state": str, "stopped": str, "steps": int, "seed": int}
-    kinds |= dict.fromkeys(("training", "scoring", "versions", "seconds", "samples", "files", "engine"), dict)
-    unfit = [name for name, kind in kinds.items() if not isinstance(getattr(manifest, name), kind)]
-    if unfit or manifest.state not in get_args(State):
-        raise ConfigError(
-            f"{path}: not a manifest (its {unfit[0] if unfit else 'state'} is damaged); delete the folder to redo it"
-        )
-    if manifest.unit != path.parent.name:
-        raise ConfigError(
-            f"{path}: the manifest of another unit, {manifest.unit}; delete the folder to redo it"
-        )
-    return manifest
-
-
-def retry_sentence(entry: Mapping[str, Any]) -> str:
-    """A retry in words, as an end of a sentence that begins with the unit."""
-    return (
-        f"diverged at step {entry['step']} ({entry['what']}) and was taken up again at step {entry['resumed_at']} "
-        f"with learning_rate {entry['learning_rate']:g}"
-    )
 
 
 def _waiting(unit: str, holder: Holder | None) -> str:
@@ -193,7 +119,7 @@ class UnitFolder:
             raise ConfigError(
                 f"{self._manifest}: its content has changed since it was written; delete the folder to redo it"
             )
-        return _manifest(values, self._manifest)
+        return manifest_of(values, self._manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest, which carries a seal of itself: a report shows what it says."""

@@ -16,8 +16,8 @@ from transformers import TrainingArguments as Arguments
 
 from cotbal.atomic import sync
 from cotbal.config.schema import Config
-from cotbal.data.collate import TaskCollator, mixes_images
-from cotbal.data.packed import PackedRecords
+from cotbal.data.collate import TaskCollator
+from cotbal.data.packed import PackedRecords, mixes_images
 from cotbal.data.records import Record
 from cotbal.strategies.base import Strategy
 from cotbal.units import ranks

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.kernels.loss_contract import tokens_of
+from support.kernels.loss_bands import tokens_of
 from support.kernels.loss_strategies import LossCase, loss_cases, made_case
 
 import cotbal_kernels as ck

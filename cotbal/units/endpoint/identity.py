@@ -10,8 +10,8 @@ from typing import Any
 
 from cotbal.units.endpoint.client import Client, Failure
 from cotbal.units.endpoint.requests import Request, renamed
+from cotbal.units.manifest import Manifest
 from cotbal.units.schedule import Unit
-from cotbal.units.store import Manifest
 
 __all__ = ["check_model", "check_same_engine", "engine_of"]
 

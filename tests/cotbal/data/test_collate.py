@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from cotbal.data import BadRecordsError, PromptCollator, Record, TaskCollator, Turn
-from cotbal.data.collate import mixes_images
+from cotbal.data.packed import mixes_images
 from cotbal.tune import TaskBalancedTrainer, balance
 
 KINDS = ("llava", "qwen", "llama")

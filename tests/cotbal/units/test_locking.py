@@ -21,7 +21,8 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.units.holder import DEAD_SECONDS, HOLDER, Holder, read_holder
 from cotbal.units.joint_lock import joint_lock
 from cotbal.units.locking import HeldError, held_by_other, locked
-from cotbal.units.store import Manifest, OutputFolder
+from cotbal.units.manifest import Manifest
+from cotbal.units.store import OutputFolder
 
 
 def _hold(path: Path, begun: Event) -> None:

@@ -8,10 +8,11 @@ import yaml
 from cotbal.config.schema import Config, load_config
 from cotbal.data.records import Problem
 from cotbal.report.inputs import SINGLE
+from cotbal.units.manifest import Manifest
 from cotbal.units.results import report_input, task_values
 from cotbal.units.schedule import make_schedule
 from cotbal.units.score_file import SampleScore
-from cotbal.units.store import Manifest, OutputFolder
+from cotbal.units.store import OutputFolder
 
 
 @pytest.fixture

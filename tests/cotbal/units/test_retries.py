@@ -17,9 +17,10 @@ from cotbal.config.schema import Config, load_config
 from cotbal.tune import TaskBalancedTrainer
 from cotbal.tune.divergence import DivergedError
 from cotbal.units import stages
+from cotbal.units.manifest import Manifest
 from cotbal.units.results import report_input
 from cotbal.units.retries import FACTOR, RETRIES, UnitDivergedError, train_through
-from cotbal.units.store import Manifest, OutputFolder, UnitFolder
+from cotbal.units.store import OutputFolder, UnitFolder
 
 UNIT = "single_colour-seed0"
 

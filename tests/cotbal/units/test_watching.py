@@ -7,9 +7,10 @@ import pytest
 from support.units.prepared import Told, change
 
 from cotbal.units import stages
+from cotbal.units.manifest import Manifest
 from cotbal.units.score_file import DamagedFileError
 from cotbal.units.standing import Standing, read_standing
-from cotbal.units.store import Manifest, OutputFolder, UnitFolder, json_line
+from cotbal.units.store import OutputFolder, UnitFolder, json_line
 from cotbal.units.watching import run_name
 
 

@@ -13,7 +13,8 @@ from support.units.endpoints import SERVE, SERVE_ANY, TRAP, answered, colour_con
 
 from cotbal.data.records import BadRecordsError
 from cotbal.units.endpoint.server import EndpointError
-from cotbal.units.store import Manifest, OutputFolder
+from cotbal.units.manifest import Manifest
+from cotbal.units.store import OutputFolder
 
 pytestmark = pytest.mark.slow
 # What is asked before the table: the opening, the samples that are compared, and one question with two pictures.
