@@ -146,7 +146,7 @@ def assert_no_step_was_lost(config: Path, steps: Path, blows: int) -> None:
             assert total <= done <= total + blows * 2 * launched.STEPS_PER_CHECKPOINT, (unit, counted)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_killed_launchers_and_ranks_change_nothing(prepared_alone: Path, tmp_path: Path) -> None:
     config = launched.write_job(tmp_path / "m", launch={"processes": 2})
     blows = [

@@ -28,7 +28,7 @@ def test_the_page_does_not_pass_over_a_failure(tmp_path: Path) -> None:
     assert "No results yet: `python -m tests.soak kernels`" in shown
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROOFS)
 def test_a_short_part_of_each_proof(tmp_path: Path, name: str) -> None:
     """In a process of its own, which forks: one that tests have run in has threads."""

@@ -50,7 +50,7 @@ def test_llava_needs_its_eight_gpus(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [None, pytest.param(4, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("bits", [None, 4])
 def test_qwen_with_adapters_fits_one_card_of_24_gb(tmp_path: Path, bits: int | None) -> None:
     model, processor = qwen_7b()
     quantization = {} if bits is None else {"model": {"quantization": {"bits": bits}}}

@@ -63,9 +63,7 @@ def folder_size(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.soak) if name == "fsdp2" else name for name in CASES]
-)
+@pytest.mark.parametrize("name", CASES)
 def test_a_unit_takes_what_was_predicted(tmp_path: Path, name: str) -> None:
     case: dict[str, Any] = CASES[name]
     path = write_large_mixture(tmp_path / "m", case)
