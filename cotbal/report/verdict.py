@@ -265,6 +265,8 @@ def _between(
             if interval[0] > 0
             else ", so chance alone can explain it: these units do not show which is better."
         )
+        if interval[0] > 0 and "cotbal" in (ahead.strategy, behind.strategy):
+            sentence += " That holds for these task weights; another preparation could give others."
     elif lead > spread:
         outcome = "more than the spread"
         sentence += f". That is more than the spread between seeds ({_points(spread)})."

@@ -47,7 +47,8 @@ def test_the_interval_is_around_the_lead_that_is_told() -> None:
     assert verdict.interval is not None
     low, high = verdict.interval
     assert 0 < low < verdict.lead < high
-    assert verdict.sentence.endswith(": more than the chance of seeds and samples explains.")
+    assert ": more than the chance of seeds and samples explains. " in verdict.sentence
+    assert verdict.sentence.endswith("for these task weights; another preparation could give others.")
     assert "Paired by seed and test sample, the lead lies between +" in verdict.sentence
 
 
