@@ -28,7 +28,8 @@ def test_zero_gives_what_one_process_gives(prepared_alone: Path, tmp_path: Path,
     variables = {**launched.environment(tmp_path / "steps"), "DS_ACCELERATOR": "cpu"}
     launched.finish(launched.start(config, variables), config)
     launched.assert_same_result(config, prepared_alone, tolerance=2e-4)
-    log = (launched.output_of(config) / "logs" / "mini.log").read_text()
-    assert f"ZeRO stage {stage}" in log or f"'stage': {stage}" in log or "deepspeed" in log.lower()
-    counted = launched.steps_of(tmp_path / "steps")["mini"]
-    assert len(counted) == 2, "two processes train together"
+    held = launched.held_by_ranks(tmp_path / "steps", "mini")
+    assert set(held) == {"0", "1"}, "two processes train together"
+    trained = sum(tensor.numel() for tensor in launched.models(config)["mini"].values())
+    # Split between them, and padded a little.
+    assert all(0.3 * trained < each < 0.7 * trained for each in held.values()), (held, trained)

@@ -98,6 +98,12 @@ def steps_of(file: Path) -> dict[str, Counter[tuple[str, str]]]:
     return found
 
 
+def held_by_ranks(file: Path, unit: str) -> dict[str, int]:
+    """How many numbers the optimizer of each rank held in a unit's training."""
+    lines = [line.split() for line in file.read_text().splitlines()]
+    return {rank: int(held) for of, _, rank, held in lines if of == unit}
+
+
 def models(config: Path) -> dict[str, dict[str, torch.Tensor]]:
     paths = sorted(output_of(config).glob("units/*/model"))
     assert len(paths) == len(list(output_of(config).glob("units/*"))), "a unit has no model"

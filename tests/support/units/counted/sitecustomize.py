@@ -1,4 +1,5 @@
-"""Of every process that makes a unit: each optimizer step it takes, as a line in the file $COUNTED_STEPS.
+"""Of every process that makes a unit: each optimizer step it takes, as a line in the file $COUNTED_STEPS, with
+how many numbers the optimizer holds.
 
 A folder with this file on PYTHONPATH is all it takes; it is imported by every Python process as it starts.
 """
@@ -19,13 +20,10 @@ if "COUNTED_STEPS" in os.environ and own[:2] == ["cotbal", "unit"]:
 
     def count(optimizer: Any, *_: object) -> None:
         # The estimate of what a unit takes plays a step through, with tensors that have no data.
-        if any(
-            isinstance(each, FakeTensor) or each.is_meta
-            for group in optimizer.param_groups
-            for each in group["params"]
-        ):
+        held = [each for group in optimizer.param_groups for each in group["params"]]
+        if any(isinstance(each, FakeTensor) or each.is_meta for each in held):
             return
-        line = f"{unit} {os.getpid()} {os.environ.get('RANK', '0')}"
+        line = f"{unit} {os.getpid()} {os.environ.get('RANK', '0')} {sum(each.numel() for each in held)}"
         os.write(place, (line + "\n").encode())
 
     register_optimizer_step_post_hook(count)
