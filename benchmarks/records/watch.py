@@ -1,4 +1,4 @@
-"""What a command and the processes that it starts have used up, read from /proc (Linux)."""
+"""What a command and the processes that it starts have used up (on Linux, which knows shares of shared pages)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "follow"]
+import psutil
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+__all__ = ["Usage", "follow"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,13 @@ def follow(
             command, stdout=output, stderr=subprocess.STDOUT, cwd=cwd,
             env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=lambda: os.sched_setaffinity(0, one),
         )  # fmt: skip
+    root = psutil.Process(process.pid)
     began = time.perf_counter()
     used, peak = 0.0, 0
     try:
         while True:
             ended = process.poll() is not None
-            members = _tree(process.pid)
+            members = _members(root)
             # What has ended is known from its parent; when all have, what was seen last counts.
             used = max(used, sum(map(_cpu, members)))
             peak = max(peak, sum(map(_memory, members)))
@@ -56,30 +57,25 @@ def follow(
         process.wait()
 
 
-def _tree(root: int) -> list[int]:
+def _members(root: psutil.Process) -> list[psutil.Process]:
     """A process and all that it started, directly or not."""
-    found = [root]
-    for process in found:
-        for thread in Path(f"/proc/{process}/task").glob("*/children"):
-            try:
-                found += [int(child) for child in thread.read_text().split()]
-            except OSError:
-                continue
-    return found
-
-
-def _cpu(process: int) -> float:
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Its own time, and that of children which have ended."""
+    try:
+        taken = process.cpu_times()
+    except psutil.Error:
         return 0.0
-    # Its own time, and that of children which have ended.
-    return sum(map(int, fields[11:15])) / _TICKS
+    return float(taken.user + taken.system + taken.children_user + taken.children_system)
 
 
-def _memory(process: int) -> int:
+def _memory(process: psutil.Process) -> int:
     try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
