@@ -34,7 +34,9 @@ def counted(command: Callable[[], int], file: Path) -> Callable[[], int]:
             setattr(Runner, name, noted)
 
         def tell(kind: str) -> None:
-            os.write(number, f"{kind} {unit}\n".encode())
+            # Outside of units the estimate plays a step through.
+            if unit:
+                os.write(number, f"{kind} {unit}\n".encode())
 
         def answering(kind: Any) -> None:
             stock = kind.answers
