@@ -151,6 +151,7 @@ def train(
         )
         trainer.learning_rate_scale = learning_rate_scale
         trainer.remove_callback(PrinterCallback)
+        stop.take_over()
         try:
             _run(trainer, checkpoint, samples, begin)
         finally:

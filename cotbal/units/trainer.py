@@ -93,7 +93,8 @@ class StopOnSignal(TrainerCallback):
         self.stopped = False
         self._earlier: Any = None
 
-    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def take_over(self) -> None:
+        """Note the signal from here on. An exception that is raised amid torch's own code may abort the process."""
         self._earlier = signal.signal(signal.SIGTERM, self._note) or signal.SIG_DFL
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
