@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
+from cotbal.data.dataset_info import data_file
+from cotbal.data.records import Problem
 from cotbal.method.arrays import FloatArray
 from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
@@ -114,10 +117,40 @@ def report_input(config: Config) -> ReportInput:
         weights=TaskWeights.load(folder.weights_json) if folder.weights_json.is_file() else None,
         comparison=_comparison(config, schedule, folder, manifests),
         curves=tuple(curve for unit in schedule.units for curve in _curves(folder, unit)),
-        problems=folder.problems(),
+        problems=_problems(config, folder),
         warnings=_warnings(manifests),
         provenance=_provenance(config, schedule, manifests),
     )
+
+
+def _problems(config: Config, folder: OutputFolder) -> tuple[Problem, ...]:
+    """The records that were left out.
+
+    Raises:
+        ConfigError: they are of files that the config does not name: another run's list, or a config changed since.
+    """
+    ours = {
+        path
+        for task in config.tasks
+        for split in ("train", "validation", "test")
+        for path in map(_data_file, getattr(task, split))
+    }
+    found = folder.problems()
+    other = next((problem.file for problem in found if problem.file not in ours), None)
+    if other is not None:
+        raise ConfigError(
+            f"{folder.bad_records}: it lists records of {other}, which is no file of this config; delete it, and "
+            "`cotbal run` writes it anew"
+        )
+    return found
+
+
+def _data_file(path: Path) -> Path:
+    try:
+        return data_file(path)
+    except ValueError:
+        # Its `dataset_info.json` is gone or has changed.
+        return path
 
 
 def _warnings(manifests: Mapping[str, Manifest | None]) -> tuple[str, ...]:

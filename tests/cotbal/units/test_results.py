@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from cotbal.config.schema import Config, load_config
+from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
 from cotbal.report.inputs import SINGLE
 from cotbal.units.manifest import Manifest
@@ -99,15 +100,24 @@ def test_tuned_units_are_gathered_by_strategy_and_seed(config: Config) -> None:
     }
 
 
+def test_another_runs_list_of_bad_records_is_refused(config: Config) -> None:
+    OutputFolder(config.output).write_problems([Problem(Path("/elsewhere/t"), 7, "no answer")], set())
+    with pytest.raises(
+        ConfigError, match=r"bad_records\.jsonl: it lists records of /elsewhere/t, which is no file of"
+    ):
+        report_input(config)
+
+
 def test_curves_versions_and_problems_are_told(config: Config) -> None:
     finish(config, "ew-seed3", {"a": [0.0], "b": [0.5]})
-    OutputFolder(config.output).write_problems([Problem(Path("t"), 7, "no answer")], set())
+    problem = Problem(config.output.parent / "t", 7, "no answer")
+    OutputFolder(config.output).write_problems([problem], set())
     found = report_input(config)
     assert [(curve.unit, curve.task, curve.steps, curve.losses) for curve in found.curves] == [
         ("ew-seed3", "a", (2, 4), (1.5, 0.5)),
         ("ew-seed3", "b", (4,), (0.25,)),
     ]
-    assert found.problems == (Problem(Path("t"), 7, "no answer"),)
+    assert found.problems == (problem,)
     assert found.provenance.date == "2026-01-02 03:04 UTC"
     assert dict(found.provenance.versions) == {"torch": "2"}
     unit = next(unit for unit in found.provenance.units if unit.name == "ew-seed3")
