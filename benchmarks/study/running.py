@@ -26,9 +26,9 @@ from cotbal.demo.model import build_model, build_processor
 from cotbal.demo.pretrain import pretrain
 from cotbal.method.scores import ScoreTable
 from cotbal.metrics.metric import TOKEN_ACCURACY
+from cotbal.models.loading import load_model, load_processor, quieten
+from cotbal.output.locking import HeldError
 from cotbal.units.evaluate import answer
-from cotbal.units.loading import load_model, load_processor, quieten
-from cotbal.units.locking import HeldError
 from cotbal.units.progress import NoProgress
 from cotbal.units.runner import Runner
 from cotbal.units.schedule import Unit

@@ -109,8 +109,8 @@ def refuse_unfit(config: Config) -> Approve:
         from cotbal.estimates.memory import NotEstimatedError
         from cotbal.estimates.schedule import estimate_schedule
         from cotbal.estimates.table import estimate_values
+        from cotbal.output.store import write_text
         from cotbal.units.batches import processes_per_unit
-        from cotbal.units.store import write_text
 
         manifests = [runner.folder.unit(unit.name).manifest() for unit in units]
         if all(manifest is not None and manifest.state == "scored" for manifest in manifests):
@@ -141,7 +141,7 @@ def refuse_unfit(config: Config) -> Approve:
 def say_time_left(config: Config) -> None:
     """The time that is left by the plan that `run` has made, and by the pace so far; nothing without a plan."""
     from cotbal.estimates.pace import planned_work, time_left
-    from cotbal.units.store import OutputFolder
+    from cotbal.output.store import OutputFolder
 
     folder = OutputFolder(config.output)
     work, at_once = planned_work(folder.plan)

@@ -59,8 +59,8 @@ def allowed(config: Config, allow_code: bool, allow_remote: bool) -> Config:
 @contextmanager
 def working(config: Config) -> Iterator[ScheduleProgress]:
     """Show progress on the terminal, lock the output folder, and silence other packages."""
+    from cotbal.output.store import OutputFolder
     from cotbal.units.display import LineProgress, RichProgress
-    from cotbal.units.store import OutputFolder
 
     quieten_others()
     console = Console()
@@ -94,7 +94,7 @@ def stoppable() -> Iterator[None]:
 def quieten_others() -> None:
     """Show other packages' notes and progress bars only with --debug."""
     if not debugging.get():
-        from cotbal.units.loading import quieten
+        from cotbal.models.loading import quieten
 
         quieten()
 

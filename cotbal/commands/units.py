@@ -56,11 +56,11 @@ def unit(
     if "LOCAL_RANK" in os.environ:
         # Else it would go on alone, and nobody could tell, where its launcher is killed.
         tie_to(os.getppid())
+    from cotbal.output.store import OutputFolder
     from cotbal.units import ranks, stages
     from cotbal.units.display import LineProgress
     from cotbal.units.launch.following import FileProgress
     from cotbal.units.progress import NoProgress
-    from cotbal.units.store import OutputFolder
 
     settings = allowed(load(config, output), allow_code, allow_remote)
     given = load_weights(weights)

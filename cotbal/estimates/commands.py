@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
+from cotbal.output.store import OutputFolder
 from cotbal.units.batches import processes_per_unit
 from cotbal.units.launch.command import unit_command
 from cotbal.units.schedule import Unit, make_schedule
-from cotbal.units.store import OutputFolder
 
 __all__ = ["Step", "schedule_steps", "shell_lines"]
 

@@ -17,9 +17,9 @@ from transformers import GenerationConfig, TrainingArguments
 from cotbal.config.model import ModelConfig
 from cotbal.data.records import Record
 from cotbal.estimates.model import described_model, quiet
-from cotbal.units.adapters import adapters_wanted
-from cotbal.units.loading import save_processor
-from cotbal.units.model_source import model_source
+from cotbal.models.adapters import adapters_wanted
+from cotbal.models.loading import save_processor
+from cotbal.models.model_source import model_source
 
 __all__ = ["Disk", "folder_bytes", "model_bytes", "score_bytes", "unit_disk"]
 

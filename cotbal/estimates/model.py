@@ -15,10 +15,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.adapters import adapters_wanted, add_adapter, check_trains
-from cotbal.units.loading import freeze
-from cotbal.units.model_source import model_source
-from cotbal.units.quantization import quantization_options
+from cotbal.models.adapters import adapters_wanted, add_adapter, check_trains
+from cotbal.models.loading import freeze
+from cotbal.models.model_source import model_source
+from cotbal.models.quantization import quantization_options
 
 __all__ = ["count_parameters", "described_model", "materialise", "own_tables", "packed_statistics", "quiet"]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cotbal.output.manifest import Manifest
+from cotbal.output.standing import Standing, read_standing
+from cotbal.output.store import OutputFolder
 from cotbal.units.display import show_time
-from cotbal.units.manifest import Manifest
-from cotbal.units.standing import Standing, read_standing
-from cotbal.units.store import OutputFolder
 
 __all__ = ["Pace", "TimeLeft", "Work", "planned_work", "time_left"]
 

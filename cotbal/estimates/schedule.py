@@ -16,11 +16,11 @@ from cotbal.estimates.machine import Device, device_of, free_disk
 from cotbal.estimates.memory import Memory, NotEstimatedError, estimate_memory
 from cotbal.estimates.pace import Work, time_left
 from cotbal.estimates.result import ScheduleEstimate, Settings, UnitEstimate
+from cotbal.output.store import OutputFolder
 from cotbal.units.batches import BatchLayout, batch_layout, processes_per_unit
 from cotbal.units.launch.local import places
 from cotbal.units.mixture import Mixture
 from cotbal.units.schedule import STAGES, Stage, Unit, make_schedule
-from cotbal.units.store import OutputFolder
 
 __all__ = ["estimate_schedule"]
 

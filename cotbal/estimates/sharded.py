@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from transformers import TrainingArguments
 
-from cotbal.units.sharding import repeated_blocks
+from cotbal.models.sharding import repeated_blocks
 
 __all__ = ["pretended_processes", "shard"]
 

@@ -15,8 +15,8 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Record
 from cotbal.extras import check_extras
 from cotbal.metrics.metric import Metric
-from cotbal.units.adapters import adapters_wanted
-from cotbal.units.answer_file import Answer
+from cotbal.models.adapters import adapters_wanted
+from cotbal.output.answer_file import Answer
 from cotbal.units.evaluate import answer
 from cotbal.units.generation import generation_settings
 

@@ -30,14 +30,14 @@ from cotbal.data.encode import Encoder
 from cotbal.data.formats import refusal
 from cotbal.data.packed import PackedRecords, mixes_images
 from cotbal.data.records import BadRecordsError, Problem, RecordSet
+from cotbal.models.model_source import processor_source
+from cotbal.output.fingerprint import data_digest, folder_digest, versions
+from cotbal.output.seals import damage, seal_files, seal_values
+from cotbal.output.store import OutputFolder, write_text
 from cotbal.units import ranks
 from cotbal.units.batches import processes_per_unit
-from cotbal.units.fingerprint import data_digest, folder_digest, versions
 from cotbal.units.mixture import Mixture, Split, packed
-from cotbal.units.model_source import processor_source
 from cotbal.units.progress import ScheduleProgress
-from cotbal.units.seals import damage, seal_files, seal_values
-from cotbal.units.store import OutputFolder, write_text
 
 __all__ = ["check_and_show", "check_data", "check_rows_fit", "record_lengths", "refuse_bad", "summaries"]
 
@@ -135,7 +135,7 @@ def check_and_show(
     Raises:
         ConfigError: the config names files or a processor that cannot be read.
     """
-    from cotbal.units.loading import load_processor
+    from cotbal.models.loading import load_processor
 
     mixture = Mixture(config)
     sets = summaries(config, mixture, lambda: load_processor(config.model), progress, workers=workers)

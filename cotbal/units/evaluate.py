@@ -21,8 +21,8 @@ from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import BadRecordsError, Record
 from cotbal.metrics.metric import Metric
+from cotbal.output.answer_file import Answer, answer_line, read_answer
 from cotbal.units import ranks
-from cotbal.units.answer_file import Answer, answer_line, read_answer
 from cotbal.units.generation import generating, generation_settings
 
 __all__ = [

@@ -10,15 +10,15 @@ from typing import Any
 from cotbal.atomic import sync
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.adapters import adapters_wanted
-from cotbal.units.fingerprint import differences
-from cotbal.units.integrity import UnitDamagedError
-from cotbal.units.loading import load_model, load_processor
-from cotbal.units.manifest import Manifest
-from cotbal.units.model_source import ADAPTER_CONFIG, model_content, model_settings, model_source
+from cotbal.models.adapters import adapters_wanted
+from cotbal.models.loading import load_model, load_processor
+from cotbal.models.model_source import ADAPTER_CONFIG, model_content, model_settings, model_source
+from cotbal.output.fingerprint import differences
+from cotbal.output.integrity import UnitDamagedError
+from cotbal.output.manifest import Manifest
+from cotbal.output.seals import sync_folder
+from cotbal.output.store import OutputFolder, UnitFolder
 from cotbal.units.schedule import make_schedule
-from cotbal.units.seals import sync_folder
-from cotbal.units.store import OutputFolder, UnitFolder
 
 __all__ = ["export_model"]
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cotbal.output.holder import read_holder
+from cotbal.output.store import OutputFolder
 from cotbal.units import ranks
-from cotbal.units.holder import read_holder
-from cotbal.units.store import OutputFolder
 
 __all__ = ["joint_lock"]
 

@@ -17,7 +17,7 @@ from cotbal.data.notation import BoxNotation, notation_of
 from cotbal.data.packed import PackedRecords
 from cotbal.data.records import BadRecordsError, Problem, Record, RecordSet
 from cotbal.data.splits import preparation_sets
-from cotbal.units.fingerprint import data_digest
+from cotbal.output.fingerprint import data_digest
 from cotbal.units.schedule import Unit
 
 __all__ = ["Mixture", "RecordDataset", "packed"]
@@ -98,7 +98,7 @@ class Mixture:
     def _notation(self) -> BoxNotation:
         """How the model's family writes boxes; asked for where the data have some to fill in."""
         if self._boxes is None:
-            from cotbal.units.loading import load_processor
+            from cotbal.models.loading import load_processor
 
             self._boxes = notation_of(load_processor(self.config.model))
         return self._boxes

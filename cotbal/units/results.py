@@ -17,6 +17,9 @@ from cotbal.method.measurement import Measurement, measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
 from cotbal.metrics import get as get_metric
+from cotbal.output.manifest import Manifest, retry_sentence
+from cotbal.output.score_file import SampleScore
+from cotbal.output.store import OutputFolder
 from cotbal.report.inputs import (
     SINGLE,
     Comparison,
@@ -27,10 +30,7 @@ from cotbal.report.inputs import (
     UnitRecord,
 )
 from cotbal.tasks import Task
-from cotbal.units.manifest import Manifest, retry_sentence
 from cotbal.units.schedule import Schedule, Unit, make_schedule
-from cotbal.units.score_file import SampleScore
-from cotbal.units.store import OutputFolder
 
 __all__ = ["measure_scores", "read_accuracies", "report_input", "saved_accuracies", "task_values"]
 

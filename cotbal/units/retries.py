@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from cotbal.config.yaml_file import ConfigError
+from cotbal.output.checkpoints import last_complete, step_of
+from cotbal.output.manifest import Manifest, retry_sentence
+from cotbal.output.store import UnitFolder
 from cotbal.tune.divergence import DivergedError
 from cotbal.units import ranks
-from cotbal.units.checkpoints import last_complete, step_of
-from cotbal.units.manifest import Manifest, retry_sentence
-from cotbal.units.store import UnitFolder
 
 __all__ = ["FACTOR", "RETRIES", "UnitDivergedError", "learning_rate_scale", "train_through"]
 

@@ -18,29 +18,29 @@ from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.metrics.metric import TOKEN_ACCURACY
+from cotbal.models.adapters import check_adapter
+from cotbal.models.quantization import check_quantization
+from cotbal.output.answer_file import Answer
+from cotbal.output.fingerprint import versions
+from cotbal.output.integrity import UnitDamagedError
+from cotbal.output.manifest import Manifest
+from cotbal.output.score_file import SampleScore
+from cotbal.output.seals import seal_bytes
+from cotbal.output.store import OutputFolder, UnitFolder
 from cotbal.strategies.base import Strategy
 from cotbal.tasks import MINI, plus_model
 from cotbal.units import ranks
-from cotbal.units.adapters import check_adapter
-from cotbal.units.answer_file import Answer
 from cotbal.units.answering import Answering, Questions, check_engine, in_process
 from cotbal.units.arguments import training_settings
 from cotbal.units.batches import batch_layout, processes_per_unit
 from cotbal.units.choices import check_strategy, make_strategy, metric_of
 from cotbal.units.faults import plain_faults
-from cotbal.units.fingerprint import versions
 from cotbal.units.generation import generation_settings, scoring_dtype
-from cotbal.units.integrity import UnitDamagedError
-from cotbal.units.manifest import Manifest
 from cotbal.units.mixture import Mixture
 from cotbal.units.progress import ScheduleProgress, UnitPhase
-from cotbal.units.quantization import check_quantization
 from cotbal.units.schedule import STAGES, Schedule, Unit, forced, make_schedule
-from cotbal.units.score_file import SampleScore
 from cotbal.units.scoring import check_references, score_samples
-from cotbal.units.seals import seal_bytes
 from cotbal.units.staleness import Staleness
-from cotbal.units.store import OutputFolder, UnitFolder
 
 __all__ = ["Runner"]
 
@@ -85,7 +85,7 @@ class Runner:
     def processor(self) -> Any:
         """The processor, loaded once."""
         if self._processor is None:
-            from cotbal.units.loading import load_processor
+            from cotbal.models.loading import load_processor
 
             self._processor = load_processor(self.config.model)
         return self._processor
@@ -312,7 +312,7 @@ class Runner:
         dtype = scoring_dtype(self.config, self.settings[unit.stage])
 
         def load() -> Any:
-            from cotbal.units.loading import load_for_scoring
+            from cotbal.models.loading import load_for_scoring
 
             scored = self.config.model.model_copy(update={"dtype": dtype})
             return load_for_scoring(scored, folder.model, self._device(unit))

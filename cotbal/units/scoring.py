@@ -10,9 +10,9 @@ from pathlib import Path
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import SHOWN_PROBLEMS, Problem, Record
 from cotbal.metrics.metric import Metric
-from cotbal.units.answer_file import Answer
+from cotbal.output.answer_file import Answer
+from cotbal.output.score_file import SampleScore
 from cotbal.units.faults import metric_faults, score_with
-from cotbal.units.score_file import SampleScore
 
 __all__ = ["check_references", "group_of", "score_samples"]
 

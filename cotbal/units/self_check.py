@@ -17,10 +17,10 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.data.packed import mixes_images
 from cotbal.data.records import Record
+from cotbal.models.loading import load_model, load_processor
 from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.tune.verification import Verification
 from cotbal.units.arguments import training_arguments, training_settings
-from cotbal.units.loading import load_model, load_processor
 from cotbal.units.mixture import Mixture, RecordDataset
 
 __all__ = ["check_weights"]

@@ -20,6 +20,8 @@ from cotbal.method import weighing
 from cotbal.method.measurement import measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import Provenance, TaskWeights
+from cotbal.output.score_file import SampleScore
+from cotbal.output.store import OutputFolder
 from cotbal.report.inputs import ReportInput
 from cotbal.tasks import MINI
 from cotbal.units.progress import ScheduleProgress
@@ -31,8 +33,6 @@ from cotbal.units.results import (
     task_values,
 )
 from cotbal.units.schedule import Unit
-from cotbal.units.score_file import SampleScore
-from cotbal.units.store import OutputFolder
 
 if TYPE_CHECKING:
     from cotbal.tune.verification import Verification

@@ -11,16 +11,16 @@ from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.method.weights import TaskWeights
 from cotbal.metrics.metric import Metric
+from cotbal.models.model_source import model_content, model_settings
+from cotbal.output.fingerprint import differences
+from cotbal.output.integrity import Damage, UnitDamagedError, unit_damage
+from cotbal.output.manifest import Manifest
+from cotbal.output.store import OutputFolder, UnitFolder
 from cotbal.units.arguments import settings_that_matter
 from cotbal.units.batches import batch_layout, processes_per_unit
-from cotbal.units.fingerprint import differences
 from cotbal.units.generation import generation_settings, scoring_dtype
-from cotbal.units.integrity import Damage, UnitDamagedError, unit_damage
-from cotbal.units.manifest import Manifest
 from cotbal.units.mixture import Mixture
-from cotbal.units.model_source import model_content, model_settings
 from cotbal.units.schedule import Stage, Unit, forced
-from cotbal.units.store import OutputFolder, UnitFolder
 
 __all__ = ["Staleness", "UnitChangedError"]
 

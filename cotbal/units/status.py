@@ -9,16 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbal.config.schema import Config
+from cotbal.output.checkpoints import last_complete, step_of
+from cotbal.output.holder import Holder
+from cotbal.output.manifest import Manifest
+from cotbal.output.score_file import DamagedFileError
+from cotbal.output.standing import Standing, read_standing
+from cotbal.output.store import OutputFolder, UnitFolder
+from cotbal.output.unit_output import last_words
 from cotbal.terminal import printable
-from cotbal.units.checkpoints import last_complete, step_of
 from cotbal.units.display import show_time
-from cotbal.units.holder import Holder
-from cotbal.units.manifest import Manifest
 from cotbal.units.schedule import Unit, make_schedule
-from cotbal.units.score_file import DamagedFileError
-from cotbal.units.standing import Standing, read_standing
-from cotbal.units.store import OutputFolder, UnitFolder
-from cotbal.units.unit_output import last_words
 
 __all__ = ["status_table"]
 

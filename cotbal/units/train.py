@@ -19,18 +19,18 @@ from cotbal.config.schema import Config
 from cotbal.data.collate import TaskCollator
 from cotbal.data.packed import PackedRecords, mixes_images
 from cotbal.data.records import Record
+from cotbal.models.loading import load_model, save_processor
+from cotbal.models.sharding import check_resumable, is_sharded, whole_state_dict
+from cotbal.output.checkpoints import last_complete, mark_complete, step_of, usable_checkpoint
+from cotbal.output.seals import sync_folder
+from cotbal.output.store import UnitFolder
 from cotbal.strategies.base import Strategy
 from cotbal.units import ranks
 from cotbal.units.arguments import training_arguments
 from cotbal.units.batches import batch_layout
-from cotbal.units.checkpoints import last_complete, mark_complete, step_of, usable_checkpoint
-from cotbal.units.loading import load_model, save_processor
 from cotbal.units.mixture import RecordDataset
 from cotbal.units.schedule import Unit
-from cotbal.units.seals import sync_folder
-from cotbal.units.sharding import check_resumable, is_sharded, whole_state_dict
 from cotbal.units.stopping import UnitStoppedError
-from cotbal.units.store import UnitFolder
 from cotbal.units.trainer import StopOnSignal, UnitTrainer
 from cotbal.units.watching import TrainingLog, run_name, tracked
 

@@ -15,10 +15,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 from transformers.trainer import SCHEDULER_NAME
 
+from cotbal.models.sharding import check_sharded, load_sharded_optimizer, name_blocks, shard_on_cpus
 from cotbal.tune.resuming import STATE_FILE
 from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.units.batches import BatchLayout, StepSampler
-from cotbal.units.sharding import check_sharded, load_sharded_optimizer, name_blocks, shard_on_cpus
 
 __all__ = ["StopOnSignal", "UnitTrainer"]
 

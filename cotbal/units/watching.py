@@ -16,9 +16,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 
+from cotbal.output.standing import Standing
+from cotbal.output.store import UnitFolder, json_line
 from cotbal.units import ranks
-from cotbal.units.standing import Standing
-from cotbal.units.store import UnitFolder, json_line
 
 __all__ = ["TrainingLog", "run_name", "tracked"]
 
@@ -33,7 +33,7 @@ class TrainingLog(TrainerCallback):
 
     Args:
         folder: the unit's.
-        standing: the file of `cotbal.units.standing`.
+        standing: the file of `cotbal.output.standing`.
     """
 
     def __init__(self, folder: UnitFolder, standing: Path) -> None:

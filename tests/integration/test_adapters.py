@@ -109,7 +109,7 @@ def test_an_adapter_with_a_missing_or_foreign_tensor_is_refused_by_name(tmp_path
 
     from cotbal.config.schema import load_config
     from cotbal.config.yaml_file import ConfigError
-    from cotbal.units.loading import load_model
+    from cotbal.models.loading import load_model
 
     config = adapter_mixture(tmp_path / "m")
     model = load_config(config).model
@@ -186,7 +186,7 @@ def test_a_killed_unit_goes_on_to_the_same_adapter(tmp_path: Path, processes: in
     killer = Path(__file__).parents[1] / "support" / "units" / "killed_run.py"
     words = [
         str(killer),
-        "cotbal.units.checkpoints:write_text",
+        "cotbal.output.checkpoints:write_text",
         "1",
         "after",
         "--",

@@ -15,7 +15,7 @@ from support.models import tiny_mixture
 
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weights import TaskWeights
-from cotbal.units.store import OutputFolder
+from cotbal.output.store import OutputFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -34,9 +34,9 @@ POINTS = [
     # one batch of answers is on disk
     ("cotbal.units.evaluate:_Generation.answers", 2, "before"),
     # all answers are there, the scores are not
-    ("cotbal.units.store:UnitFolder.write_scores", 1, "before"),
+    ("cotbal.output.store:UnitFolder.write_scores", 1, "before"),
     # the scores are there, the manifest does not say so yet
-    ("cotbal.units.store:UnitFolder.write_scores", 1, "after"),
+    ("cotbal.output.store:UnitFolder.write_scores", 1, "after"),
     # one plus unit on, between optimizer steps
     ("cotbal.tune.trainer:begin_step", 5, "after"),
     # the preparation is done, the weights are not saved

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.models import tiny_mixture
 
-from cotbal.units.store import OutputFolder
+from cotbal.output.store import OutputFolder
 
 KILLED_RUN = Path(tiny_mixture.__file__).parents[1] / "units" / "killed_run.py"
 UNIT = "single_colour-seed0"

@@ -12,7 +12,7 @@ import pytest
 from soak.small_run import write_small_run
 from soak.trace import CALLS, Event, events, violations
 
-from cotbal.units.store import OutputFolder
+from cotbal.output.store import OutputFolder
 
 pytestmark = [
     pytest.mark.slow,

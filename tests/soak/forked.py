@@ -52,7 +52,7 @@ def warm(folder: Path) -> None:
     ):
         importlib.import_module(module)
     from cotbal.config.schema import load_config
-    from cotbal.units.loading import load_model, load_processor
+    from cotbal.models.loading import load_model, load_processor
 
     settings = load_config(config)
     load_processor(settings.model)

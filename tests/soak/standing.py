@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotbal.units.checkpoints import last_complete, step_of
-from cotbal.units.store import OutputFolder
+from cotbal.output.checkpoints import last_complete, step_of
+from cotbal.output.store import OutputFolder
 
 __all__ = ["Standing", "look"]
 

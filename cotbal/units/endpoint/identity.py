@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cotbal.output.manifest import Manifest
 from cotbal.units.endpoint.client import Client, Failure
 from cotbal.units.endpoint.requests import Request, renamed
-from cotbal.units.manifest import Manifest
 from cotbal.units.schedule import Unit
 
 __all__ = ["check_model", "check_same_engine", "engine_of"]

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from cotbal.config.schema import Config
 from cotbal.config.server import ServerConfig
 from cotbal.data.records import Record
-from cotbal.units.answer_file import Answer, answer_line, read_answer
+from cotbal.output.answer_file import Answer, answer_line, read_answer
+from cotbal.output.store import OutputFolder, json_line
 from cotbal.units.answering import Answering, Questions
 from cotbal.units.endpoint.client import Client, Reply
 from cotbal.units.endpoint.comparison import (
@@ -33,7 +34,6 @@ from cotbal.units.endpoint.serving_folder import serving_folder
 from cotbal.units.evaluate import longest_first, prepared, workers_beside
 from cotbal.units.progress import ScheduleProgress
 from cotbal.units.schedule import Unit
-from cotbal.units.store import OutputFolder, json_line
 from cotbal.units.train import release_memory
 
 __all__ = ["by_server"]

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cotbal.config.schema import Config
+from cotbal.output.store import OutputFolder
 from cotbal.units.launch.local import LocalEngine, places
 from cotbal.units.launch.side_by_side import Engine
-from cotbal.units.store import OutputFolder
 
 __all__ = ["opened_engine"]
 

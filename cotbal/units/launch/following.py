@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cotbal.output.store import OutputFolder
 from cotbal.units.progress import Phase, ScheduleProgress, UnitPhase
-from cotbal.units.store import OutputFolder
 
 __all__ = ["FileProgress", "Follower"]
 

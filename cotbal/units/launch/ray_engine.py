@@ -16,10 +16,10 @@ from typing import Any
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.extras import extras_named
+from cotbal.output.store import OutputFolder
 from cotbal.units.launch.command import UnitCommand
 from cotbal.units.launch.remote import RemoteUnit, remote_unit
 from cotbal.units.launch.side_by_side import WITHDRAWN, Ending
-from cotbal.units.store import OutputFolder
 
 __all__ = ["UnitInterruptedError", "ray_engine"]
 

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cotbal.units.fingerprint import versions
+from cotbal.output.fingerprint import versions
+from cotbal.output.store import OutputFolder, write_text
 from cotbal.units.launch.command import UnitCommand
 from cotbal.units.launch.local import start_process
 from cotbal.units.launch.side_by_side import Ending, interrupted
 from cotbal.units.launch.tied import tied_words
-from cotbal.units.store import OutputFolder, write_text
 
 __all__ = ["RemoteUnit", "UnitProcess", "remote_unit"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cotbal.config.yaml_file import ConfigError
+from cotbal.output.unit_output import exit_codes, last_words
 from cotbal.units.launch.command import UnitCommand
 from cotbal.units.stopping import STOPPED, UnitStoppedError
-from cotbal.units.unit_output import exit_codes, last_words
 
 __all__ = ["WITHDRAWN", "Ending", "Engine", "Started", "UnitFailedError", "follow_all", "interrupted"]
 

@@ -22,10 +22,10 @@ from cotbal.config.borrowed import check_names
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.extras import extras_named
+from cotbal.output.store import OutputFolder, write_text
 from cotbal.units.launch.command import UnitCommand
 from cotbal.units.launch.remote import RemoteUnit, UnitProcess, remote_unit
 from cotbal.units.launch.side_by_side import WITHDRAWN, Ending
-from cotbal.units.store import OutputFolder, write_text
 
 __all__ = ["SlurmEngine", "SlurmUnit", "slurm_engine"]
 

@@ -18,7 +18,7 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.data import read_records
 from cotbal.data.hub import hub_digest
 from cotbal.data.pictures import load_picture
-from cotbal.units.fingerprint import data_digest
+from cotbal.output.fingerprint import data_digest
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "data"
 

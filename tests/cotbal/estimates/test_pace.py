@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cotbal.estimates.pace import Work, planned_work, time_left
-from cotbal.units.manifest import Manifest, State
-from cotbal.units.standing import Standing
-from cotbal.units.store import OutputFolder
+from cotbal.output.manifest import Manifest, State
+from cotbal.output.standing import Standing
+from cotbal.output.store import OutputFolder
 
 WORK = [Work("mini", 100, 10, 50), Work("plus_a", 1000, 100, 50), Work("ew-seed0", 2000, 200, 100)]
 

@@ -15,7 +15,7 @@ from support.packaging.index import IndexUnreachable
 from support.tune import lowest_versions
 from support.tune.run_setups import run_on_ranks
 
-from cotbal.units.store import OutputFolder
+from cotbal.output.store import OutputFolder
 
 pytestmark = [
     pytest.mark.slow,

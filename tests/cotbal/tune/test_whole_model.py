@@ -17,9 +17,9 @@ from transformers import LlamaForCausalLM
 
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
+from cotbal.models.loading import load_model, quieten
 from cotbal.tune import TaskBalancedTrainer
 from cotbal.tune.whole_model import IncompleteModelError, load_whole
-from cotbal.units.loading import load_model, quieten
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 

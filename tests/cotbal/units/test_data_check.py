@@ -18,10 +18,10 @@ from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.check import SetSummary
 from cotbal.data.records import BadRecordsError
+from cotbal.output.store import OutputFolder
 from cotbal.units import stages
 from cotbal.units.data_check import check_data, check_rows_fit
 from cotbal.units.mixture import Mixture
-from cotbal.units.store import OutputFolder
 
 SETS = ("train", "validation", "test")
 

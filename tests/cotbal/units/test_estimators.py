@@ -17,9 +17,9 @@ from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
 from cotbal.method.scores import ScoreTable
+from cotbal.models.loading import load_model
 from cotbal.report.sections.measurement import measurement_section
 from cotbal.units import answering, stages, train
-from cotbal.units.loading import load_model
 from cotbal.units.results import report_input
 from cotbal.units.runner import Runner
 from cotbal.units.staleness import UnitChangedError

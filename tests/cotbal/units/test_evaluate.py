@@ -15,7 +15,7 @@ from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import BadRecordsError, Record, Turn
 from cotbal.metrics.metric import TOKEN_ACCURACY
-from cotbal.units.answer_file import answer_line
+from cotbal.output.answer_file import answer_line
 from cotbal.units.evaluate import _finished_batches, answer, teacher_forced_loss
 from cotbal.units.generation import generation_settings
 

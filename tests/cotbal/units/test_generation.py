@@ -11,11 +11,11 @@ from support.units.prepared import Told, change
 from cotbal.config.schema import load_config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.prompts import PromptCollator
+from cotbal.output.store import OutputFolder
 from cotbal.units import stages
 from cotbal.units.generation import generating, generation_settings, scoring_dtype
 from cotbal.units.runner import Runner
 from cotbal.units.staleness import UnitChangedError
-from cotbal.units.store import OutputFolder
 
 
 def test_greedy_unless_the_config_asks_otherwise() -> None:

@@ -8,12 +8,12 @@ import yaml
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
+from cotbal.output.manifest import Manifest
+from cotbal.output.score_file import SampleScore
+from cotbal.output.store import OutputFolder
 from cotbal.report.inputs import SINGLE
-from cotbal.units.manifest import Manifest
 from cotbal.units.results import report_input, task_values
 from cotbal.units.schedule import make_schedule
-from cotbal.units.score_file import SampleScore
-from cotbal.units.store import OutputFolder
 
 
 @pytest.fixture

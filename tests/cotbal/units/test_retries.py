@@ -14,13 +14,13 @@ from support.units.prepared import Told
 
 from cotbal.cli import main
 from cotbal.config.schema import Config, load_config
+from cotbal.output.manifest import Manifest
+from cotbal.output.store import OutputFolder, UnitFolder
 from cotbal.tune import TaskBalancedTrainer
 from cotbal.tune.divergence import DivergedError
 from cotbal.units import stages
-from cotbal.units.manifest import Manifest
 from cotbal.units.results import report_input
 from cotbal.units.retries import FACTOR, RETRIES, UnitDivergedError, train_through
-from cotbal.units.store import OutputFolder, UnitFolder
 
 UNIT = "single_colour-seed0"
 

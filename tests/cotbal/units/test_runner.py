@@ -17,10 +17,10 @@ from cotbal.config.yaml_file import ConfigError
 from cotbal.method.measurement import measure
 from cotbal.method.scores import ScoreTable
 from cotbal.method.weighing import weigh
+from cotbal.output.store import OutputFolder
 from cotbal.units import stages
 from cotbal.units.runner import Runner
 from cotbal.units.staleness import UnitChangedError
-from cotbal.units.store import OutputFolder
 
 
 def test_a_task_that_cannot_be_weighed_is_told_when_its_run_ends(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import yaml
 from rich.console import Console
 
 from cotbal.config.schema import Config, load_config
-from cotbal.units.checkpoints import mark_complete
-from cotbal.units.holder import Holder
-from cotbal.units.manifest import Manifest, State
+from cotbal.output.checkpoints import mark_complete
+from cotbal.output.holder import Holder
+from cotbal.output.manifest import Manifest, State
+from cotbal.output.store import OutputFolder
 from cotbal.units.schedule import make_schedule
 from cotbal.units.status import status_table
-from cotbal.units.store import OutputFolder
 
 
 def shown(config: Config) -> dict[str, str]:

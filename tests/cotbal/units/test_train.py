@@ -15,13 +15,13 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from cotbal.config.schema import Config, load_config
 from cotbal.data.collate import TaskCollator
+from cotbal.models.loading import load_processor
+from cotbal.output.checkpoints import last_complete, step_of
+from cotbal.output.store import OutputFolder
 from cotbal.units import stages, train, trainer
 from cotbal.units.batches import StepSampler
-from cotbal.units.checkpoints import last_complete, step_of
 from cotbal.units.display import LineProgress
-from cotbal.units.loading import load_processor
 from cotbal.units.mixture import Mixture
-from cotbal.units.store import OutputFolder
 
 # 9 samples in batches of 2, two batches a step: 3 steps an epoch, the last of one batch of a single sample.
 STEPS_AN_EPOCH = 3

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from support.units.prepared import Told, change
 
+from cotbal.output.manifest import Manifest
+from cotbal.output.score_file import DamagedFileError
+from cotbal.output.standing import Standing, read_standing
+from cotbal.output.store import OutputFolder, UnitFolder, json_line
 from cotbal.units import stages
-from cotbal.units.manifest import Manifest
-from cotbal.units.score_file import DamagedFileError
-from cotbal.units.standing import Standing, read_standing
-from cotbal.units.store import OutputFolder, UnitFolder, json_line
 from cotbal.units.watching import run_name
 
 

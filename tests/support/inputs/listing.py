@@ -33,7 +33,7 @@ from cotbal.data.chat import ChatRenderer
 from cotbal.data.pictures import load_picture
 from cotbal.data.records import RecordError
 from cotbal.method.weights import TaskWeights
-from cotbal.units.loading import load_model, load_processor
+from cotbal.models.loading import load_model, load_processor
 
 RAN = "code-ran"
 """Name of a file, in the input's folder, that code within an input would make."""

@@ -20,13 +20,13 @@ from support.units.prepared import Told
 
 from cotbal import metrics
 from cotbal.config.schema import Config, load_config
-from cotbal.units.answer_file import Answer
+from cotbal.models.loading import load_model, load_processor
+from cotbal.output.answer_file import Answer
+from cotbal.output.store import OutputFolder
 from cotbal.units.answering import Questions
 from cotbal.units.endpoint.scoring import by_server
-from cotbal.units.loading import load_model, load_processor
 from cotbal.units.mixture import Mixture
 from cotbal.units.schedule import make_schedule
-from cotbal.units.store import OutputFolder
 
 SERVE = [
     str(Path(sys.executable).with_name("transformers")),

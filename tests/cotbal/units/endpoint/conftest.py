@@ -10,8 +10,8 @@ from support.models import seeing_llava
 from support.units.endpoints import MAX_NEW_TOKENS
 
 from cotbal.config.model import ModelConfig
+from cotbal.models.loading import load_model, load_processor
 from cotbal.units.endpoint.comparison import reference_answers
-from cotbal.units.loading import load_model, load_processor
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from support.models import seeing_llava
 from cotbal import metrics
 from cotbal.config.model import ModelConfig
 from cotbal.data.records import Record, Turn
+from cotbal.models.loading import load_model, load_processor
 from cotbal.units.endpoint.comparison import Reference, parting, picture_pair, reference_answers, spread
 from cotbal.units.evaluate import answer
-from cotbal.units.loading import load_model, load_processor
 
 RECORD = Record("0", "t", (), (Turn("user", "?"), Turn("assistant", "!")), ("!",), Path("v.json"), 0)
 words = st.lists(st.text("abc ", min_size=1, max_size=4), min_size=1, max_size=6)

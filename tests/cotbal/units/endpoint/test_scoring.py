@@ -12,9 +12,9 @@ from support.models import tiny_models
 from support.units.endpoints import SERVE, SERVE_ANY, TRAP, answered, colour_config, running
 
 from cotbal.data.records import BadRecordsError
+from cotbal.output.manifest import Manifest
+from cotbal.output.store import OutputFolder
 from cotbal.units.endpoint.server import EndpointError
-from cotbal.units.manifest import Manifest
-from cotbal.units.store import OutputFolder
 
 pytestmark = pytest.mark.slow
 # What is asked before the table: the opening, the samples that are compared, and one question with two pictures.

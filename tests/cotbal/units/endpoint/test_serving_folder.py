@@ -8,8 +8,8 @@ import pytest
 from support.models import tiny_models
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
+from cotbal.output.seals import seal_folder
 from cotbal.units.endpoint.serving_folder import serving_folder
-from cotbal.units.seals import seal_folder
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cotbal.output.unit_output import exit_codes
 from cotbal.units.launch.command import UnitCommand
 from cotbal.units.launch.local import LocalEngine, start_process
 from cotbal.units.launch.side_by_side import UnitFailedError, follow_all, interrupted
-from cotbal.units.unit_output import exit_codes
 
 
 class RetryingEngine(LocalEngine):

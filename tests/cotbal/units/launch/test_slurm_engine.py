@@ -13,10 +13,10 @@ pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
 
 from cotbal.config.schema import load_config
 from cotbal.config.yaml_file import ConfigError
+from cotbal.output.store import OutputFolder
 from cotbal.units.launch.command import UnitCommand, unit_command
 from cotbal.units.launch.remote import remote_unit
 from cotbal.units.launch.slurm_engine import SlurmEngine, SlurmUnit, slurm_engine
-from cotbal.units.store import OutputFolder
 
 OPTIONS: dict[str, Any] = {"partition": "a100", "time": 1440, "account": "vision", "mem": "480GB"}
 

@@ -8,7 +8,7 @@ from support.models import tiny_models
 
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.loading import freeze, load_model, load_processor
+from cotbal.models.loading import freeze, load_model, load_processor
 
 
 @pytest.fixture(scope="module")

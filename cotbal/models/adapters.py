@@ -15,8 +15,8 @@ from cotbal.config.borrowed import check_names
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.extras import check_extras
+from cotbal.models.model_source import ADAPTER_CONFIG, model_source
 from cotbal.tune.whole_model import IncompleteModelError, check_saved_adapters
-from cotbal.units.model_source import ADAPTER_CONFIG, model_source
 
 __all__ = [
     "adapter_config",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.seals import bytes_damage, seal_files
+from cotbal.output.seals import bytes_damage, seal_files
 
 __all__ = ["check_product", "seal_product"]
 

@@ -28,13 +28,13 @@ from typing import Any
 from cotbal.atomic import replacing, sync
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
-from cotbal.units.holder import Holder
-from cotbal.units.litter import bury, is_litter, remove_graves, remove_litter
-from cotbal.units.locking import held_by_other, locked
-from cotbal.units.manifest import SCHEMA, Manifest, manifest_of
-from cotbal.units.products import check_product, seal_product
-from cotbal.units.score_file import DamagedFileError, SampleScore, read_json_lines, read_scores
-from cotbal.units.seals import damage, seal_files, seal_folder, seal_values
+from cotbal.output.holder import Holder
+from cotbal.output.litter import bury, is_litter, remove_graves, remove_litter
+from cotbal.output.locking import held_by_other, locked
+from cotbal.output.manifest import SCHEMA, Manifest, manifest_of
+from cotbal.output.products import check_product, seal_product
+from cotbal.output.score_file import DamagedFileError, SampleScore, read_json_lines, read_scores
+from cotbal.output.seals import damage, seal_files, seal_folder, seal_values
 
 __all__ = ["OutputFolder", "UnitFolder", "json_line", "write_text"]
 
@@ -272,11 +272,11 @@ class OutputFolder:
                 yield folder, manifest
 
     def seal_product(self, path: Path) -> None:
-        """See `cotbal.units.products.seal_product`."""
+        """See `cotbal.output.products.seal_product`."""
         seal_product(self._seals, path)
 
     def check_product(self, path: Path) -> None:
-        """See `cotbal.units.products.check_product`."""
+        """See `cotbal.output.products.check_product`."""
         check_product(self._seals, path, "weigh" if path == self.weights_json else "prepare")
 
     def problems(self) -> tuple[Problem, ...]:
@@ -336,7 +336,7 @@ class OutputFolder:
         Args:
             unit: its name.
             say: told who holds the unit, if anyone does.
-            job: see `cotbal.units.holder.Holder`.
+            job: see `cotbal.output.holder.Holder`.
         """
         with locked(
             self.running / unit, waiting=lambda held: say(_waiting(unit, held.holder)), job=job

@@ -14,12 +14,12 @@ from support.units.adapter_jobs import ADAPTER
 from cotbal.config.model import ModelConfig, QuantizationConfig
 from cotbal.config.schema import load_config
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.adapters import check_adapter, without_peft
+from cotbal.models.adapters import check_adapter, without_peft
+from cotbal.models.loading import load_model
+from cotbal.models.model_source import model_content, model_settings, model_source, processor_source
+from cotbal.models.quantization import check_quantization
 from cotbal.units.arguments import training_settings
 from cotbal.units.batches import batch_layout
-from cotbal.units.loading import load_model
-from cotbal.units.model_source import model_content, model_settings, model_source, processor_source
-from cotbal.units.quantization import check_quantization
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "qwen2.5-vl-7b-lora.yaml"
 pytestmark = [

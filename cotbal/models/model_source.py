@@ -9,7 +9,7 @@ from typing import Any
 
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.fingerprint import folder_digest
+from cotbal.output.fingerprint import folder_digest
 
 __all__ = [
     "ADAPTER_CONFIG",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cotbal.atomic import sync
-from cotbal.units.litter import is_litter
+from cotbal.output.litter import is_litter
 
 __all__ = [
     "Seals",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cotbal.units import digests
-from cotbal.units.digests import file_digest, file_digests
+from cotbal.output import digests
+from cotbal.output.digests import file_digest, file_digests
 
 SIZE = 80 * 2**20
 

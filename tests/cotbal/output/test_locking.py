@@ -18,11 +18,11 @@ import pytest
 from filelock import FileLock
 
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.holder import DEAD_SECONDS, HOLDER, Holder, read_holder
+from cotbal.output.holder import DEAD_SECONDS, HOLDER, Holder, read_holder
+from cotbal.output.locking import HeldError, held_by_other, locked
+from cotbal.output.manifest import Manifest
+from cotbal.output.store import OutputFolder
 from cotbal.units.joint_lock import joint_lock
-from cotbal.units.locking import HeldError, held_by_other, locked
-from cotbal.units.manifest import Manifest
-from cotbal.units.store import OutputFolder
 
 
 def _hold(path: Path, begun: Event) -> None:
@@ -166,7 +166,7 @@ def test_who_waits_gets_the_lock_and_is_told_who_had_it(tmp_path: Path) -> None:
 
 
 def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cotbal.units.locking.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("cotbal.output.locking.BEAT_SECONDS", 0.05)
     with locked(tmp_path):
         os.utime(tmp_path / HOLDER, (0, 0))
         deadline = time.monotonic() + 30
@@ -178,7 +178,7 @@ def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monkey
 SUSPENDED = """
 import sys, time
 from pathlib import Path
-from cotbal.units import locking
+from cotbal.output import locking
 locking.BEAT_SECONDS = 0.1
 with locking.locked(Path(sys.argv[1])):
     print("held", flush=True)

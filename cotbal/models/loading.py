@@ -21,11 +21,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
+from cotbal.models.adapters import adapters_wanted, add_adapter, check_trains, load_adapter, without_peft
+from cotbal.models.model_source import ModelSource, model_source, processor_source
+from cotbal.models.quantization import check_quantized, quantization_options
 from cotbal.tune.quantized import keep_packing
 from cotbal.tune.whole_model import IncompleteModelError, load_whole
-from cotbal.units.adapters import adapters_wanted, add_adapter, check_trains, load_adapter, without_peft
-from cotbal.units.model_source import ModelSource, model_source, processor_source
-from cotbal.units.quantization import check_quantized, quantization_options
 
 __all__ = ["freeze", "load_for_scoring", "load_model", "load_processor", "quieten", "save_processor"]
 

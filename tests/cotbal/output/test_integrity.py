@@ -14,9 +14,9 @@ from support.units.prepared import Told
 from cotbal.cli import main
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
+from cotbal.output.integrity import UnitDamagedError
+from cotbal.output.store import OutputFolder
 from cotbal.units import stages
-from cotbal.units.integrity import UnitDamagedError
-from cotbal.units.store import OutputFolder
 
 Damage = Callable[[Path, Path], None]
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.holder import DEAD_SECONDS, HOLDER, Holder, holder_age, read_holder
+from cotbal.output.holder import DEAD_SECONDS, HOLDER, Holder, holder_age, read_holder
 
 __all__ = ["HeldError", "held_by_other", "locked"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.seals import bytes_damage
+from cotbal.output.seals import bytes_damage
 
 __all__ = ["DamagedFileError", "SampleScore", "read_json_lines", "read_scores"]
 

@@ -6,7 +6,7 @@ import json
 import math
 import zlib
 
-from cotbal.units.store import json_line
+from cotbal.output.store import json_line
 
 __all__ = ["Answer", "answer_line", "read_answer"]
 

@@ -14,8 +14,8 @@ from support.models import tiny_mixture
 from support.units.prepared import Told
 
 from cotbal.config.schema import load_config
+from cotbal.output.seals import bytes_damage, damage, seal_bytes, seal_folder
 from cotbal.units import stages
-from cotbal.units.seals import bytes_damage, damage, seal_bytes, seal_folder
 
 contents = st.dictionaries(st.sampled_from(["a", "b", "in/c", "in/d"]), st.binary(max_size=40), min_size=1)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cotbal.units.unit_output import last_words
+from cotbal.output.unit_output import last_words
 
 
 def test_without_a_log_nothing_was_said(tmp_path: Path) -> None:

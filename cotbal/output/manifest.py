@@ -30,7 +30,7 @@ class Manifest:
         finished: when it was scored, in UTC; empty before.
         divergences: the retries of a training that diverged, each with the step, what was seen, and the learning rate
             and the step it was taken up again with.
-        files: the seals of what the unit has made so far (see `cotbal.units.seals`), by their paths in its folder.
+        files: the seals of what the unit has made so far (see `cotbal.output.seals`), by their paths in its folder.
         stopped: why the last attempt on it ended without a result; empty otherwise.
         engine: the server that scored it, its version, and how it compared with scoring in process; empty for the
             latter.

@@ -13,8 +13,8 @@ from cotbal.config.borrowed import check_names
 from cotbal.config.model import ModelConfig
 from cotbal.config.yaml_file import ConfigError
 from cotbal.extras import check_extras
+from cotbal.models.adapters import adapters_wanted
 from cotbal.tune.quantized import is_quantized
-from cotbal.units.adapters import adapters_wanted
 
 __all__ = ["check_quantization", "check_quantized", "quantization_options"]
 

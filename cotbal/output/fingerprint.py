@@ -12,7 +12,7 @@ from cotbal import __version__
 from cotbal.config.hub import HubSet
 from cotbal.data.dataset_info import listed_file, split_name
 from cotbal.data.hub import hub_digest
-from cotbal.units.digests import file_digest, file_digests
+from cotbal.output.digests import file_digest, file_digests
 
 __all__ = ["data_digest", "differences", "folder_digest", "versions"]
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
-from cotbal.units.manifest import Manifest
-from cotbal.units.score_file import SampleScore
-from cotbal.units.store import OutputFolder, UnitFolder
+from cotbal.output.manifest import Manifest
+from cotbal.output.score_file import SampleScore
+from cotbal.output.store import OutputFolder, UnitFolder
 
 text = st.text(max_size=8)
 scores = st.builds(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cotbal.units.checkpoints import (
+from cotbal.output.checkpoints import (
     discard_incomplete,
     is_complete,
     last_complete,

@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from cotbal.units.seals import damage, seal_folder, sync_folder
-from cotbal.units.store import write_text
+from cotbal.output.seals import damage, seal_folder, sync_folder
+from cotbal.output.store import write_text
 
 __all__ = ["discard_incomplete", "last_complete", "mark_complete", "step_of", "usable_checkpoint"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotbal.units.fingerprint import differences, folder_digest, versions
+from cotbal.output.fingerprint import differences, folder_digest, versions
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

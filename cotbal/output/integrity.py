@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cotbal.config.yaml_file import ConfigError
-from cotbal.units.manifest import Manifest
-from cotbal.units.score_file import DamagedFileError
-from cotbal.units.seals import damage
-from cotbal.units.store import UnitFolder
+from cotbal.output.manifest import Manifest
+from cotbal.output.score_file import DamagedFileError
+from cotbal.output.seals import damage
+from cotbal.output.store import UnitFolder
 
 __all__ = ["Damage", "UnitDamagedError", "unit_damage"]
 

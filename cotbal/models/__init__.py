@@ -1,0 +1,1 @@
+"""Models as a config names them: loaded whole, with adapters, quantised, sharded."""
