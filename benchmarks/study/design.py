@@ -13,10 +13,12 @@ from cotbal.demo.pretrain import Pretraining
 from cotbal.demo.scenes import Split
 
 __all__ = [
+    "AGAIN",
     "CHEAPER",
     "DECLARED",
     "DESCRIBED",
     "FULL",
+    "OF_CHEAPER",
     "SHORT",
     "SIZES",
     "VARIANTS",
@@ -40,7 +42,14 @@ VARIANTS: Mapping[str, str] = {
     "cotbal-hybrid": "one preparation, `preparation.estimator: hybrid`",
     "cotbal-seeds": "weights averaged over all preparations",
     "cotbal-seeds-shrunk": "these with `shrink`",
+    "cotbal-half": "one preparation of half of everything",
+    "cotbal-half-twice": "weights averaged over two of these, which train as much as a full one",
 }
+# Their weights come from the cheaper preparations.
+OF_CHEAPER = ("cotbal-half", "cotbal-half-twice")
+# Equal weights once more with seeds of their own: how far chance alone puts a strategy from `ew`.
+AGAIN = "ew-again"
+AGAIN_SEEDS_FROM = 200
 DESCRIBED = (
     *(label for label in VARIANTS if label not in DECLARED),
     *("tla", "rlw", "dwa", "igb", "uw-so", "famo", "coba", "square", "fastmix"),

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.variants import Preparations, quietly_measured, variant_weights
+from benchmarks.study.variants import Preparations, half_weights, quietly_measured, variant_weights
 from cotbal.method.arrays import FloatArray
 from cotbal.method.scores import ScoreTable
-from cotbal.method.weighing import weigh
 
 __all__ = ["estimator_values"]
 
@@ -48,7 +47,7 @@ def estimator_values(
         if contributions is not None:
             distances[label] |= _agreement(contributions, others)
     for label, table in cheaper.items():
-        each = np.stack([weigh(quietly_measured(table.of_seed(s))).values for s in table.seeds])
+        each = half_weights(table)
         pairs = np.stack([each[[a, b]].mean(axis=0) for a, b in itertools.combinations(range(len(each)), 2)])
         both = _contributions(table)
         distances[label] = _distance(each - full.mean(axis=0)) | _agreement(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,19 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe
-from benchmarks.study.design import CHEAPER, DECLARED, DESCRIBED, Size, mixtures, study_config
+from benchmarks.study.design import (
+    AGAIN,
+    AGAIN_SEEDS_FROM,
+    CHEAPER,
+    DECLARED,
+    DESCRIBED,
+    Size,
+    mixtures,
+    study_config,
+)
 from benchmarks.study.estimators import estimator_values
 from benchmarks.study.power import declared
-from benchmarks.study.running import is_scored, preparations
+from benchmarks.study.running import again_config, is_scored, preparations
 from cotbal.atomic import replacing
 from cotbal.demo.mixtures import DemoMixture
 from cotbal.method.arrays import FloatArray
@@ -23,7 +33,7 @@ from cotbal.method.formulas import improvement_and_error
 from cotbal.method.scores import ScoreTable
 from cotbal.method.seeds import SeedMean
 from cotbal.metrics import get as get_metric
-from cotbal.report.inputs import SINGLE, Comparison
+from cotbal.report.inputs import SINGLE, Comparison, StrategyScores
 from cotbal.report.paired import lead
 from cotbal.units.progress import NoProgress
 from cotbal.units.results import report_input
@@ -70,7 +80,8 @@ class _Mixture:
         comparison = report_input(self.config).comparison
         if comparison is None:
             raise SystemExit(f"{folder}: nothing has been tuned yet; run `python -m benchmarks.study run`")
-        self.comparison = _whole(comparison)
+        again = report_input(again_config(folder, mixture, size)).comparison
+        self.comparison = _whole(comparison, () if again is None else again.of("ew"))
         self.tokens = [json.loads(path.read_text()) for path in sorted((folder / "tokens").glob("*.json"))]
 
     def values(self) -> dict[str, Any]:
@@ -146,9 +157,14 @@ def _cheaper(folder: Path, mixture: DemoMixture, size: Size) -> dict[str, tuple[
     return found
 
 
-def _whole(comparison: Comparison) -> Comparison:
-    """Without what an interrupted study has only in part: seeds that lack a task."""
-    kept = [row for row in comparison.scores if set(row.scores) == set(comparison.tasks)]
+def _whole(comparison: Comparison, again: Sequence[StrategyScores]) -> Comparison:
+    """Without what an interrupted study has only in part, seeds that lack a task; with `again` as a strategy."""
+    renamed = [
+        dataclasses.replace(row, strategy=AGAIN, seed=row.seed - AGAIN_SEEDS_FROM)
+        for row in again
+        if row.seed >= AGAIN_SEEDS_FROM
+    ]
+    kept = [row for row in (*comparison.scores, *renamed) if set(row.scores) == set(comparison.tasks)]
     return Comparison(
         comparison.tasks,
         comparison.higher_is_better,

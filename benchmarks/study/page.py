@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.pages import ROOT
-from benchmarks.study.design import DECLARED, DESCRIBED, VARIANTS
+from benchmarks.study.design import AGAIN, DECLARED, DESCRIBED, VARIANTS
 from benchmarks.study.gather import RESULTS
 from benchmarks.study.health import states
 from benchmarks.study.power import Declared, declared, detectable
@@ -21,6 +21,7 @@ from cotbal.report.plots.svg import drawing, picture
 PAGE = Path("docs/study.md")
 PLOT = Path("docs/images/study.svg")
 NEGATIVE = Path(__file__).with_name("earlier.md")
+ROWS = ("ew", AGAIN, *(label for label in (*DECLARED, *DESCRIBED) if label != "ew"))
 
 
 def load(path: Path = RESULTS) -> dict[str, Any]:
@@ -67,7 +68,8 @@ def render(results: dict[str, Any]) -> dict[Path, str]:
         "",
         "dI and dE in percent against single-task tuning of the same epochs, then the lead over equal weights in "
         "points of dI with its 90% interval, paired by seed and test sample, and the mean scores. A strategy with "
-        "one seed has no interval; one that is missing has not been tuned in this version.",
+        f"one seed has no interval; one that is missing has not been tuned in this version. `{AGAIN}` is `ew` with "
+        "other seeds.",
         "",
         "![leads over equal weights](images/study.svg)",
         "",
@@ -143,10 +145,36 @@ def _short(results: dict[str, Any], plan: Declared) -> list[str]:
         + "; ".join(f"{name}: {', '.join(found) or 'none'}" for name, found in worse.items())
         + "."
     )
+    lines += _chance(results)
     lines += _weights_in_short(results)
     lines.append(f"- **Where CoTBal is not ahead.** {_not_ahead(results, plan)}")
     lines.append(f"- **Defaults.** {_defaults(results)}")
     return lines
+
+
+def _chance(results: dict[str, Any]) -> Iterable[str]:
+    """What equal weights with other seeds make of the leads above."""
+    found = {
+        name: again["lead"]
+        for name, mixture in results["mixtures"].items()
+        if "lead" in (again := mixture["results"].get(AGAIN, {}))
+    }
+    if not found:
+        return
+    leads = "; ".join(
+        f"{name} {lead['mean']:+.2f} ({lead['interval'][0]:+.2f} to {lead['interval'][1]:+.2f})"
+        for name, lead in found.items()
+    )
+    seeds = max(lead["seeds"] for lead in found.values())
+    text = (
+        f"- **What chance does.** Equal weights tuned again with {seeds} other seeds (`{AGAIN}`) lie from `ew` "
+        f"by, in points of dI: {leads}. All leads on this page are over the same units of `ew`: the luck that these "
+        "had is in every lead of their mixture."
+    )
+    lucky = [name for name, lead in found.items() if not lead["interval"][0] <= 0 <= lead["interval"][1]]
+    if lucky:
+        text += f" Take it off before you read a lead on {' and '.join(lucky)}."
+    yield text
 
 
 def _not_ahead(results: dict[str, Any], plan: Declared) -> str:
@@ -250,7 +278,7 @@ def _strategy_table(mixture: dict[str, Any]) -> Iterable[str]:
     yield f"| strategy | seeds | dI | dE | lead over EW | 90% interval | {' | '.join(tasks)} |"
     yield "|:--|--:|--:|--:|--:|:--|" + "--:|" * len(tasks)
     yield "| single task | | | | | | " + " | ".join(f"{score:.3f}" for score in mixture["single"]) + " |"
-    for name in (*DECLARED, *DESCRIBED):
+    for name in ROWS:
         row = mixture["results"].get(name)
         if row is None:
             continue
@@ -275,6 +303,8 @@ _ESTIMATORS = {
     "half": "one of half of everything",
     "half x 2": "two of half of everything",
 }
+# Estimator -> the strategy that is tuned with its weights, where the names differ.
+_TUNED = {"equal": "ew", "half": "cotbal-half", "half x 2": "cotbal-half-twice"}
 
 
 def _estimators(results: dict[str, Any]) -> Iterable[str]:
@@ -292,7 +322,7 @@ def _estimators(results: dict[str, Any]) -> Iterable[str]:
     for name, mixture in results["mixtures"].items():
         cost = _costs(mixture)
         for label, distance in mixture["preparation"]["distance"].items():
-            tuned = mixture["results"].get("ew" if label == "equal" else label)
+            tuned = mixture["results"].get(_TUNED.get(label, label))
             improvement = "-" if tuned is None else f"{np.mean(tuned['improvement']):+.2f}"
             agreement = (f"{distance[key]:.2f}" if key in distance else "-" for key in ("c", "c_centred"))
             yield (
@@ -372,7 +402,7 @@ def _making(results: dict[str, Any]) -> list[str]:
 
 def plot(results: dict[str, Any]) -> str:
     """Leads over equal weights with their intervals, one panel per mixture, as SVG text."""
-    names = [name for name in (*DECLARED, *DESCRIBED) if name != "ew"]
+    names = [name for name in ROWS if name != "ew"]
     with drawing("study"):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
         figure.patch.set_visible(False)

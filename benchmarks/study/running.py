@@ -16,10 +16,20 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.study.design import CHEAPER, DECLARED, DESCRIBED, Size, mixtures, study_config
+from benchmarks.study.design import (
+    AGAIN_SEEDS_FROM,
+    CHEAPER,
+    DECLARED,
+    DESCRIBED,
+    OF_CHEAPER,
+    Size,
+    mixtures,
+    study_config,
+)
 from benchmarks.study.remembering import remember
 from benchmarks.study.variants import Preparations, variant_weights
 from cotbal.atomic import replacing
+from cotbal.config.schema import Config
 from cotbal.demo.dataset import write_dataset
 from cotbal.demo.mixtures import DemoMixture
 from cotbal.demo.model import build_model, build_processor
@@ -87,6 +97,16 @@ def work(folder: Path, size: Size, share: tuple[int, int], say: Say, until: floa
                 runner = Runner(config, NoProgress())
                 for unit in _shared(runner.schedule.of("prepare"), share):
                     _make(runner, unit, say, until)
+    for mixture in mixtures():
+        runner = Runner(again_config(folder / mixture.name, mixture, size), NoProgress())
+        for unit in _shared(runner.schedule.of("tune"), share):
+            _make(runner, unit, say, until)
+
+
+def again_config(folder: Path, mixture: DemoMixture, size: Size) -> Config:
+    """Equal weights once more, with seeds of their own."""
+    seeds = [AGAIN_SEEDS_FROM + seed for seed in size.seeds]
+    return study_config(folder, mixture, size, strategies=["ew"], seeds=seeds, single_task=False)
 
 
 def _tune(
@@ -101,13 +121,16 @@ def _tune(
 ) -> None:
     found = wait_for_preparations(folder / mixture.name, mixture, size, until)
     prepared = size.preparation_seeds[mixture.name]
+    half = None
+    if not set(OF_CHEAPER).isdisjoint(labels):
+        half = wait_for_half(folder / mixture.name, mixture, size, until)
     config = study_config(
         folder / mixture.name,
         mixture,
         size,
         strategies=labels,
         seeds=[seed],
-        weights=variant_weights(found, prepared[seed % len(prepared)]),
+        weights=variant_weights(found, prepared[seed % len(prepared)], half),
     )
     runner = Runner(config, NoProgress())
     for unit in _shared(runner.schedule.of("tune"), share):
@@ -184,6 +207,20 @@ def wait_for_preparations(
             raise OutOfTimeError
         time.sleep(_WAIT)
     return preparations(folder, runner)
+
+
+def wait_for_half(folder: Path, mixture: DemoMixture, size: Size, until: float | None = None) -> ScoreTable:
+    """The scores of all preparations of half of everything, once other processes have made their share.
+
+    Raises:
+        OutOfTimeError: they have not by `until`.
+    """
+    runner = Runner(study_config(folder, mixture, size, strategies=["ew"], preparation="half"), NoProgress())
+    while not all(is_scored(runner, unit) for unit in runner.schedule.of("prepare")):
+        if until is not None and time.time() > until:
+            raise OutOfTimeError
+        time.sleep(_WAIT)
+    return collect_scores(runner)
 
 
 def preparations(folder: Path, runner: Runner) -> Preparations:

@@ -49,8 +49,22 @@ def hybrid_weights(full: TaskWeights, tokens: TaskWeights) -> FloatArray:
     return ((tokens.outward + tokens.inward) / 2 + full.difficulty) / 2
 
 
-def variant_weights(found: Preparations, seed: int) -> Mapping[str, Mapping[str, float]]:
-    """Label of every variant -> task -> weight, for the tuned units of one seed."""
+def half_weights(table: ScoreTable) -> FloatArray:
+    """The weights of every cheaper preparation, [S, N]."""
+    return np.stack([_weigh(quietly_measured(table.of_seed(seed))).values for seed in table.seeds])
+
+
+def variant_weights(
+    found: Preparations, seed: int, half: ScoreTable | None = None
+) -> Mapping[str, Mapping[str, float]]:
+    """Label of every variant -> task -> weight, for the tuned units of one seed.
+
+    Args:
+        found: the full preparations.
+        seed: of the one whose weights are asked for.
+        half: those of half of everything, for their two variants: the one in the seed's place, and the mean of that
+            and the next. None: without these variants.
+    """
     one, every = quietly_measured(found.generated.of_seed(seed)), quietly_measured(found.generated)
     full = _weigh(one)
     tokens = _weigh(quietly_measured(found.tokens.of_seed(seed)))
@@ -68,6 +82,10 @@ def variant_weights(found: Preparations, seed: int) -> Mapping[str, Mapping[str,
         "cotbal-seeds": _weigh(every).values,
         "cotbal-seeds-shrunk": _weigh(every, shrink=True).values,
     }
+    if half is not None:
+        each, place = half_weights(half), found.generated.seeds.index(seed)
+        one_of, next_of = (each[(place + step) % len(each)] for step in (0, 1))
+        values |= {"cotbal-half": one_of, "cotbal-half-twice": (one_of + next_of) / 2}
     return {
         label: dict(zip(full.tasks, np.asarray(row).round(12).tolist(), strict=True))
         for label, row in values.items()

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import t
 
 from benchmarks.study import page, power
-from benchmarks.study.design import DECLARED, DESCRIBED, SHORT, VARIANTS, mixtures, study_config
+from benchmarks.study.design import DECLARED, DESCRIBED, OF_CHEAPER, SHORT, VARIANTS, mixtures, study_config
 from benchmarks.study.estimators import estimator_values
 from benchmarks.study.health import states
 from benchmarks.study.variants import Preparations, variant_weights
@@ -82,7 +82,8 @@ def test_variants_are_made_of_the_terms_they_name() -> None:
         ScoreTable.from_seeds({0: scores(0.0), 1: scores(0.1)}),
         ScoreTable.from_seeds({0: scores(0.3), 1: scores(0.3)}),
     )
-    made = {label: np.array(list(row.values())) for label, row in variant_weights(found, 1).items()}
+    half = ScoreTable.from_seeds({100: scores(0.0), 101: scores(0.2)})
+    made = {label: np.array(list(row.values())) for label, row in variant_weights(found, 1, half).items()}
     assert set(made) == set(VARIANTS)
     np.testing.assert_allclose(
         made["cotbal"], (made["cotbal-contributions"] + made["cotbal-difficulty"]) / 2, atol=1e-9
@@ -91,6 +92,10 @@ def test_variants_are_made_of_the_terms_they_name() -> None:
         assert row.sum() == pytest.approx(3), label
     other = {label: np.array(list(row.values())) for label, row in variant_weights(found, 0).items()}
     np.testing.assert_allclose(made["cotbal-seeds"], (made["cotbal"] + other["cotbal"]) / 2, atol=1e-9)
+    halves = np.array([weigh(measure(half.of_seed(seed))).values for seed in (100, 101)])
+    np.testing.assert_allclose(made["cotbal-half"], halves[1], atol=1e-9)
+    np.testing.assert_allclose(made["cotbal-half-twice"], halves.mean(axis=0), atol=1e-9)
+    assert set(other) == set(VARIANTS) - set(OF_CHEAPER)
     same = dataclasses.replace(found, tokens=found.generated)
     hybrid = np.array(list(variant_weights(same, 1)["cotbal-hybrid"].values()))
     np.testing.assert_allclose(hybrid, made["cotbal"], atol=1e-9)
