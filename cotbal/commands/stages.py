@@ -73,7 +73,11 @@ def weigh(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Where to write the weights.", show_default=False
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write the weights; with a config, the folder to work in, as for every command.",
+            show_default=False,
         ),
     ] = None,
     temperature: Annotated[

@@ -7,16 +7,19 @@ from pathlib import Path
 
 from cotbal.atomic import replacing
 from cotbal.config.yaml_file import ConfigError
-from cotbal.output.seals import bytes_damage, seal_files
+from cotbal.output.seals import bytes_damage, seal_files, seal_values
 
 __all__ = ["check_product", "seal_product"]
+
+# The file's own seal: a name that is no longer the one it was would otherwise leave its product without a seal.
+_OWN = "seal"
 
 
 def seal_product(seals_file: Path, path: Path) -> None:
     """Note in `seals_file` what a product holds now."""
     seals = {**_seals(seals_file), **seal_files(path.parent, [path.name])}
     with replacing(seals_file) as stream:
-        stream.write(json.dumps(seals, indent=1, sort_keys=True) + "\n")
+        stream.write(json.dumps({**seals, _OWN: seal_values(seals)}, indent=1, sort_keys=True) + "\n")
 
 
 def check_product(seals_file: Path, path: Path, stage: str) -> None:
@@ -32,8 +35,8 @@ def check_product(seals_file: Path, path: Path, stage: str) -> None:
     found = bytes_damage(path, path.read_bytes(), seal) if seal is not None and path.is_file() else None
     if found is not None:
         raise ConfigError(
-            f"{found}; `cotbal {stage}` writes it anew. If you changed it on purpose, keep it elsewhere and name it: "
-            "`cotbal weigh FILE.csv`, `cotbal tune --weights FILE`"
+            f"{found} (by its seal in {seals_file.name}); `cotbal {stage}` writes it anew. If you changed it on "
+            "purpose, keep it elsewhere and name it: `cotbal weigh FILE.csv`, `cotbal tune --weights FILE`"
         )
 
 
@@ -44,6 +47,7 @@ def _seals(path: Path) -> dict[str, str]:
         return {}
     except (ValueError, RecursionError):
         found = None
-    if not (isinstance(found, dict) and all(isinstance(seal, str) for seal in found.values())):
+    own = found.pop(_OWN, None) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or own != seal_values(found):
         raise ConfigError(f"{path}: damaged; delete it, then `cotbal prepare` and `cotbal weigh` again")
     return found

@@ -107,6 +107,7 @@ def report_input(config: Config) -> ReportInput:
     manifests = {unit.name: folder.unit(unit.name).manifest() for unit in schedule.units}
     folder.check_product(folder.scores_csv)
     folder.check_product(folder.weights_json)
+    _check_preparation(schedule, folder, manifests)
     scores = ScoreTable.from_csv(folder.scores_csv) if folder.scores_csv.is_file() else None
     accuracies = None if scores is None else saved_accuracies(config, folder)
     return ReportInput(
@@ -121,6 +122,20 @@ def report_input(config: Config) -> ReportInput:
         warnings=_warnings(manifests),
         provenance=_provenance(config, schedule, manifests),
     )
+
+
+def _check_preparation(
+    schedule: Schedule, folder: OutputFolder, manifests: Mapping[str, Manifest | None]
+) -> None:
+    """Hold the scores that `scores.csv` was made from to their seals, as those of the comparison are.
+
+    Raises:
+        DamagedFileError: some are not as they were written.
+    """
+    for unit in schedule.of("prepare"):
+        manifest = manifests[unit.name]
+        if manifest is not None and manifest.state == "scored":
+            folder.unit(unit.name).kept_scores(manifest)
 
 
 def _problems(config: Config, folder: OutputFolder) -> tuple[Problem, ...]:

@@ -356,13 +356,20 @@ def weigh_source(
         ConfigError: the source is none of these, or an option does not apply to it.
     """
     if source.suffix in {".yaml", ".yml"}:
-        config = load_config(source)
+        if lower_is_better:
+            raise ConfigError(
+                "--lower-is-better is for a CSV; in a config, give the task `higher_is_better: false`"
+            )
+        if output is not None and output.suffix == ".json":
+            raise ConfigError(
+                f"--output {output}: with a config, it is the folder to work in, as for every command; the weights "
+                "are its weights.json"
+            )
+        config = load_config(source, output=output)
         if temperature is not None:
             config = config.model_copy(
                 update={"weighing": config.weighing.model_copy(update={"temperature": temperature})}
             )
-        if lower_is_better or output is not None:
-            raise ConfigError("--lower-is-better and --output are for a CSV; with a config, write them there")
         return weigh(config), OutputFolder(config.output).weights_json
     folder = source if source.is_dir() else source.parent
     path = OutputFolder(source).scores_csv if source.is_dir() else source

@@ -98,8 +98,14 @@ def _is_worth_it(folder: str, file: str, damage: str) -> bool:
 
 
 def _in_short(folder: str, file: str, damage: str) -> bool:
-    """One way of damage for each file that is the only one of its kind."""
+    """One way of damage for each file that is the only one of its kind; a third of the plots and checkpoints."""
     if file.startswith("units/") and not file.startswith("units/mini/"):
+        return False
+    if file.endswith(".svg") and "summary" not in file:
+        return False
+    if "checkpoint-" in file and not file.endswith(("4/COMPLETE", "4/model.safetensors", "2/optimizer.pt")):
+        return False
+    if "/model/" in file and folder != "finished" and not file.endswith("model.safetensors"):
         return False
     turn = sorted(DAMAGES).index(damage)
     return (len(file) + len(folder)) % len(DAMAGES) == turn
@@ -173,14 +179,16 @@ def _readers(name: str) -> tuple[str, ...]:
         return ("export",)
     if name.startswith("units/"):
         return ("report", "run") if name.split("/")[1] in ("mini", "cotbal-seed0") else ("report",)
-    return {"scores.csv": ("weigh", "report", "run"), "weights.json": ("tune", "report")}.get(
-        name, ("report", "run")
-    )
+    return {
+        "scores.csv": ("weigh", "report", "run"),
+        "weights.json": ("tune", "report"),
+        "plan.json": ("status",),
+    }.get(name, ("report", "run"))
 
 
 def _without_models(output: Path, name: str, command: str) -> dict[str, str]:
     # What a command does not read, such as the page of the check, is nothing that it could get wrong.
-    left = {name} if command == "report" and name.startswith("check/") else set()
+    left = {name} if (command == "report" and name.startswith("check/")) or command == "status" else set()
     return {
         file: digest for file, digest in digests(output).items() if "/model/" not in file and file not in left
     }

@@ -68,6 +68,11 @@ def test_weights_come_from_a_csv_a_folder_or_a_config_alike(tmp_path: Path) -> N
     assert saved == settings.output / "weights.json"
     assert from_csv.as_dict() == from_folder.as_dict()
     assert from_config.as_dict() == {**from_csv.as_dict(), "text": 1.5}
+    elsewhere = settings.output.rename(tmp_path / "elsewhere")
+    moved, saved = stages.weigh_source(tmp_path / "mixture.yaml", elsewhere, None, [])
+    assert saved == elsewhere / "weights.json"
+    assert moved.as_dict() == from_config.as_dict()
+    elsewhere.rename(settings.output)
     hotter, _ = stages.weigh_source(tmp_path / "mixture.yaml", None, 3.0, [])
     assert hotter.temperature == 3.0
 
@@ -76,8 +81,10 @@ def test_options_that_do_not_apply_are_refused(tmp_path: Path) -> None:
     settings = config(tmp_path, ["a", "b"], {})
     settings.output.mkdir()
     (settings.output / "scores.csv").write_text("model,task,score\n" + SCORES)
-    with pytest.raises(ConfigError, match="are for a CSV"):
+    with pytest.raises(ConfigError, match="it is the folder to work in"):
         stages.weigh_source(tmp_path / "mixture.yaml", tmp_path / "w.json", None, [])
+    with pytest.raises(ConfigError, match="is for a CSV"):
+        stages.weigh_source(tmp_path / "mixture.yaml", None, None, ["a"])
     with pytest.raises(ConfigError, match="no such task"):
         stages.weigh_source(settings.output / "scores.csv", None, None, ["z"])
 
