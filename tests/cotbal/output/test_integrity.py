@@ -105,6 +105,29 @@ def test_no_damage_is_silent_and_wrong(mixture: Path, name: str) -> None:
     assert _outcome(config, config.output / "units" / "mini", products) == "no effect"
 
 
+def test_a_seal_that_lost_its_file_is_damage(mixture: Path) -> None:
+    """One changed letter of a name would leave the file of that name without a seal."""
+    config = load_config(mixture)
+    path = config.output / "seals.json"
+    path.write_text(path.read_text().replace("scores.csv", "scorez.csv"))
+    with pytest.raises(ConfigError, match=r"seals\.json: damaged; delete it, then `cotbal prepare`"):
+        stages.weigh(config)
+    path.unlink()
+    stages.prepare(config, Told())
+    stages.weigh(config)
+
+
+def test_a_report_holds_the_preparations_scores_to_their_seals(mixture: Path) -> None:
+    """Its table is made of them, although another file holds it."""
+    config = load_config(mixture)
+    stages.weigh(config)
+    stages.write_report(config)
+    path = config.output / "units" / "plus_count" / "scores.jsonl"
+    _flip(path, path)
+    with pytest.raises(ConfigError, match=r"plus_count/scores\.jsonl has changed"):
+        stages.write_report(config)
+
+
 @pytest.mark.parametrize("name", ["scores.csv", "weights.json"])
 @pytest.mark.parametrize("damage", [_cut, _empty, _zero, _flip])
 def test_products_that_were_changed_are_named(mixture: Path, name: str, damage: Damage) -> None:
