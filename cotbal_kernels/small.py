@@ -24,7 +24,7 @@ from cotbal_kernels.planning import Plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cotbal_kernels.backends.native._native import PlannedRows
+    from cotbal_kernels.backends.native import _native
 
 # The most elements of hidden states, head and logits each: 1 MiB. Beyond, the products take longer than the host, and
 # the general way keeps the logits' gradient, not the head's.
@@ -57,7 +57,7 @@ class _Loss:
 
     def __init__(
         self,
-        rows: PlannedRows,
+        rows: _native.PlannedRows,
         plan: Plan,
         weights: Tensor | None,
         mean: bool,
@@ -254,32 +254,32 @@ def _accepted(
 
 
 @lru_cache(maxsize=1)
-def _native() -> type[PlannedRows] | None:
+def _kind_of_rows() -> type[_native.PlannedRows] | None:
     """The native extension's part in this; None where it is not installed."""
     if load(_NATIVE).unavailable(torch.device("cpu"), torch.float32) is not None:
         return None
-    from cotbal_kernels.backends.native._native import PlannedRows
+    from cotbal_kernels.backends.native import _native
 
-    return PlannedRows
+    return _native.PlannedRows
 
 
-def _prepare(plan: Plan) -> PlannedRows | None:
+def _prepare(plan: Plan) -> _native.PlannedRows | None:
     """What the native call needs of a plan, made once and kept with it; None where it cannot come this way."""
-    made: PlannedRows | None = None
+    made: _native.PlannedRows | None = None
     tensors = [plan.rows, plan.targets, plan.tasks, plan.samples]
     factors = plan.token_weights
     if factors is not None:
         tensors.append(factors)
-    native = _native()
+    kind = _kind_of_rows()
     if (
-        native is not None
+        kind is not None
         and not plan.padded
         and plan.sample_ids is None
         and plan.num_supervised > 0
         and all(type(each) is Tensor and each.is_cpu and each.is_contiguous() for each in tensors)
         and not (factors is not None and factors.requires_grad)
     ):
-        made = native(
+        made = kind(
             plan.rows,
             plan.targets,
             plan.tasks,

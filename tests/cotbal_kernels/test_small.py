@@ -23,7 +23,7 @@ from torch import Tensor
 import cotbal_kernels as ck
 from cotbal_kernels import small
 
-pytestmark = pytest.mark.skipif(small._native() is None, reason="the native extension is not installed")
+pytestmark = pytest.mark.skipif(small._kind_of_rows() is None, reason="the native extension is not installed")
 CLASSES, WIDTH = 11, 5
 
 

@@ -95,7 +95,8 @@ def main(extension: str, calls: int) -> None:
     for threads in (1, 3):
         torch.set_num_threads(threads)
         call()
-        print(made)
+        small_losses()
+    print(made)
 
 
 if __name__ == "__main__":
