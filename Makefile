@@ -87,6 +87,7 @@ docs: $(VENV)/.dev ## regenerate the pages made from results, docs/exactness.md,
 	$(BIN)/python docs/make_exactness.py
 	$(BIN)/python docs/make_families.py
 	$(BIN)/python docs/make_inputs.py
+	$(BIN)/python docs/make_torch_samples.py
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cotbal_kernels import arguments, checks, linear, ops, products, vocabulary
+from cotbal_kernels import arguments, checks, linear, ops, products, small, vocabulary
 from cotbal_kernels.arguments import Reduction, TokenOutput
 from cotbal_kernels.backends.registry import AUTO
 from cotbal_kernels.call import LinearCall, LinearResult, LogitsCall, LogitsResult
@@ -130,6 +130,37 @@ def linear_cross_entropy(
        0    2.0794         2      0.0%
        1    2.0794         1      0.0%
     """
+    if (
+        plan is not None
+        and labels is None
+        and task_ids is None
+        and sample_ids is None
+        and token_weights is None
+        and not shift
+        and class_weights is None
+        and label_smoothing == 0
+        and lse_square_scale == 0
+        and not token_outputs
+        and not token_gradients
+        and vocab_range is None
+        and group is None
+    ):
+        quick = small.linear_cross_entropy(
+            hidden,
+            weight,
+            bias,
+            plan,
+            task_weights,
+            num_tasks,
+            normalizer,
+            reduction,
+            logit_scale,
+            softcap,
+            impl,
+            memory_budget,
+        )
+        if quick is not None:
+            return quick
     arguments.check_options(
         logit_scale,
         softcap,
@@ -250,6 +281,24 @@ def cross_entropy(
     >>> [round(each, 4) for each in out.loss.tolist()], out.task_correct.tolist()
     ([0.1269, 2.1269, 0.0], [1])
     """
+    if (
+        plan is not None
+        and labels is None
+        and task_ids is None
+        and sample_ids is None
+        and token_weights is None
+        and not shift
+        and class_weights is None
+        and label_smoothing == 0
+        and lse_square_scale == 0
+        and not token_outputs
+        and not token_gradients
+    ):
+        quick = small.cross_entropy(
+            logits, plan, task_weights, num_tasks, normalizer, reduction, logit_scale, softcap, impl
+        )
+        if quick is not None:
+            return quick
     arguments.check_options(
         logit_scale, softcap, reduction, normalizer, impl, None, label_smoothing, lse_square_scale
     )

@@ -82,7 +82,8 @@ def task_table(
     weights: Tensor | Sequence[float], num_tasks: int, device: torch.device | None = None
 ) -> Tensor:
     """Task weights as a tensor [T] on ``device`` (where they are if ``None``); values are not looked at."""
-    table = torch.as_tensor(weights)
+    # A list becomes a tensor on the CPU, whatever the default device.
+    table = weights if isinstance(weights, Tensor) else torch.as_tensor(weights, device="cpu")
     if table.is_complex() or table.dtype == torch.bool:
         raise TypeError(f"task_weights has dtype {table.dtype}; real numbers are needed")
     if table.dim() != 1 or table.shape[0] != num_tasks:

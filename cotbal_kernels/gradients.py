@@ -40,7 +40,7 @@ def is_plain(call: tuple[Any, ...]) -> bool:
     )
 
 
-def _refuse_second_order() -> None:
+def refuse_second_order() -> None:
     if torch.is_grad_enabled():
         raise NotImplementedError(
             "create_graph=True: the gradients of cotbal_kernels' losses are not themselves differentiable; "
@@ -48,13 +48,19 @@ def _refuse_second_order() -> None:
         )
 
 
-def _scaled(saved: Tensor, upstream: Tensor, dtype: torch.dtype, impl: str) -> Tensor:
+def graph_is_kept() -> bool:
+    """Whether the running backward pass keeps its graph: then what it saved is needed again."""
+    kept: bool = torch._C._autograd._get_current_graph_task_keep_graph()
+    return kept
+
+
+def scaled(saved: Tensor, upstream: Tensor, dtype: torch.dtype, impl: str) -> Tensor:
     """`saved * upstream` in `dtype`, rounded once, without a pass over it where that can be helped."""
     # Only a plain tensor can be asked what it holds, and only a graph that is not kept gives its tensors away.
     plain = type(upstream) is Tensor
     if plain and saved.device.type == "cpu" and upstream.item() == 1.0 and saved.dtype != dtype:
         return saved.to(dtype)
-    if saved.dtype != dtype or not plain or torch._C._autograd._get_current_graph_task_keep_graph():
+    if saved.dtype != dtype or not plain or graph_is_kept():
         return (saved * upstream).to(dtype)
     if saved.device.type == "cpu":
         return saved if upstream.item() == 1.0 else saved.mul_(upstream)
@@ -142,7 +148,7 @@ def linear_backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -
     nll_upstream, entropy_upstream = others[_NLL], others[_ENTROPY]
     if upstream is None and nll_upstream is None and entropy_upstream is None:
         return nothing
-    _refuse_second_order()
+    refuse_second_order()
     call: LinearCall = ctx.call
     saved = ctx.saved_tensors
     rows, targets, row_weights, _, _, normalizer, entropy, hidden, weight, bias, kept, *made = saved
@@ -150,7 +156,7 @@ def linear_backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -
     gradients: tuple[Tensor | None, ...] = (None, None, None)
     if call.mode == "grads" and upstream is not None:
         gradients = tuple(
-            _scaled(each, upstream, ctx.dtype, call.impl) if wants else None
+            scaled(each, upstream, ctx.dtype, call.impl) if wants else None
             for each, wants in zip(made, wanted, strict=True)
         )
     elif call.mode in ("keep", "recompute"):
@@ -201,13 +207,13 @@ def logits_backward(ctx: Any, upstream: Tensor | None, *others: Tensor | None) -
     nll_upstream, entropy_upstream = others[_NLL], others[_ENTROPY]
     if upstream is None and nll_upstream is None and entropy_upstream is None:
         return nothing
-    _refuse_second_order()
+    refuse_second_order()
     call: LogitsCall = ctx.call
     saved = ctx.saved_tensors
     rows, targets, row_weights, _, _, normalizer, entropy, scores, made = saved
     gradient: Tensor | None = None
     if call.mode == "grads" and upstream is not None:
-        gradient = _scaled(made, upstream, made.dtype, call.impl)
+        gradient = scaled(made, upstream, made.dtype, call.impl)
     elif call.mode == "recompute":
         backward = LogitsBackwardCall(
             _of_loss(upstream, call, scores, normalizer),

@@ -66,6 +66,10 @@ class Plan:
     def _with(self, moved: dict[str, Any]) -> Plan:
         return replace(self, **moved)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is prepared of a plan for one process stays there.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Plan:
         """The same plan with its tensors on ``device``; itself when they are there already."""
         if self.rows.device == torch.device(device):

@@ -32,7 +32,7 @@ def segment_sum(values: Tensor, segments: Tensor, count: int) -> Tensor:
     """Sum of the values [R] of each segment, [count], in f64 inside; no float atomics."""
     wide = values.to(torch.float64)
     if values.device.type == "cpu":
-        sums = torch.zeros(count, dtype=torch.float64).index_add_(0, segments, wide)
+        sums = torch.zeros(count, dtype=torch.float64, device="cpu").index_add_(0, segments, wide)
         return sums.to(values.dtype)
     sums = torch.zeros(count, dtype=torch.float64, device=values.device)
     tile = max(1, _TILE // max(1, values.shape[0]))

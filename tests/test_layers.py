@@ -52,6 +52,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"cotbal_kernels.gradients", "cotbal_kernels.vocabulary"},
         {"cotbal_kernels.ops"},
         {"cotbal_kernels.arguments", "cotbal_kernels.output"},
+        {"cotbal_kernels.small"},
         {
             "cotbal_kernels.api",
             "cotbal_kernels.alignment",

@@ -26,3 +26,37 @@ def row_pass(
     peak: Tensor | None = None,
 ) -> None: ...
 def elementwise(function: str, input: Tensor, output: Tensor, isa: str) -> None: ...
+
+class PlannedRows:
+    def __init__(
+        self,
+        rows: Tensor,
+        targets: Tensor,
+        tasks: Tensor,
+        samples: Tensor,
+        token_weights: Tensor | None,
+        positions: int,
+        num_tasks: int,
+        num_samples: int,
+    ) -> None: ...
+    def loss(
+        self,
+        logits: int,
+        gradient: int,
+        columns: int,
+        of_all_positions: bool,
+        task_weights: int,
+        task_weights_are_double: bool,
+        mean: bool,
+        normalizer: float,
+        logit_scale: float,
+        softcap: float,
+        threads: int,
+        loss: int,
+        task_loss_sum: int,
+        task_tokens: int,
+        task_correct: int,
+        sample_loss_sum: int,
+        sample_tokens: int,
+        /,
+    ) -> bool: ...

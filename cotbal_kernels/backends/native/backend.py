@@ -62,8 +62,8 @@ class NativeBackend(Backend):
         """
         from cotbal_kernels.backends.native import _native
 
-        nll = torch.empty(targets.shape, dtype=torch.float32)
-        hits = torch.empty(targets.shape, dtype=torch.bool)
+        nll = torch.empty(targets.shape, dtype=torch.float32, device="cpu")
+        hits = torch.empty(targets.shape, dtype=torch.bool, device="cpu")
         _native.row_pass(
             logits.detach(),
             targets,

@@ -9,11 +9,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "dispatch.hpp"
+#include "planned_loss.hpp"
 #include "row_pass.hpp"
 #include "threads.hpp"
 
@@ -187,6 +189,82 @@ void row_pass(const ReadOnly& logits, const ReadOnly& targets, const std::option
                          });
 }
 
+// The rows of a plan, checked and brought here once; torch's memory, which is kept alive.
+class PlannedRows {
+   public:
+    PlannedRows(ReadOnly rows, ReadOnly targets, ReadOnly tasks, ReadOnly samples,
+                std::optional<ReadOnly> token_weights, std::int64_t positions, std::int64_t num_tasks,
+                std::int64_t num_samples)
+        : rows_(std::move(rows)),
+          targets_(std::move(targets)),
+          tasks_(std::move(tasks)),
+          samples_(std::move(samples)),
+          token_weights_(std::move(token_weights)) {
+        const auto count = static_cast<std::int64_t>(rows_.ndim() == 1 ? rows_.shape(0) : 0);
+        check_vector(rows_, "rows", nb::dtype<std::int64_t>(), "int64", count);
+        check_vector(targets_, "targets", nb::dtype<std::int64_t>(), "int64", count);
+        check_vector(tasks_, "tasks", nb::dtype<std::int64_t>(), "int64", count);
+        check_vector(samples_, "samples", nb::dtype<std::int64_t>(), "int64", count);
+        call_.rows = static_cast<const std::int64_t*>(rows_.data());
+        call_.targets = static_cast<const std::int64_t*>(targets_.data());
+        call_.tasks = static_cast<const std::int64_t*>(tasks_.data());
+        call_.samples = static_cast<const std::int64_t*>(samples_.data());
+        if (token_weights_) {
+            call_.token_weights_are_double = token_weights_->dtype() == nb::dtype<double>();
+            check_vector(*token_weights_, "token_weights",
+                         call_.token_weights_are_double ? nb::dtype<double>() : nb::dtype<float>(),
+                         "float32 or float64", count);
+            call_.token_weights = token_weights_->data();
+        }
+        if (positions < 0 || num_tasks < 1 || num_samples < 0) {
+            refuse("positions, num_tasks and num_samples must be sizes");
+        }
+        call_.count = count;
+        call_.positions = positions;
+        call_.num_tasks = num_tasks;
+        call_.num_samples = num_samples;
+    }
+
+    // Addresses of dense float32 tensors, of whose sizes the caller is sure: asking torch for each through
+    // DLPack takes longer than the whole computation. A null address: none.
+    bool loss(std::uintptr_t logits, std::uintptr_t gradient, std::int64_t columns, bool of_all_positions,
+              std::uintptr_t task_weights, bool task_weights_are_double, bool mean, double normalizer,
+              double logit_scale, double softcap, int threads, std::uintptr_t loss,
+              std::uintptr_t task_loss_sum, std::uintptr_t task_tokens, std::uintptr_t task_correct,
+              std::uintptr_t sample_loss_sum, std::uintptr_t sample_tokens) const {
+        const char* const forced = std::getenv("COTBAL_CPU_ISA");
+        const cotbal::InstructionSet* set = cotbal::find_instruction_set(forced == nullptr ? "" : forced);
+        if (set == nullptr || !set->supported) {
+            return false;
+        }
+        cotbal::PlannedLoss call = call_;
+        call.logits = reinterpret_cast<const float*>(logits);
+        call.gradient = reinterpret_cast<float*>(gradient);
+        call.columns = columns;
+        call.of_all_positions = of_all_positions;
+        call.task_weights = reinterpret_cast<const void*>(task_weights);
+        call.task_weights_are_double = task_weights_are_double;
+        call.mean = mean;
+        call.normalizer = normalizer;
+        call.logit_scale = logit_scale;
+        call.softcap = softcap;
+        call.threads = threads;
+        call.loss = reinterpret_cast<float*>(loss);
+        call.task_loss_sum = reinterpret_cast<float*>(task_loss_sum);
+        call.task_tokens = reinterpret_cast<std::int64_t*>(task_tokens);
+        call.task_correct = reinterpret_cast<std::int64_t*>(task_correct);
+        call.sample_loss_sum = reinterpret_cast<float*>(sample_loss_sum);
+        call.sample_tokens = reinterpret_cast<std::int64_t*>(sample_tokens);
+        nb::gil_scoped_release unlocked;
+        return cotbal::planned_loss(call, *set->row_pass);
+    }
+
+   private:
+    ReadOnly rows_, targets_, tasks_, samples_;
+    std::optional<ReadOnly> token_weights_;
+    cotbal::PlannedLoss call_{};
+};
+
 void elementwise(std::string_view function, const ReadOnly& input, const Tensor& output,
                  std::string_view isa) {
     const cotbal::InstructionSet& set = instruction_set(isa);
@@ -231,6 +309,14 @@ NB_MODULE(_native, module) {
         nb::arg("entropy").noconvert().none() = nb::none(), nb::arg("peak").noconvert().none() = nb::none(),
         "Fill nll, hits and, where given, gradient, lse, mean, entropy and peak; see "
         "cotbal_kernels.backends.native.backend.");
+    nb::class_<PlannedRows>(module, "PlannedRows",
+                            "The rows of a plan, for small losses computed in one call.")
+        .def(nb::init<ReadOnly, ReadOnly, ReadOnly, ReadOnly, std::optional<ReadOnly>, std::int64_t,
+                      std::int64_t, std::int64_t>(),
+             nb::arg("rows").noconvert(), nb::arg("targets").noconvert(), nb::arg("tasks").noconvert(),
+             nb::arg("samples").noconvert(), nb::arg("token_weights").noconvert().none(),
+             nb::arg("positions"), nb::arg("num_tasks"), nb::arg("num_samples"))
+        .def("loss", &PlannedRows::loss, "See cotbal_kernels.small.");
     module.def("elementwise", &elementwise, nb::arg("function"), nb::arg("input").noconvert(),
                nb::arg("output").noconvert(), nb::arg("isa"),
                "The kernels' own exp (of arguments <= 0) or tanh, value by value.");
