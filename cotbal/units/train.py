@@ -188,8 +188,7 @@ def _run(trainer: UnitTrainer, checkpoint: Path | None, samples: int, begin: Cal
         if step_of(checkpoint) < state.max_steps:
             trainer.train(resume_from_checkpoint=str(checkpoint))
         else:
-            # The Trainer would take one step too many from a checkpoint of the last step in mid-epoch.
-            trainer.state = state
+            trainer.take_over_finished(checkpoint)
     trainer.check_finite()
 
 
