@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from pydantic_core import from_json
 
+from cotbal.atomic import naming
+
 CHUNK_BYTES = 1 << 20
 # An element cut off by the end of the buffer fails within this many characters of it
 # (a literal such as `false`, or an escape such as `\u00e9`); an earlier failure is a real one.
@@ -62,7 +64,7 @@ def iter_json(path: Path) -> Iterator[Element | Broken]:
     Raises:
         OSError: the file cannot be opened.
     """
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         kind = _other_kind(path, file.read(6))
         file.seek(0)
         if kind is not None:

@@ -80,10 +80,10 @@ def _files(found: dict[str, Any]) -> list[str]:
 def _disks(found: dict[str, Any]) -> list[str]:
     """One row per fault; a command that went on had nothing to say."""
     lines = [
-        "The command had to end with an error that names a file and says what to do, or with the bits of an undisturbed",
-        "run. The disk was then mended, and the same command had to end with these bits without doing again what was",
-        "done. The full disk stayed full until the command ended; the failing one returned EIO, from the first such call",
-        "on unless another number is given.",
+        "The command had to end with an error that names a file and says what to do, or with the bits of an",
+        "undisturbed run. The disk was then mended, and the same command had to end with these bits without doing",
+        "again what was done. The full disk stayed full until the command ended; the failing one returned EIO, from",
+        "the first such call on unless another number is given.",
         "",
     ]
     for name, title in (("full", "full"), ("failing", "failing at")):
