@@ -12,6 +12,34 @@ from typing import TextIO
 
 
 @contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Errors of the disk within the block name the file; reading from or writing to an open one does not say which.
+
+    >>> with naming("scores.csv"):
+    ...     raise OSError(5, "Input/output error")
+    Traceback (most recent call last):
+        ...
+    OSError: [Errno 5] Input/output error: 'scores.csv'
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; whatever fails names it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with naming(path):
+        return Path(path).read_bytes()
+
+
+@contextmanager
 def replacing(path: str | os.PathLike[str], *, newline: str | None = None) -> Iterator[TextIO]:
     """Open a UTF-8 text file that replaces `path` when the block ends without an error.
 
@@ -49,7 +77,8 @@ def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk; some file systems cannot say."""
     number = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        with naming(path):
+            os.fsync(number)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
             raise

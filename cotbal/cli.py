@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -18,6 +19,15 @@ from cotbal.extras import MissingExtraError
 from cotbal.terminal import printable
 
 __all__ = ["app", "main"]
+
+_OF_DISKS = {
+    errno.ENOSPC: "Make room there",
+    errno.EDQUOT: "Make room there, or have the quota raised",
+    errno.EROFS: "Make it writable, or give another `output`",
+    errno.EIO: "The disk or the network behind it failed: have it looked at",
+    errno.ESTALE: "The file server gave another answer than before: have it looked at",
+    errno.ETIMEDOUT: "The file server did not answer: have it looked at",
+}
 
 app = typer.Typer(
     name="cotbal",
@@ -106,10 +116,20 @@ def _explain(error: Exception) -> int:
         traceback.print_exception(error)
     if ours:
         console.print("[red]error:[/red]", end=" ")
-        console.print(printable(str(error)), highlight=False, markup=False)
+        console.print(printable(_told(error)), highlight=False, markup=False)
         return 2
     console.print("[red]This is an error inside cotbal or a package it uses; the traceback is above.[/red]")
     return 1
+
+
+def _told(error: Exception) -> str:
+    """The error's text; where the disk is at fault, with what to do about it."""
+    text = str(error)
+    remedy = _OF_DISKS.get(error.errno or 0) if isinstance(error, OSError) else None
+    # An error that has its own advice says that already.
+    if remedy is None or "goes on" in text:
+        return text
+    return f"{text}. {remedy}; the same command then goes on from what is finished"
 
 
 def _is_mistake_of_input(error: Exception) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
+from cotbal.atomic import naming
 from cotbal.config.hub import HubSet
 from cotbal.config.launch import LaunchConfig
 from cotbal.config.model import ModelConfig
@@ -133,7 +134,7 @@ def load_config(path: str | Path, *, output: Path | None = None) -> Config:
     source = Path(path)
     try:
         # Longer than any config: read no more of it than is needed to say so.
-        with source.open(encoding="utf-8") as stream:
+        with naming(source), source.open(encoding="utf-8") as stream:
             text = stream.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise ConfigError(f"{source}: no such file; give the path of a config (YAML)") from None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cotbal.data.fields import as_turn, record_images
+from cotbal.data.loss_weights import message_weight
 from cotbal.data.records import RawSample, RecordError, Turn
 
 
@@ -21,6 +22,7 @@ def parse_instruction(raw: Mapping[str, Any]) -> RawSample:
     """
     if raw.get("output") is None:
         raise RecordError("an 'instruction' without an 'output': there is no answer to train on")
+    _refuse_beside(raw, "instruction", "context")
     question, more = raw["instruction"], raw.get("input")
     if more:
         question = f"{as_turn('user', question, 0).text}\n{as_turn('user', more, 0).text}".strip("\n")
@@ -35,6 +37,7 @@ def parse_query(raw: Mapping[str, Any]) -> RawSample:
     """
     if raw.get("response") is None:
         raise RecordError("a 'query' without a 'response': there is no answer to train on")
+    _refuse_beside(raw, "query", "input")
     return _sample(raw, raw["query"], raw["response"])
 
 
@@ -52,8 +55,17 @@ def parse_conversation(raw: Mapping[str, Any]) -> RawSample:
         if not isinstance(exchange, Mapping) or not {"human", "assistant"} <= set(exchange):
             raise RecordError(f"'conversation[{number}]' has no 'human' and 'assistant'")
         turns.append(as_turn("user", exchange["human"], 2 * number))
-        turns.append(as_turn("assistant", exchange["assistant"], 2 * number + 1))
+        weight = message_weight(exchange, 2 * number + 1)
+        turns.append(as_turn("assistant", exchange["assistant"], 2 * number + 1, weight))
     return RawSample(images=record_images(raw), turns=tuple(turns))
+
+
+def _refuse_beside(raw: Mapping[str, Any], question: str, field: str) -> None:
+    """A part of the question that is not read must not be lost without a word."""
+    if raw.get(field):
+        raise RecordError(
+            f"{field!r} is not read beside {question!r}; write it into {question!r}, or remove it"
+        )
 
 
 def _sample(raw: Mapping[str, Any], question: object, answer: object) -> RawSample:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.data import get_worker_info
 
 import cotbal_kernels as ck
+from cotbal.atomic import naming
 from cotbal.data.encode import Encoder
 from cotbal.data.fields import record_task
 from cotbal.data.formats import record_of
@@ -386,7 +387,7 @@ class TaskCollator:
             return
         line = json.dumps({"file": str(record.source), "index": record.index, "reason": reason}) + "\n"
         # One write in append mode: lines of several workers do not mix.
-        with self.skipped_file.open("ab", buffering=0) as stream:
+        with naming(self.skipped_file), self.skipped_file.open("ab", buffering=0) as stream:
             stream.write(line.encode())
 
 

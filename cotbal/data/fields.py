@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from cotbal.data.records import RecordError, Role, Turn
 
@@ -114,7 +115,7 @@ def image_source(value: object, field: str) -> str | bytes:
     if value.startswith("data:"):
         return _inline(value, field)
     if value.startswith("file://"):
-        value = value.removeprefix("file://")
+        value = unquote(value.removeprefix("file://"))
     elif "://" in value[:16]:
         raise RecordError(f"'{field}' holds {value[:40]!r}; images are read from files, download them first")
     refuse_half_characters(value, f"'{field}'")

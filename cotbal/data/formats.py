@@ -35,7 +35,7 @@ from cotbal.data.records import (
     check_on_bad,
 )
 from cotbal.data.tables import is_table, iter_rows
-from cotbal.data.unsupported import refuse_marks, refuse_unsupported
+from cotbal.data.unsupported import refuse_marks, refuse_other_placeholders, refuse_unsupported
 
 __all__ = [
     "IMAGE_PLACEHOLDER",
@@ -267,7 +267,7 @@ def record_of(
         for image in images:
             # Not Path.is_file: it raises where a name is too long for the file system.
             if not isinstance(image, bytes) and not os.path.isfile(image):
-                raise RecordError(f"missing image {image}")
+                raise RecordError(_missing(str(image)))
     own, references = record_id(raw), record_references(raw)
     return Record(
         id=own if own is not None else str(index),
@@ -277,6 +277,15 @@ def record_of(
         references=references if references is not None else (turns[-1].text,),
         source=source,
         index=index,
+    )
+
+
+def _missing(path: str) -> str:
+    if len(path) <= 300:
+        return f"missing image {path}"
+    return (
+        f"missing image {path[:60]}... of {len(path)} characters; an image within the record is written as "
+        "data:image/png;base64,..."
     )
 
 
@@ -337,6 +346,7 @@ def _checked_turns(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
         raise RecordError("no answer: the last turn is not the assistant's")
     refuse_without_loss(turns)
     refuse_marks(turns)
+    refuse_other_placeholders(turns, images)
     return _placed_images(turns, images)
 
 

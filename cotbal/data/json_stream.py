@@ -7,10 +7,13 @@ import json
 import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from pydantic_core import from_json
+
+from cotbal.atomic import naming
 
 CHUNK_BYTES = 1 << 20
 # An element cut off by the end of the buffer fails within this many characters of it
@@ -22,6 +25,13 @@ _NOT_LINES = (
     "file whose name ends in .json: rename it"
 )
 
+_PACKED = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"\xfd7zXZ": "compressed by xz",
+    b"BZh": "compressed by bzip2",
+    b"PK\x03\x04": "a zip archive or a workbook",
+}
 _space = re.compile(r"[ \t\r\n]*")
 _cut_number = re.compile(r"(\.|[eE][+-]?)?")
 _decode = json.JSONDecoder().raw_decode
@@ -54,12 +64,24 @@ def iter_json(path: Path) -> Iterator[Element | Broken]:
     Raises:
         OSError: the file cannot be opened.
     """
-    with open(path, "rb") as file:
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
+    with naming(path), open(path, "rb") as file:
+        kind = _other_kind(path, file.read(6))
+        file.seek(0)
+        if kind is not None:
+            yield Broken(0, kind)
+        elif path.suffix.lower() in (".jsonl", ".ndjson"):
             yield from _lines(file)
         else:
             place = yield from _alike(file)
             yield from _Reader(file, place).elements()
+
+
+def _other_kind(path: Path, head: bytes) -> str | None:
+    """What a file is that shows at once that it is not JSON, and what to do; None where it may be JSON."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return "a table of text; records are read from JSON, JSON Lines and Parquet: convert it"
+    packed = next((kind for start, kind in _PACKED.items() if head.startswith(start)), None)
+    return None if packed is None else f"not JSON: the file is {packed}; unpack it first"
 
 
 def _lines(file: BinaryIO) -> Iterator[Element | Broken]:
@@ -71,7 +93,7 @@ def _lines(file: BinaryIO) -> Iterator[Element | Broken]:
         offset += len(raw)
         value = None if first else _quickly(raw)
         if value is not None:
-            yield Element(index, number, value)
+            yield _told(index, number, value, raw)
             index += 1
             continue
         if number == 1:
@@ -84,7 +106,7 @@ def _lines(file: BinaryIO) -> Iterator[Element | Broken]:
                 yield Broken(index, f"line {number}: {_NOT_LINES}")
                 return
             first = False
-            yield Element(index, number, json.loads(text))
+            yield _told(index, number, json.loads(text), text.encode())
         except UnicodeDecodeError as error:
             yield Broken(index, f"line {number}, byte {start + error.start}: not UTF-8 ({error.reason})")
         except json.JSONDecodeError as error:
@@ -94,6 +116,39 @@ def _lines(file: BinaryIO) -> Iterator[Element | Broken]:
         except (ValueError, RecursionError) as error:
             yield Broken(index, f"line {number}: {_unreadable(error)}")
         index += 1
+
+
+def _told(index: int, line: int, value: object, raw: bytes) -> Element | Broken:
+    """The element that was read from some bytes, unless an object in it has two values for one key.
+
+    Decoders keep the last one, and the other is lost without a word. To look for it takes as long as decoding, so it
+    is done only where a key of the record itself stands in its text more than once.
+    """
+    if type(value) is dict and any(raw.count(_quoted(key)) > 1 for key in value):
+        repeated = _repeated_key(raw)
+        if repeated is not None:
+            return Broken(index, f"line {line}: the key {repeated!r:.60} is there twice; keep one")
+    return Element(index, line, value)
+
+
+@lru_cache(maxsize=4096)
+def _quoted(key: str) -> bytes:
+    return json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _repeated_key(raw: bytes) -> str | None:
+    """A key that an object within some JSON has twice."""
+    found: list[str] = []
+
+    def look(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            keys = [key for key, _ in pairs]
+            found.extend(key for key in made if keys.count(key) > 1)
+        return made
+
+    json.loads(raw, object_pairs_hook=look)
+    return found[0] if found else None
 
 
 def _is_no_line(text: str) -> bool:
@@ -137,7 +192,7 @@ _first_key = re.compile(rb'\[\s*(\{\s*"[^"\\]*")')
 _next_object = re.compile(r"\s*,\s*(?=\{)")
 
 
-def _alike(file: BinaryIO) -> Generator[Element, None, _Place | None]:
+def _alike(file: BinaryIO) -> Generator[Element | Broken, None, _Place | None]:
     """The elements of an array for as long as each ends as the one before it did; where it stopped, if it began.
 
     A program writes all elements of an array alike: between two of them stand the same brackets, commas and blanks,
@@ -167,7 +222,8 @@ def _alike(file: BinaryIO) -> Generator[Element, None, _Place | None]:
             if not more or len(window) > 3 * CHUNK_BYTES:
                 return _Place(byte, line, index)
             continue
-        value: object = _quickly(window[start : found + close])
+        raw = window[start : found + close]
+        value: object = _quickly(raw)
         after = found + key
         if value is None:
             odd += 1
@@ -176,14 +232,15 @@ def _alike(file: BinaryIO) -> Generator[Element, None, _Place | None]:
             if one is None or odd > 100 + index // 100:
                 return _Place(byte + start, line, index)
             value, after = one[0], start + one[1]
-        yield Element(index, line, value)
+            raw = one[2]
+        yield _told(index, line, value, raw)
         index += 1
         line += window.count(b"\n", start, after)
         start = after
 
 
-def _one_object(raw: bytes) -> tuple[dict[str, object], int] | None:
-    """The first object, and how many bytes further the next one begins; None where no other follows it."""
+def _one_object(raw: bytes) -> tuple[dict[str, object], int, bytes] | None:
+    """The first object, how many bytes further the next one begins, and its own; None where no other follows it."""
     try:
         text = raw.decode()
         value, end = _decode(text)
@@ -192,7 +249,7 @@ def _one_object(raw: bytes) -> tuple[dict[str, object], int] | None:
     separator = _next_object.match(text, end)
     if separator is None or type(value) is not dict:
         return None
-    return value, len(text[: separator.end()].encode())
+    return value, len(text[: separator.end()].encode()), text[:end].encode()
 
 
 def _between(window: bytes, opening: re.Match[bytes]) -> bytes | None:
@@ -224,6 +281,7 @@ class _Reader:
         self.decoder = codecs.getincrementaldecoder("utf-8")()
         self.text = ""
         self.position = 0
+        self.source = ""  # of the last value
         file.seek(0)
         self.byte = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else file.seek(0)
         self.line = 1  # of the character at `counted`
@@ -274,7 +332,7 @@ class _Reader:
             except (ValueError, RecursionError) as error:
                 yield Broken(index, f"{self.where()}: {_unreadable(error)}")
                 return
-            yield Element(index, line, value)
+            yield _told(index, line, value, self.source.encode("utf-8", "surrogatepass"))
             index += 1
 
     def peek(self) -> str:
@@ -296,6 +354,7 @@ class _Reader:
                 # ("1." or "1e+"), may go on behind it.
                 whole = isinstance(value, (dict, list, str)) or not _cut_number.fullmatch(self.text, end)
                 if whole or not self.more(size):
+                    self.source = self.text[self.position : end]
                     self.position = end
                     return value
             except json.JSONDecodeError as error:

@@ -37,7 +37,14 @@ def parse(raw: Mapping[str, Any]) -> RawSample:
         if not isinstance(turn, Mapping):
             raise RecordError(f"turn {position} is {type(turn).__name__}; expected an object")
         refuse_unsupported_turn(turn, position)
-        speaker = turn.get("from", turn.get("role"))
-        said = turn.get("value", turn.get("content"))
+        speaker, said = _one_of(turn, "from", "role", position), _one_of(turn, "value", "content", position)
         turns.append(as_turn(speaker, said, position, message_weight(turn, position)))
     return RawSample(images=record_images(raw), turns=tuple(turns))
+
+
+def _one_of(turn: Mapping[str, Any], field: str, other: str, position: int) -> object:
+    """What stands in one of two fields; tables fill what a turn lacks with nothing."""
+    first, second = turn.get(field), turn.get(other)
+    if first is not None and second is not None and first != second:
+        raise RecordError(f"turn {position} has {field!r} and {other!r}, which differ; keep one of the two")
+    return second if first is None else first

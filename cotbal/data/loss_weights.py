@@ -26,7 +26,7 @@ _OF_RECORDS = (
     "sample_weight",
 )
 # Fields that other programs take for a mask in ways that numbers do not tell.
-_REFUSED = ("train_detail", "train_on", "masked", "loss_scale_type")
+_REFUSED = ("train_detail", "train_on", "mask", "masked", "ignore", "trainable", "loss_scale_type")
 _NEEDS_A_LOOK = frozenset((*_OF_MESSAGES, *_REFUSED))
 _RECORD_NEEDS_A_LOOK = frozenset((*_OF_RECORDS, "weight", "mask"))
 

@@ -39,7 +39,8 @@ def fill_objects(
 
     Raises:
         RecordError: marks without `objects`, another number of marks than of names or boxes, a box that is not 2 or
-            4 finite numbers or lies outside the picture, a family whose notation is not written here.
+            4 finite numbers, is turned inside out or lies outside the picture, a family whose notation
+            is not written here.
     """
     if not any(REF in turn.text or BOX in turn.text for turn in turns):
         return turns
@@ -89,14 +90,21 @@ def _boxes(
         raise RecordError(
             f"'objects.bbox_type' is {kind!r:.40}; expected 'real' (pixels) or 'norm1' (0 to 1)"
         )
-    pictures = objects.get("image_id") or []
+    pictures = _listed(objects, "image_id") or [0] * len(boxes)
+    if len(pictures) != len(boxes):
+        raise RecordError(f"'objects.image_id' has {len(pictures)} entries for {len(boxes)} boxes")
     for position, box in enumerate(boxes):
         if not isinstance(box, list) or len(box) not in (2, 4) or not all(map(_is_number, box)):
             raise RecordError(f"'objects.bbox[{position}]' is {box!r:.60}; expected 2 or 4 numbers")
-        which = pictures[position] if position < len(pictures) else 0
+        which = pictures[position]
         if not isinstance(which, int) or isinstance(which, bool):
             raise RecordError(
                 f"'objects.image_id[{position}]' is {which!r:.40}; expected the number of an image"
+            )
+        if len(box) == 4 and (box[2] < box[0] or box[3] < box[1]):
+            raise RecordError(
+                f"'objects.bbox[{position}]' is {box}, whose second corner lies before its first; expected x1, y1, "
+                "x2, y2, not a width and a height"
             )
         width, height = (1, 1) if kind == "norm1" else size_of(which)
         shares = [value / (height if axis % 2 else width) for axis, value in enumerate(box)]

@@ -70,4 +70,8 @@ def _grey(image: Image.Image) -> Image.Image:
             f"has grey values from {low:g} to {high:g} (mode {image.mode}); only 0 to {top:g} can be scaled to "
             "8 bits: save it as an 8-bit picture"
         )
-    return Image.fromarray(np.rint(values.astype(np.float64) * (255.0 / top)).astype(np.uint8))
+    shown = np.rint(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        shown[values == transparent] = 255
+    return Image.fromarray(shown)

@@ -133,4 +133,6 @@ def opened_picture(source: ImageSource) -> Iterator[Image.Image]:
     except (
         Exception
     ) as error:  # decoders of broken files raise anything: struct.error, IndexError, zlib.error, ...
-        raise RecordError(f"image {name} cannot be decoded: {error or type(error).__name__}") from error
+        # Pillow shows the memory that it was given.
+        reason = str(error).partition(" <_io.")[0] or type(error).__name__
+        raise RecordError(f"image {name} cannot be decoded: {reason}") from error

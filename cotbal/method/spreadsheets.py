@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from cotbal.atomic import read_file
 
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = (
@@ -58,7 +59,7 @@ def read_sheet(path: str | os.PathLike[str], separator: str | None = None) -> Sh
         OSError: the file cannot be read.
     """
     name = os.fspath(path)
-    text = _decoded(name, Path(path).read_bytes())
+    text = _decoded(name, read_file(path))
     stated = _STATED.match(text)
     skipped = 0
     if stated is not None:

@@ -8,12 +8,11 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from cotbal.atomic import replacing
+from cotbal.atomic import read_file, replacing
 from cotbal.method.arrays import BoolArray, FloatArray
 from cotbal.method.text_table import decimal, interval, text_table
 from cotbal.tasks import check_task_name, check_task_names
@@ -266,7 +265,7 @@ class TaskWeights:
         """
         name = os.fspath(path)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(read_file(path).decode())
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}: not a JSON file ({error})") from error
         try:

@@ -15,10 +15,10 @@ _LONGEST_NUMBER = 400
 def relaxed_accuracy(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """1 where the prediction is within 5% of a numeric reference, or equals another one as text.
 
-    Case and outer blanks do not count; `12%` is the number 0.12 and `1,284` the number 1284 (deviation: the
-    evaluations in use compare numbers with such commas as text). A reference of 0, which has no 5%, and
-    anything that is not a finite number are compared as text (Masry et al., arXiv 2203.10244; the treatment of
-    0 and percents is that of the evaluations in use).
+    Case and outer blanks do not count; `12%` is the number 0.12, `1,284` the number 1284, and the minus sign of
+    print is one (deviation: the evaluations in use compare numbers with such commas or signs as text). A reference
+    of 0, which has no 5%, and anything that is not a finite number are compared as text (Masry et al., arXiv
+    2203.10244; the treatment of 0 and percents is that of the evaluations in use).
 
     >>> relaxed_accuracy(["104", "106", "0", "0.0", "Blue"], [["100"], ["100"], ["0"], ["0"], ["blue"]])
     [1.0, 0.0, 1.0, 0.0, 1.0]
@@ -38,7 +38,7 @@ def _matches(prediction: str, reference: str) -> bool:
 
 
 def _number(text: str) -> float | None:
-    digits = text[:-1].rstrip() if text.endswith("%") else text
+    digits = (text[:-1].rstrip() if text.endswith("%") else text).replace("\N{MINUS SIGN}", "-")
     if len(digits) > _LONGEST_NUMBER:
         return None
     if _THOUSANDS.fullmatch(digits):

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from cotbal.atomic import read_file
 from cotbal.output.seals import damage, seal_folder, sync_folder
 from cotbal.output.store import write_text
 
@@ -37,7 +38,7 @@ def checkpoint_damage(checkpoint: Path, *, deep: bool) -> list[str] | None:
     """
     mark = checkpoint / MARK
     try:
-        seals = json.loads(mark.read_text(encoding="utf-8"))
+        seals = json.loads(read_file(mark).decode())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError):

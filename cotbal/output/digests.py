@@ -11,6 +11,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from cotbal.atomic import naming
+
 __all__ = ["file_digest", "file_digests"]
 
 # Smaller files are read again at every start: that takes no longer than looking up what was kept.
@@ -55,7 +57,7 @@ def _digest(path: Path, size: int, changed: int, number: int) -> str:
 
 
 def _read(path: Path) -> str:
-    with path.open("rb") as stream:
+    with naming(path), path.open("rb") as stream:
         return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cotbal.atomic import replacing
+from cotbal.atomic import read_file, replacing
 from cotbal.config.yaml_file import ConfigError
 from cotbal.output.seals import bytes_damage, seal_files, seal_values
 
@@ -32,7 +32,7 @@ def check_product(seals_file: Path, path: Path, stage: str) -> None:
         ConfigError: it is not as it was written.
     """
     seal = _seals(seals_file).get(path.name)
-    found = bytes_damage(path, path.read_bytes(), seal) if seal is not None and path.is_file() else None
+    found = bytes_damage(path, read_file(path), seal) if seal is not None and path.is_file() else None
     if found is not None:
         raise ConfigError(
             f"{found} (by its seal in {seals_file.name}); `cotbal {stage}` writes it anew. If you changed it on "
@@ -42,7 +42,7 @@ def check_product(seals_file: Path, path: Path, stage: str) -> None:
 
 def _seals(path: Path) -> dict[str, str]:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_file(path))
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError):

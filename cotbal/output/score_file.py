@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cotbal.atomic import read_file
 from cotbal.config.yaml_file import ConfigError
 from cotbal.output.seals import bytes_damage
 
@@ -47,7 +48,7 @@ def read_json_lines(
     Raises:
         DamagedFileError: the file is not as it was sealed, or a line is not an object of JSON.
     """
-    content = path.read_bytes()
+    content = read_file(path)
     found = None if seal is None else bytes_damage(path, content, seal)
     if found is not None:
         raise DamagedFileError(f"{found}; {_REDO}")

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cotbal.atomic import sync
+from cotbal.atomic import naming, sync
 from cotbal.output.litter import is_litter
 
 __all__ = [
@@ -134,7 +134,7 @@ def _seal(path: Path) -> str:
 def _digest(path: Path, size: int, changed: int, number: int) -> str:
     """A file that this process has read and that nothing has touched since is not read again."""
     digest, count = hashlib.sha256(), 0
-    with path.open("rb") as stream:
+    with naming(path), path.open("rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
             count += len(block)

@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cotbal.atomic import replacing, sync
+from cotbal.atomic import naming, read_file, replacing, sync
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.records import Problem
 from cotbal.output.holder import Holder
@@ -102,7 +102,7 @@ class UnitFolder:
             ConfigError: the file exists but is not a manifest of this version.
         """
         try:
-            values = json.loads(self._manifest.read_bytes())
+            values = json.loads(read_file(self._manifest))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError) as error:
@@ -175,7 +175,7 @@ class UnitFolder:
 
     def append_log(self, line: str) -> None:
         """Add one entry, as `json_line` writes it, in one write."""
-        with self._log.open("ab", buffering=0) as stream:
+        with naming(self._log), self._log.open("ab", buffering=0) as stream:
             stream.write(line.encode())
 
     def write_log(self, entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -287,7 +287,7 @@ class OutputFolder:
         """
         found = _problems(self.bad_records)
         if self.bad_records.is_file() and not (
-            found and _lines(found).encode() == self.bad_records.read_bytes()
+            found and _lines(found).encode() == read_file(self.bad_records)
         ):
             raise ConfigError(
                 f"{self.bad_records}: its content has changed since it was written; delete it, and `cotbal run` "

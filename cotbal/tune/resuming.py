@@ -8,11 +8,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 
 from cotbal.strategies.base import Strategy
 from cotbal.tune.head import BalanceHandle
-from cotbal.tune.loss_window import loss_window, restore_loss_window, scale_learning_rate
+from cotbal.tune.loss_window import (
+    loss_window,
+    mean_training_loss,
+    restore_loss_window,
+    scale_learning_rate,
+    summary_of_the_finished,
+)
 from cotbal.tune.whole_model import check_saved_adapters, load_whole
 from cotbal.tune.window import LogWindow
 
@@ -29,6 +35,27 @@ class ResumableTrainer(Trainer):
     """What the learning rate of `args` has been multiplied by; a checkpoint made with another is brought to it."""
     _window: LogWindow
     _loss_window: dict[str, Any] | None = None
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """Train as usual; the loss that is returned is, as `train_loss` in the log, the mean over all steps."""
+        output = super().train(*args, **options)
+        return output._replace(training_loss=output.metrics["train_loss"])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as usual; `train_loss` is the mean over all steps, also those that were taken before a resume."""
+        if "train_loss" in logs:
+            # In place, as the Trainer returns these figures too.
+            logs["train_loss"] = mean_training_loss(self)
+        super().log(logs, start_time)
+
+    def take_over_finished(self, checkpoint: Path) -> None:
+        """Stand where a checkpoint of the training's last step ends, and log what follows that step.
+
+        `train` would take one step too many from such a checkpoint when its step is not the last of an epoch.
+        """
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        saved = torch.load(checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
+        self.log(summary_of_the_finished(self, saved["loss_window"]))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.check_finite()

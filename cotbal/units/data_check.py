@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cotbal.atomic import read_file
 from cotbal.config.schema import Config
 from cotbal.config.tasks import TaskConfig
 from cotbal.config.yaml_file import ConfigError
@@ -190,7 +191,7 @@ def refuse_bad(
 def record_lengths(config: Config) -> dict[tuple[Path, int], int]:
     """The tokens of every training record that can be used, images included, by file and index: of the last check."""
     path = OutputFolder(config.output).check / _LENGTHS
-    _, rows = path.read_text(encoding="utf-8").splitlines()
+    _, rows = read_file(path).decode().splitlines()
     files = {task.name: _files(config, task.name, "train") for task in config.tasks}
     return {(files[task][file], index): tokens for task, file, index, tokens in json.loads(rows)}
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 import cotbal_kernels as ck
+from cotbal.atomic import naming
 from cotbal.data.collate import TaskCollator
 from cotbal.data.prompts import PromptCollator
 from cotbal.data.records import BadRecordsError, Record
@@ -91,8 +92,9 @@ def answer(
         for batch in prepared(left, answers_of.collate, _workers(workers, model.device, len(left))):
             found = answers_of.answers(batch)
             places = order[len(answers) : len(answers) + len(found)]
-            stream.write("".join(answer_line(i, a, source) for i, a in zip(places, found, strict=True)))
-            stream.flush()
+            with naming(path):
+                stream.write("".join(answer_line(i, a, source) for i, a in zip(places, found, strict=True)))
+                stream.flush()
             answers += found
             advance(share * len(found))
     by_index: dict[int, Answer] = {}
@@ -271,7 +273,7 @@ def _finished_batches(
         return []
     answers: list[Answer] = []
     ends = [0]
-    with path.open("rb") as stream:
+    with naming(path), path.open("rb") as stream:
         for line in stream:
             found = read_answer(line, kind, source)
             if found is None or len(answers) == len(order) or found[0] != order[len(answers)]:

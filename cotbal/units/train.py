@@ -6,6 +6,7 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,9 +155,14 @@ def train(
         stop.take_over()
         try:
             _run(trainer, checkpoint, samples, begin)
+        except BaseException:
+            # What was logged is kept where it can be; the error to tell is the one that ended the training.
+            with suppress(OSError):
+                _write_log(trainer, folder)
+            raise
         finally:
             stop.restore()
-            log = folder.write_log(trainer.state.log_history) if ranks.is_first() else {}
+        log = _write_log(trainer, folder)
     if stop.stopped:
         raise UnitStoppedError(f"{unit.name} stopped at step {trainer.state.global_step}, with a checkpoint")
     stop.pass_on()
@@ -178,6 +184,10 @@ def _lengths(
     return found if limit is None else [min(length, limit) for length in found]
 
 
+def _write_log(trainer: UnitTrainer, folder: UnitFolder) -> dict[str, str]:
+    return folder.write_log(trainer.state.log_history) if ranks.is_first() else {}
+
+
 def _run(trainer: UnitTrainer, checkpoint: Path | None, samples: int, begin: Callable[[int], None]) -> None:
     if checkpoint is None:
         begin(0)
@@ -188,8 +198,7 @@ def _run(trainer: UnitTrainer, checkpoint: Path | None, samples: int, begin: Cal
         if step_of(checkpoint) < state.max_steps:
             trainer.train(resume_from_checkpoint=str(checkpoint))
         else:
-            # The Trainer would take one step too many from a checkpoint of the last step in mid-epoch.
-            trainer.state = state
+            trainer.take_over_finished(checkpoint)
     trainer.check_finite()
 
 

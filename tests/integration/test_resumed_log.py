@@ -1,4 +1,4 @@
-"""`kill -9` between two logs of a training, then the same command: the log is the undisturbed one's too."""
+"""`kill -9` between two logs of a training, or after its last step: the resumed log is the undisturbed one's."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from cotbal.output.store import OutputFolder
 
 KILLED_RUN = Path(tiny_mixture.__file__).parents[1] / "units" / "killed_run.py"
 UNIT = "single_colour-seed0"
-# Of one log entry: all but what tells the time.
-STEADY = ("step", "epoch", "loss", "grad_norm", "learning_rate", "loss/colour", "tokens/colour")
+TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
 
 
 def cotbal(config: Path, output: Path, kill: tuple[str, ...] = ()) -> int:
@@ -37,17 +36,16 @@ def cotbal(config: Path, output: Path, kill: tuple[str, ...] = ()) -> int:
 
 
 def log(output: Path) -> list[dict[str, Any]]:
-    return [
-        {key: entry[key] for key in STEADY}
-        for entry in OutputFolder(output).unit(UNIT).log()
-        if "loss" in entry
-    ]
+    """Every entry, without the figures that tell the time."""
+    entries = OutputFolder(output).unit(UNIT).log()
+    assert all(isinstance(entry[name], float) for entry in entries if "train_loss" in entry for name in TIMES)
+    return [{key: value for key, value in entry.items() if key not in TIMES} for entry in entries]
 
 
-@pytest.mark.timeout(1800)
-def test_killed_between_two_logs_it_logs_the_same(tmp_path: Path) -> None:
-    config = tiny_mixture.write_mixture(
-        tmp_path / "m",
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_mixture.write_mixture(
+        tmp_path_factory.mktemp("mixture") / "m",
         samples=16,
         text_only=False,
         metrics=("loss", "loss"),
@@ -61,7 +59,19 @@ def test_killed_between_two_logs_it_logs_the_same(tmp_path: Path) -> None:
         },
         comparison={"single_task": True},
     )
-    assert cotbal(config, tmp_path / "whole") == 0
+
+
+@pytest.fixture(scope="module")
+def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    output = tmp_path_factory.mktemp("whole")
+    assert cotbal(config, output) == 0
+    return log(output)
+
+
+@pytest.mark.timeout(1800)
+def test_killed_between_two_logs_it_logs_the_same(
+    config: Path, whole: list[dict[str, Any]], tmp_path: Path
+) -> None:
     # The checkpoint of step 3 lies between the logs of no step and of step 4; the kill comes after step 5.
     kill = ("cotbal.units.train:_Watch.on_step_end", "5", "after")
     assert cotbal(config, tmp_path / "killed", kill) == -signal.SIGKILL
@@ -69,5 +79,15 @@ def test_killed_between_two_logs_it_logs_the_same(tmp_path: Path) -> None:
     OutputFolder(tmp_path / "killed").unit(UNIT).append_log('{"loss": 1.')
     assert [entry["step"] for entry in log(tmp_path / "killed")] == [4]
     assert cotbal(config, tmp_path / "killed") == 0
-    assert [entry["step"] for entry in log(tmp_path / "whole")] == [4, 8]
-    assert log(tmp_path / "killed") == log(tmp_path / "whole")
+    assert [(entry["step"], "train_loss" in entry) for entry in whole] == [(4, False), (8, False), (8, True)]
+    assert log(tmp_path / "killed") == whole
+
+
+@pytest.mark.timeout(1800)
+def test_killed_after_its_last_step_it_logs_the_same(
+    config: Path, whole: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """The last step is saved with a checkpoint of its own: nothing is left to train, and the summary to log."""
+    assert cotbal(config, tmp_path, ("cotbal.units.train:mark_complete", "3", "after")) == -signal.SIGKILL
+    assert cotbal(config, tmp_path) == 0
+    assert log(tmp_path) == whole

@@ -23,7 +23,7 @@ from soak.forked import Ended, finish, start, warm
 from soak.small_run import products, write_small_run
 from soak.standing import Standing, look
 
-__all__ = ["proof"]
+__all__ = ["UNITS", "done_again", "proof"]
 
 UNITS = 5
 # How many kills a run meets on average until it ends.
@@ -59,7 +59,7 @@ def proof(root: Path, *, short: bool, until: float | None) -> dict[str, Any]:
             ended, killed = _killed(counted(_command(config, output), work), said, wait, kind)
             done += read_counts(work)
             after = look(output, UNITS)
-            failures += _done_again(before, read_counts(work), needed, after)
+            failures += done_again(before, read_counts(work), needed, after)
             if not killed:
                 break
             print(f"kill {len(kills)}: {kind.name}, {after.moment}", flush=True)
@@ -134,7 +134,7 @@ def _killed(
     return ended, ended.code != 0
 
 
-def _done_again(
+def done_again(
     before: Standing, did: Counter[tuple[str, str]], needed: Counter[tuple[str, str]], after: Standing
 ) -> list[str]:
     """What a process did although it was done before it began."""

@@ -16,7 +16,7 @@ _INTRODUCTION = f"""\
 
 Look up what happens to a run when processes are killed, files are damaged or inputs are broken. Each table is made by
 one command from the root of a checkout, `{_COMMAND} NAME`, and a short part of each proof is
-a test of `make soak`. Inputs that are malformed in one named way each are in [inputs.md](inputs.md).
+among the tests of every change. Inputs that are malformed in one named way each are in [inputs.md](inputs.md).
 """
 
 
@@ -26,6 +26,7 @@ def page(folder: Path) -> str:
         "kills": ("Killed processes", _kills),
         "ranks": ("Killed ranks", _kills),
         "files": ("Damaged files", _files),
+        "disks": ("Full and failing disks", _disks),
         "readers": ("Fuzzed readers", _readers),
         "kernels": ("Fuzzed losses", _kernels),
     }
@@ -74,6 +75,30 @@ def _files(found: dict[str, Any]) -> list[str]:
     return lines + [
         f"| {' | '.join(map(_cell, key))} | {len(set(units) - {''}) or ''} |" for key, units in rows.items()
     ]
+
+
+def _disks(found: dict[str, Any]) -> list[str]:
+    """One row per fault; a command that went on had nothing to say."""
+    lines = [
+        "The command had to end with an error that names a file and says what to do, or with the bits of an",
+        "undisturbed run. The disk was then mended, and the same command had to end with these bits without doing",
+        "again what was done. The full disk stayed full until the command ended; the failing one returned EIO, from",
+        "the first such call on unless another number is given.",
+        "",
+    ]
+    for name, title in (("full", "full"), ("failing", "failing at")):
+        lines += [f"| {title} | where the work was | what was said | then |", "|-|-|-|-|"]
+        for case in found[name]:
+            outcome = "; ".join(case["wrong"]) or "the same bits"
+            cells = (
+                case["fault"],
+                case["moment"],
+                case["said"].removeprefix("error: ") or "went on",
+                outcome,
+            )
+            lines.append(f"| {' | '.join(map(_cell, cells))} |")
+        lines.append("")
+    return lines[:-1]
 
 
 def _readers(found: dict[str, Any]) -> list[str]:

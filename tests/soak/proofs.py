@@ -21,6 +21,7 @@ PROOFS: dict[str, str] = {
     "files": "soak.file_faults",
     "kills": "soak.kills",
     "ranks": "soak.rank_kills",
+    "disks": "soak.disk_faults",
     "readers": "soak.reader_fuzz",
     "kernels": "soak.kernel_fuzz",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from support.models import tiny_mixture
 
 __all__ = ["digests", "products", "write_small_run"]
 
-# The Trainer's summary of one call: seconds, and means over the steps of that call alone.
-_OF_ONE_CALL = b'"train_runtime"'
+# What the Trainer's summary says of the time.
+_TIMES = re.compile(rb'"train_(runtime|samples_per_second|steps_per_second)": [^,}]+')
 
 
 def write_small_run(folder: Path, *, learning_rate: float = 5e-3, **changes: Any) -> Path:
@@ -43,7 +44,7 @@ def write_small_run(folder: Path, *, learning_rate: float = 5e-3, **changes: Any
 
 
 def digests(folder: Path, below: str = "**/*") -> dict[str, str]:
-    """The digest of every file below a folder but locks and progress, what a log says of one call alone left out."""
+    """The digest of every file below a folder but locks and progress, the times in a log left out."""
     found: dict[str, str] = {}
     for path in sorted(folder.glob(below)):
         name = path.relative_to(folder).as_posix()
@@ -51,7 +52,7 @@ def digests(folder: Path, below: str = "**/*") -> dict[str, str]:
             continue
         content = path.read_bytes()
         if path.name == "log.jsonl":
-            content = b"\n".join(line for line in content.splitlines() if _OF_ONE_CALL not in line)
+            content = _TIMES.sub(b"", content)
         found[name] = hashlib.sha256(content).hexdigest()
     return found
 

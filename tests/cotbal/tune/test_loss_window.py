@@ -15,16 +15,14 @@ from cotbal.tune import TaskBalancedTrainer
 STOCK = ("loss", "grad_norm", "learning_rate", "epoch", "step")
 
 
-def run(
-    folder: Path, resume: Path | None = None, *, scale: float = 1.0, rate: float = 0.05, **arguments: Any
-) -> list[dict[str, Any]]:
+def trainer(folder: Path, *, rate: float = 0.05, **arguments: Any) -> TaskBalancedTrainer:
     model = tiny_llama()[0]
     batches = []
     for number in range(9):
         batch = random_batch(model, batch_size=1, seed=number, supervised=0.5)
         batch["loss_task_index"] = torch.tensor([number % 2])
         batches.append(batch)
-    trainer = TaskBalancedTrainer(
+    return TaskBalancedTrainer(
         model,
         training_arguments(
             folder, logging_steps=4, learning_rate=rate, max_steps=9, lr_scheduler_type="cosine", **arguments
@@ -34,9 +32,19 @@ def run(
         train_dataset=MicroBatches(batches),
         data_collator=single,
     )
-    trainer.learning_rate_scale = scale
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    return trainer.state.log_history
+
+
+def run(
+    folder: Path, resume: Path | None = None, *, scale: float = 1.0, **options: Any
+) -> list[dict[str, Any]]:
+    running = trainer(folder, **options)
+    running.learning_rate_scale = scale
+    running.train(resume_from_checkpoint=None if resume is None else str(resume))
+    return running.state.log_history
+
+
+def timeless(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "train_runtime" and "per_second" not in key}
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +64,31 @@ def test_the_logged_loss_is_the_undisturbed_runs(
     assert len(steady) == 2
 
 
-def test_the_mean_of_a_call_is_of_its_own_steps(
+@pytest.mark.parametrize("step", [3, 4, 6, 8])
+def test_the_summary_is_of_the_whole_training(
+    tmp_path: Path, whole: tuple[Path, list[dict[str, Any]]], step: int
+) -> None:
+    folder, entries = whole
+    again = run(tmp_path, folder / f"checkpoint-{step}")
+    assert [timeless(entry) for entry in again] == [timeless(entry) for entry in entries]
+
+
+def test_the_loss_that_is_returned_is_of_the_whole_training(tmp_path: Path) -> None:
+    made = trainer(tmp_path, save_strategy="steps", save_steps=7).train()
+    resumed = trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
+    assert resumed.training_loss == made.training_loss == resumed.metrics["train_loss"]
+    assert 1.0 < made.training_loss < 20.0
+
+
+def test_a_finished_training_is_taken_over_with_its_summary(
     tmp_path: Path, whole: tuple[Path, list[dict[str, Any]]]
 ) -> None:
-    """What is carried over is in the next log and not in `train_loss`: three means give three single losses."""
-    folder, _ = whole
-    from_six = run(tmp_path, folder / "checkpoint-6")[-1]["train_loss"]
-    from_seven = run(tmp_path, folder / "checkpoint-7")[-1]["train_loss"]
-    from_eight = run(tmp_path, folder / "checkpoint-8")[-1]["train_loss"]
-    single_steps = (3 * from_six - 2 * from_seven, 2 * from_seven - from_eight, from_eight)
-    assert all(1.0 < loss < 20.0 for loss in single_steps), single_steps
+    folder, entries = whole
+    after = trainer(tmp_path)
+    after.take_over_finished(folder / "checkpoint-9")
+    found = after.state.log_history
+    assert [timeless(entry) for entry in found] == [timeless(entry) for entry in entries]
+    assert found[-1].keys() == entries[-1].keys()
 
 
 def test_a_lower_rate_holds_from_the_checkpoint_to_the_end_and_in_later_ones(

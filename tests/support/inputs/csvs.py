@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _HEAD = "model,task,score\n"
@@ -17,6 +18,18 @@ CSVS: dict[str, tuple[str | bytes, Any]] = {
     "plain": (TABLE, None),
     "semicolons": (TABLE.replace(",", ";"), None),
     "semicolons and decimal commas": (TABLE.replace(",", ";").replace(".", ","), None),
+    "percent signs and decimal commas": (
+        re.sub(r"0[.](\d)", r"\g<1>0,5 %", TABLE.replace(",", ";")),
+        None,
+    ),
+    "line ends of old Macs": (TABLE.replace("\n", "\r"), None),
+    "a mark and a named separator": (("sep=;\n" + TABLE.replace(",", ";")).encode("utf-8-sig"), None),
+    "a code page of Windows": (
+        TABLE.replace(",a,", ",\xe4,").replace("_a,", "_\xe4,").encode("cp1252"),
+        "CSV UTF-8",
+    ),
+    "percent signs in some rows": (TABLE.replace("0.8", "80%"), "percent sign"),
+    "thousands separators": (_with("mini,c,1.234.5\n"), "a finite number without thousands separators"),
     "tabs": (TABLE.replace(",", "\t"), None),
     "a line that names the separator": ("sep=;\n" + TABLE.replace(",", ";"), None),
     "a byte order mark": (TABLE.encode("utf-8-sig"), None),

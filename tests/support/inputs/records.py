@@ -49,6 +49,9 @@ RECORDS: dict[str, tuple[Any, Any]] = {
         {"messages": [{"role": "user", "content": [{"type": "video"}]}, A]},
         "content part of type 'video'",
     ),
+    "video under another name": (chat("q", "x", video_path="a.mp4"), "a video record (field 'video_path')"),
+    "video as frames": (chat("q", "x", frames=["a.png"]), "a video record (field 'frames')"),
+    "audio under another name": (chat("q", "x", audio_path="a.wav"), "an audio record (field 'audio_path')"),
     # made for something else
     "KTO, undesired": (chat("q", "x", label=False), f"a KTO record ('label': false); {KTO}"),
     "KTO, desired": (chat("q", "x", label=True), "a KTO record ('label': true)"),
@@ -62,6 +65,28 @@ RECORDS: dict[str, tuple[Any, Any]] = {
         "a preference record (field 'rejected_response')",
     ),
     "DPO of TRL": ({"prompt": "q", "chosen": "x", "rejected": "y"}, "a preference record (field 'chosen')"),
+    "DPO of OpenAI": (chat("q", "x", non_preferred_output=[A]), "(field 'non_preferred_output')"),
+    "DPO under another name": (
+        {"query": "q", "response": "x", "response_rejected": "y"},
+        "a preference record (field 'response_rejected')",
+    ),
+    "no tools, in a text": (chat("q", "x", tools="[]"), [("u", "q", 1), ("a", "x", 1)]),
+    "tools in a text": (
+        {"conversations": [H, G], "tools": '[{"name": "f"}]'},
+        "a record with 'tools'; calls of functions are not supported",
+    ),
+    "functions": (chat("q", "x", functions=[{"name": "f"}]), "a record with 'functions'"),
+    "a turn that calls a function": (
+        {
+            "conversations": [
+                H,
+                {"from": "function_call", "value": "{}"},
+                {"from": "observation", "value": "1"},
+                G,
+            ]
+        },
+        "turn 1 has the unknown role 'function_call'",
+    ),
     "tools": (chat("q", "x", tools=[{"name": "f"}]), "a record with 'tools'"),
     "tool calls": ({"messages": [U, {**A, "tool_calls": [{}]}]}, "turn 1 has 'tool_calls'"),
     "reasoning beside": (
@@ -104,6 +129,21 @@ RECORDS: dict[str, tuple[Any, Any]] = {
         chat("q", "x", weight=70),
         "'weight' beside the turns could be a loss weight",
     ),
+    "a history that is masked": (
+        chat("q", "x", "r", "y", mask_history=True),
+        "'mask_history' is not read; say what is trained on with 'loss_mask'",
+    ),
+    "questions that are trained on": (chat("q", "x", train_on_prompt=True), "'train_on_prompt' is not read"),
+    "a mask of a turn": (
+        masked(1, mask=True),
+        "turn 1 has 'mask', which is not supported; use 'loss_weight'",
+    ),
+    "a turn to ignore": (masked(1, ignore=True), "turn 1 has 'ignore', which is not supported"),
+    "loss: false of an exchange": (
+        {"conversation": [{"human": "q", "assistant": "x", "loss": False}, {"human": "r", "assistant": "y"}]},
+        [("u", "q", 1), ("a", "x", 0), ("u", "r", 1), ("a", "y", 1)],
+    ),
+    "a weight that is no number": (masked(1, weight=float("nan")), "turn 1: 'weight' is nan"),
     "parts of an answer": (masked(1, train_detail=[{"begin_offset": 0}]), "turn 1 has 'train_detail'"),
     # system
     "system beside messages": (
@@ -120,6 +160,10 @@ RECORDS: dict[str, tuple[Any, Any]] = {
         "two system prompts that differ",
     ),
     "system of another kind": (chat("q", "x", system=["s"]), "turn 0 (system) has a value of type list"),
+    "system under another name": (
+        chat("q", "x", system_prompt="Be brief."),
+        "'system_prompt' is not read; rename it to 'system'",
+    ),
     # grounding
     "boxes in pixels": (
         grounded("Find <ref-object>", "<bbox><bbox>", ref=["sheep"], bbox=[[4, 5, 20, 10], [0, 0, 40, 20]]),
@@ -149,6 +193,26 @@ RECORDS: dict[str, tuple[Any, Any]] = {
     "a box on no image": (
         grounded("q", "<bbox>", bbox=[[1, 1]], image_id=[3]),
         "a box lies on image 3, but the record has 1",
+    ),
+    "a box's image that is no list": (
+        grounded("q", "<bbox>", bbox=[[1, 1]], image_id=1),
+        "'objects.image_id' is a value of type int; expected a list",
+    ),
+    "images of some boxes": (
+        grounded("q", "<bbox><bbox>", bbox=[[1, 1], [2, 2]], image_id=[0]),
+        "'objects.image_id' has 1 entries for 2 boxes",
+    ),
+    "a width and a height": (
+        grounded("q", "<bbox>", bbox=[[20, 10, 4, 5]]),
+        "'objects.bbox[0]' is [20, 10, 4, 5], whose second corner lies before its first",
+    ),
+    "objects of ms-swift 2": (
+        {**grounded("<ref-object>", "<bbox>"), "objects": [{"caption": "x", "bbox": [1, 2, 3, 4]}]},
+        "'objects' is a value of type list; there is nothing to put there",
+    ),
+    "boxes in thousandths": (
+        grounded("q", "<bbox>", bbox=[[1, 2, 3, 4]], bbox_type="norm1000"),
+        "'objects.bbox_type' is 'norm1000'",
     ),
     "marks without objects": (chat("q", "<bbox>"), "a text holds <bbox>, but 'objects' is nothing"),
     "too few boxes": (
@@ -196,6 +260,40 @@ RECORDS: dict[str, tuple[Any, Any]] = {
             "messages": [{"role": "user", "content": [{"type": "image", "image": "a.png"}]}, A],
         },
         [("u", "<image>", 1), ("a", "x", 1)],
+    ),
+    "base64 without its kind": (
+        chat("<image>q", "x", image="/9j/" + "A" * 5000),
+        "of 5004 characters; an image within the record is written as data:image/png;base64,...",
+    ),
+    "a file's address": (
+        chat("<image>q", "x", image="file:///nowhere/a%20b.png"),
+        "missing image /nowhere/a b.png",
+    ),
+    "an image without anything": (
+        chat("<image>q", "x", images=[{"bytes": None, "path": None}]),
+        "'images' holds nothing",
+    ),
+    "an image in a message": (
+        {"messages": [{**U, "images": ["a.png"]}, A]},
+        "turn 0 has 'images'; list the images beside the turns",
+    ),
+    "an image in a turn": ({"conversations": [{**H, "image": "a.png"}, G]}, "turn 0 has 'image'"),
+    "an image's mark in capitals": (
+        chat("<Image>\nq", "x", image="a.png"),
+        "turn 0 (user) holds '<Image>'; write <image> there",
+    ),
+    "an image's mark with a number": (
+        chat("What is <image 1>?", "x", images=["a.png"]),
+        "turn 0 (user) holds '<image 1>'; write <image> there",
+    ),
+    "an image's mark of another program": (chat("[IMG]q", "x", image="a.png"), "turn 0 (user) holds '[IMG]'"),
+    "a word like a mark": (
+        chat("Use <Image> of React.", "x"),
+        [("u", "Use <Image> of React.", 1), ("a", "x", 1)],
+    ),
+    "an image in Qwen-VL's tags": (
+        chat("Picture 1: <img>a.png</img>\nq", "x"),
+        "turn 0 (user) holds '<img>a.png</img>'; write <image> there, and the files in 'images'",
     ),
     "an image within an image": (
         chat("<image>q", "x", images=[["a.png"]]),
@@ -255,6 +353,19 @@ RECORDS: dict[str, tuple[Any, Any]] = {
         {"query": "q", "response": "x", "history": [["r"]]},
         "expected [question, answer]",
     ),
+    "a context beside": (
+        {"instruction": "q", "context": "c", "output": "x"},
+        "'context' is not read beside 'instruction'",
+    ),
+    "an input beside": ({"query": "q", "input": "c", "response": "x"}, "'input' is not read beside 'query'"),
+    "a turn that says two things": (
+        {"conversations": [{**H, "content": "r"}, G]},
+        "turn 0 has 'value' and 'content', which differ",
+    ),
+    "a turn of two": (
+        {"conversations": [{**H, "role": "gpt"}, G]},
+        "turn 0 has 'from' and 'role', which differ",
+    ),
     "both formats": (
         {"conversations": [H, G], "messages": [U, A]},
         "both 'conversations' and 'messages' are there",
@@ -275,6 +386,32 @@ FILES: dict[str, tuple[str, bytes, Any]] = {
         [0, 1],
     ),
     "a line that is broken": ("a.jsonl", b'{"query": "q", "response": "x"}\n{"query\n', "line 2, byte"),
+    "a byte order mark and CRLF": (
+        "a.jsonl",
+        b'\xef\xbb\xbf{"query": "q", "response": "x"}\r\n{"query": "q", "response": "x"}\r\n',
+        [0, 1],
+    ),
+    "line separators within a text": (
+        "a.jsonl",
+        '{"query": "q\u2028r\x85s", "response": "x"}\n{"query": "q", "response": "x"}\n'.encode(),
+        [0, 1],
+    ),
+    "a key given twice": (
+        "a.json",
+        b'[{"query": "q", "response": "x"}, {"query": "q", "response": "x", "response": "y"}]',
+        "record 1: line 1: the key 'response' is there twice; keep one",
+    ),
+    "compressed": (
+        "a.jsonl.gz",
+        b"\x1f\x8b\x08\x00" + bytes(20),
+        "the file is compressed by gzip; unpack it",
+    ),
+    "a workbook": ("a.xlsx", b"PK\x03\x04" + bytes(20), "a zip archive or a workbook"),
+    "a table of text": (
+        "a.csv",
+        b"query,response\nq,x\n",
+        "records are read from JSON, JSON Lines and Parquet",
+    ),
     "UTF-16": ("a.jsonl", '{"query": "q", "response": "x"}'.encode("utf-16"), "not UTF-8"),
     "endless nesting": ("a.json", b"[" * 200_000, "nested too deeply"),
     "endless nesting in a line": ("a.jsonl", b'{"a": ' + b"[" * 200_000, "nested too deeply"),
