@@ -25,6 +25,7 @@ def page(folder: Path) -> str:
     sections = {
         "kills": ("Killed processes", _kills),
         "ranks": ("Killed ranks", _kills),
+        "launches": ("Killed drivers, launchers and ranks", _kills),
         "files": ("Damaged files", _files),
         "readers": ("Fuzzed readers", _readers),
         "kernels": ("Fuzzed losses", _kernels),

@@ -21,6 +21,7 @@ PROOFS: dict[str, str] = {
     "files": "soak.file_faults",
     "kills": "soak.kills",
     "ranks": "soak.rank_kills",
+    "launches": "soak.launch_kills",
     "readers": "soak.reader_fuzz",
     "kernels": "soak.kernel_fuzz",
 }

@@ -38,6 +38,12 @@ def storage_bytes(tensors: Any) -> int:
     return sum(found.values())
 
 
+def resident(name: str) -> int:
+    """The pages that this process has, now (`VmRSS`) or at most since `clear_refs` (`VmHWM`)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
 def live_tensors() -> list[torch.Tensor]:
     gc.collect()
     found = [each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter)]
@@ -76,6 +82,8 @@ class Watch(TrainerCallback):
         self.values: dict[str, int] = {}
         model = trainer.model
         self.base = storage_bytes([*live_tensors(), *model.parameters(), *model.buffers(), *packed(model)])
+        Path("/proc/self/clear_refs").write_text("5")
+        self.beside = resident("VmRSS") - self.base
         self.profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self.profile.__enter__()
 
@@ -90,6 +98,7 @@ class Watch(TrainerCallback):
             "gradients": storage_bytes(p.grad for p in model.parameters() if p.grad is not None),
             "optimizer": storage_bytes(tensor for each in states for tensor in state_tensors(each)),
             "peak": self.base + self._most(),
+            "resident": resident("VmHWM") - self.beside,
             "sharded": sum(isinstance(p, DTensor) for p in model.parameters()),
             "pid": os.getpid(),
         }
