@@ -8,10 +8,12 @@ prints the nodes as JSON. It is a process of its own: Ray puts threads and signa
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from cotbal.config.schema import Config
@@ -22,6 +24,7 @@ __all__ = ["RayNode", "memory_on_ray", "ray_nodes"]
 # To connect, and for the nodes to look at their GPUs.
 _ASK_SECONDS = 120
 _ANSWER_SECONDS = 30
+_CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,28 @@ class RayNode:
 
 def ray_nodes(config: Config) -> list[RayNode]:
     """The nodes of the config's cluster; none where no cluster answers, which the launch itself refuses."""
-    words = [sys.executable, "-m", __name__, cluster_address(config.launch.cluster)]
+    address = cluster_address(config.launch.cluster)
+    words = [sys.executable, "-m", __name__, address]
+    if not _answers(address):
+        return []
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=_ASK_SECONDS)
         found = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, OSError, ValueError, IndexError):
         return []
     return [RayNode(each["resources"], tuple(each["gpus"])) for each in found]
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def memory_on_ray(
@@ -83,17 +101,14 @@ def memory_on_ray(
 
 
 def _told(address: str) -> list[dict[str, Any]]:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+    ray: Any = import_module("ray")
+    placed: Any = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     ray.init(address=address, log_to_driver=False, logging_level="error")
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         look = ray.remote(num_cpus=0, max_retries=0)(_gpu_bytes)
         asked = {
-            node["NodeID"]: look.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote()
+            node["NodeID"]: look.options(scheduling_strategy=placed(node["NodeID"], soft=False)).remote()
             for node in nodes
             if node["Resources"].get("GPU")
         }

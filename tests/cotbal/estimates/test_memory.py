@@ -38,8 +38,6 @@ def measure(config: Path, processes: int) -> list[dict[str, int]]:
     ]
     tests = str(Path(measured_unit.__file__).parents[2])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": tests}
-    # Tensors' pages go back to the system as soon as they are freed.
-    environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(Path(f"{out}.{rank}").read_text()) for rank in range(processes)]

@@ -39,18 +39,22 @@ class Attempt:
         self.process = launched.start(config, launched.environment(steps))
 
     def found(self, victim: str) -> list[psutil.Process]:
-        driver = psutil.Process(self.process.pid)
-        if victim == "driver":
-            return [driver]
-        launchers = [each for each in driver.children() if "torch.distributed.run" in each.cmdline()]
-        if victim == "launcher":
-            return launchers
-        return [
-            child
-            for each in launchers
-            for child in each.children()
-            if "unit" in child.cmdline() and "torch.distributed.run" not in child.cmdline()
-        ]
+        try:
+            driver = psutil.Process(self.process.pid)
+            if victim == "driver":
+                return [driver]
+            launchers = [each for each in driver.children() if "torch.distributed.run" in _words(each)]
+            if victim == "launcher":
+                return launchers
+            return [
+                child
+                for each in launchers
+                for child in each.children()
+                if "unit" in _words(child) and "torch.distributed.run" not in _words(child)
+            ]
+        except psutil.NoSuchProcess:
+            # It has ended between two looks.
+            return []
 
     def is_in(self, phase: str) -> bool:
         """Whether a unit is in this phase, as its files tell."""
@@ -90,6 +94,14 @@ class Attempt:
         except psutil.NoSuchProcess:
             return False
         return True
+
+
+def _words(process: psutil.Process) -> list[str]:
+    """Its command; none of one that has ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _read(path: Path) -> dict[str, object]:
