@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo study test test-fast test-gpu lint format bench bench-records bench-gpu soak docs clean
+.PHONY: help env demo study test test-fast test-deepspeed test-gpu lint format bench bench-records bench-gpu soak docs clean
 
 help: ## what each target does
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ test: $(VENV)/.dev ## every test that is not marked soak
 
 test-fast: $(VENV)/.dev ## the tests that take less than about a minute each
 	HYPOTHESIS_PROFILE=quick $(PYTEST) -n $(JOBS) --dist worksteal -m "not soak and not slow"
+
+test-deepspeed: $(VENV)/.dev ## training under DeepSpeed, which other tests are spared
+	test -d $(VENV)/deepspeed || $(BIN)/python -m pip install -q -c constraints.txt --no-deps --target $(VENV)/deepspeed \
+	  deepspeed einops hjson py-cpuinfo
+	PYTHONPATH=$(abspath $(VENV))/deepspeed $(PYTEST) -m deepspeed
 
 test-gpu: ## the same kernel tests on a GPU, with the python that is active
 	python -m pytest -m gpu

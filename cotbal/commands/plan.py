@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +27,7 @@ __all__ = ["plan", "refuse_unfit", "say_time_left"]
 
 # For the units that `run` starts on this machine: they need not ask again.
 _APPROVED = "COTBAL_APPROVED"
+_SLOW = "estimating memory, disk and time, which takes half a minute on a large model ..."
 
 
 def plan(
@@ -72,7 +74,7 @@ def plan(
 
     settings = allowed(settings, allow_code, allow_remote)
     quieten_others()
-    with plain_warnings():
+    with plain_warnings(), _working():
         runner = Runner(settings, NoProgress())
         estimate = estimate_schedule(
             settings, runner.mixture, runner.settings, lambda: runner.processor, memory=memory
@@ -83,6 +85,15 @@ def plan(
         Console().print(estimate_table(settings, estimate))
     if estimate.faults:
         raise typer.Exit(1)
+
+
+def _working() -> AbstractContextManager[Any]:
+    """Say beside the output that something is done: a line that vanishes from terminals, and stays in logs."""
+    console = Console(stderr=True, soft_wrap=True)
+    if console.is_terminal:
+        return console.status(_SLOW)
+    console.print(_SLOW, highlight=False, markup=False)
+    return nullcontext()
 
 
 def _print_commands(config: Config, *, moved: bool, as_json: bool) -> None:
@@ -100,22 +111,29 @@ def _print_commands(config: Config, *, moved: bool, as_json: bool) -> None:
 def refuse_unfit(config: Config) -> Approve:
     """What `run`, its stages and `unit` do before they start: estimate, and stop if something cannot fit.
 
-    An estimate that cannot be made stops nothing.
+    A unit that one of the others has started does not estimate again: on this machine it does nothing, on another one
+    it compares the estimate with what that machine has. An estimate that cannot be made stops nothing.
     """
 
     def approve(runner: Runner, units: Sequence[Unit]) -> None:
         from cotbal.estimates.aside import estimated_aside
-        from cotbal.estimates.fit import refuse_what_cannot_fit
+        from cotbal.estimates.fit import refuse_on_this_machine, refuse_what_cannot_fit
         from cotbal.estimates.memory import NotEstimatedError
         from cotbal.estimates.schedule import estimate_schedule
         from cotbal.estimates.table import estimate_values
         from cotbal.output.store import write_text
         from cotbal.units.batches import processes_per_unit
+        from cotbal.units.launch.command import NEEDED
 
         manifests = [runner.folder.unit(unit.name).manifest() for unit in units]
         if all(manifest is not None and manifest.state == "scored" for manifest in manifests):
             return
         if os.environ.get(_APPROVED) == str(config.output):
+            return
+        if NEEDED in os.environ and len(units) == 1:
+            needed = int(os.environ[NEEDED])
+            settings = runner.settings[units[0].stage]
+            refuse_on_this_machine(units[0].name, needed, config, settings, runner.progress.say)
             return
         processor = runner.processor
         launch = config.launch.model_copy(update={"processes": processes_per_unit(config)})
@@ -124,14 +142,19 @@ def refuse_unfit(config: Config) -> Approve:
             estimate = estimated_aside(
                 lambda: estimate_schedule(
                     planned, runner.mixture, runner.settings, lambda: processor, units=units
-                )
+                ),
+                slow=lambda: runner.progress.say(_SLOW),
             )
         except NotEstimatedError as error:
             runner.progress.say(f"note: memory, disk and time are not estimated: {error}")
+            runner.needed = dict.fromkeys((unit.name for unit in units), 0)
             return
         if len(units) > 1:
             write_text(runner.folder.plan, json.dumps(estimate_values(estimate), indent=1) + "\n")
         refuse_what_cannot_fit(estimate, config, runner.progress.say)
+        runner.needed = {
+            item.unit.name: 0 if item.memory is None else item.memory.needed for item in estimate.units
+        }
         if config.launch.engine == "local":
             os.environ[_APPROVED] = str(config.output)
 

@@ -14,11 +14,16 @@ __all__ = ["estimated_aside"]
 
 Result = TypeVar("Result")
 
+# Less needs no word.
+_QUICK_SECONDS = 2.0
+
 # What launchers tell the processes that they start; the estimate is one process alone.
 _LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def estimated_aside(estimate: Callable[[], Result], seconds: float = 600) -> Result:
+def estimated_aside(
+    estimate: Callable[[], Result], seconds: float = 600, *, slow: Callable[[], None] = lambda: None
+) -> Result:
     """What a function returns, called in a copy of this process.
 
     Tensors without data that a library keeps, random numbers that are drawn, processes that are pretended: none of it
@@ -27,6 +32,7 @@ def estimated_aside(estimate: Callable[[], Result], seconds: float = 600) -> Res
     Args:
         estimate: returns something that can be pickled.
         seconds: that it may take.
+        slow: called once if there is no result after two seconds.
 
     Raises:
         NotEstimatedError: the function raised something, the copy died, or it took too long.
@@ -43,7 +49,10 @@ def estimated_aside(estimate: Callable[[], Result], seconds: float = 600) -> Res
         process.start()
     sender.close()
     try:
-        if not receiver.poll(seconds):
+        quick = receiver.poll(min(seconds, _QUICK_SECONDS))
+        if not quick:
+            slow()
+        if not quick and not receiver.poll(max(0.0, seconds - _QUICK_SECONDS)):
             raise NotEstimatedError(f"it took longer than {seconds:.0f} s")
         value, fault = receiver.recv()
     except EOFError:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from cotbal.config.schema import Config
 from cotbal.config.yaml_file import ConfigError
+from cotbal.estimates.machine import own_device
 from cotbal.estimates.memory import Memory
 from cotbal.estimates.result import ScheduleEstimate, Settings, UnitEstimate
 from cotbal.terminal import show_bytes
 
-__all__ = ["faults_of", "refuse_what_cannot_fit"]
+__all__ = ["faults_of", "refuse_on_this_machine", "refuse_what_cannot_fit"]
 
 
 def faults_of(estimate: ScheduleEstimate, config: Config, settings: Settings) -> tuple[str, ...]:
@@ -84,4 +87,32 @@ def refuse_what_cannot_fit(estimate: ScheduleEstimate, config: Config, say: Call
         f"by the estimate this cannot fit, and nothing was started\n  {lines}\n"
         "`cotbal plan` shows the figures. To start all the same, set `launch: {fit: warn}` in the config; if the "
         "memory is another machine's, give it as `launch.memory`."
+    )
+
+
+def refuse_on_this_machine(
+    unit: str, needed: int, config: Config, settings: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
+    """Stop before a unit trains on a machine that has less memory than its whole schedule's estimate says it needs.
+
+    Args:
+        needed: bytes of each process, as estimated where the unit was started.
+        settings: of its training.
+
+    Raises:
+        ConfigError: this machine has less, and the config does not say `launch: {fit: warn}`.
+    """
+    device = own_device(config, settings)
+    if device.memory is None or needed <= device.memory:
+        return
+    fault = (
+        f"{unit} needs about {show_bytes(needed)} in each process by the estimate, and {socket.gethostname()} has "
+        f"{show_bytes(device.memory)} ({device.named})"
+    )
+    if config.launch.fit == "warn":
+        say(f"warning: {fault}")
+        return
+    raise ConfigError(
+        f"{fault}; the unit was not started there. Let `launch.options` ask for machines with more memory, lower "
+        "what it needs (`cotbal plan` shows the parts), or set `launch: {fit: warn}` to start it all the same"
     )

@@ -15,10 +15,11 @@ import psutil
 import torch
 
 from cotbal.config.schema import Config
+from cotbal.estimates.ray_nodes import memory_on_ray, ray_nodes
 from cotbal.units.batches import processes_per_unit
 from cotbal_kernels.arguments import BUDGET, GPU_SHARE
 
-__all__ = ["GIB", "Device", "available_memory", "device_of", "free_disk"]
+__all__ = ["GIB", "Device", "available_memory", "device_of", "free_disk", "own_device"]
 
 GIB = 2**30
 # What CUDA, its libraries and NCCL keep for themselves, and what Python and its packages take on a CPU; rounded up.
@@ -64,7 +65,7 @@ def device_of(
     """What each process of a unit trains on, and how much memory it may take.
 
     Of the visible GPUs the one with least free; without GPUs, the machine's available memory divided by the processes
-    that run at once. Where `launch.engine` starts units on other machines, theirs is not known here.
+    that run at once. A Ray cluster is asked for its nodes' memory; that of machines that Slurm gives is not known.
 
     Args:
         settings: of the training; `use_cpu` trains on the CPU though there is a GPU.
@@ -76,15 +77,27 @@ def device_of(
         named = "--memory" if memory is not None else "launch.memory"
         return Device("cpu" if settings.get("use_cpu") else "gpu", int(given * GIB), named)
     engine: str = config.launch.engine
+    processes = processes_per_unit(config)
     if engine != "local":
-        return Device("cpu" if settings.get("use_cpu") else "gpu", None)
+        kind = "cpu" if settings.get("use_cpu") else "gpu"
+        found = memory_on_ray(ray_nodes(config), config, processes, kind=kind) if engine == "ray" else None
+        return Device(kind, None) if found is None else Device(kind, *found)
+    at_once = processes * (config.launch.side_by_side or 1)
+    return _own_device(settings, at_once, in_use=in_use)
+
+
+def own_device(config: Config, settings: Mapping[str, Any]) -> Device:
+    """What each process of a unit trains on that is made on this machine, whatever has started it."""
+    return _own_device(settings, processes_per_unit(config), in_use=False)
+
+
+def _own_device(settings: Mapping[str, Any], at_once: int, *, in_use: bool) -> Device:
     gpus = [] if settings.get("use_cpu") else _gpus()
     if gpus:
         free, whole = min(gpus)
         if in_use:
             return Device("gpu", whole, "the smallest visible GPU", whole)
         return Device("gpu", free, "free on the fullest visible GPU", whole)
-    at_once = processes_per_unit(config) * (config.launch.side_by_side or 1)
     share = "" if at_once == 1 else f", for each of {at_once} processes"
     return Device(
         "cpu", None if in_use else available_memory() // at_once, f"available on this machine{share}"

@@ -16,16 +16,26 @@ __all__ = ["Pace", "TimeLeft", "Work", "planned_work", "time_left"]
 
 # Until something has been scored, scoring a sample is taken to last this share of training on one.
 _ASSUMED_SCORING = 0.5
+# A token accuracy takes a forward pass; training takes a backward pass of twice its work besides.
+_ASSUMED_FORCED = 1 / 3
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a unit has to do: samples that its whole training sees, optimizer steps, samples to be scored."""
+    """What a unit has to do.
+
+    Attributes:
+        samples: that its whole training sees.
+        steps: optimizer steps.
+        scored: samples to be scored.
+        forced: samples whose token accuracies are taken for the hybrid estimator, in a forward pass each.
+    """
 
     unit: str
     samples: int
     steps: int
     scored: int
+    forced: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,11 +46,13 @@ class Pace:
         train: of training.
         score: of scoring.
         units: how many units were timed.
+        forced: of taking token accuracies.
     """
 
     train: float | None
     score: float | None
     units: int
+    forced: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,10 +91,18 @@ def planned_work(plan: Path) -> tuple[list[Work], int]:
     """The units of a `plan.json`, and how many run side by side; none where there is no such file."""
     try:
         values = json.loads(plan.read_bytes())
-        names = ("samples", "steps", "scored")
-        work = [Work(str(each["name"]), *(int(each[name]) for name in names)) for each in values["units"]]
+        work = [
+            Work(
+                str(each["name"]),
+                int(each["samples"]),
+                int(each["steps"]),
+                int(each["scored"]),
+                int(each.get("forced", 0)),
+            )
+            for each in values["units"]
+        ]
         return work, max(1, int(values["at_once"]))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return [], 1
 
 
@@ -102,7 +122,7 @@ def time_left(folder: OutputFolder, work: Sequence[Work], at_once: int) -> TimeL
             continue
         done = 0.0 if standing is None else standing.step / standing.steps
         samples = 0.0 if state == "trained" else each.samples * (1 - done)
-        left[each.unit] = _seconds(pace, samples, each.scored)
+        left[each.unit] = _seconds(pace, samples, each)
     return TimeLeft(pace, left, at_once)
 
 
@@ -119,6 +139,7 @@ def _pace(
 ) -> Pace:
     train: list[tuple[float, float]] = []
     score: list[tuple[float, float]] = []
+    forced: list[tuple[float, float]] = []
     timed = 0
     for each in work:
         manifest, standing = manifests.get(each.unit), standings[each.unit]
@@ -132,8 +153,10 @@ def _pace(
             train.append((standing.seconds_left * share / (1 - share), each.samples * share))
         if manifest.seconds.get("score") and manifest.samples.get("score"):
             score.append((manifest.seconds["score"], manifest.samples["score"]))
+        if manifest.seconds.get("forced") and manifest.samples.get("forced"):
+            forced.append((manifest.seconds["forced"], manifest.samples["forced"]))
         timed += len(train) - found
-    return Pace(_rate(train), _rate(score), timed)
+    return Pace(_rate(train), _rate(score), timed, _rate(forced))
 
 
 def _rate(timed: Sequence[tuple[float, float]]) -> float | None:
@@ -141,9 +164,9 @@ def _rate(timed: Sequence[tuple[float, float]]) -> float | None:
     return seconds / samples if samples else None
 
 
-def _seconds(pace: Pace, samples: float, scored: int) -> float | None:
+def _seconds(pace: Pace, samples: float, work: Work) -> float | None:
     if pace.train is None:
         return None
-    return samples * pace.train + scored * (
-        pace.train * _ASSUMED_SCORING if pace.score is None else pace.score
-    )
+    score = pace.train * _ASSUMED_SCORING if pace.score is None else pace.score
+    forced = pace.train * _ASSUMED_FORCED if pace.forced is None else pace.forced
+    return samples * pace.train + work.scored * score + work.forced * forced

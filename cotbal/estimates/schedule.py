@@ -147,13 +147,16 @@ def _models(
 
 def _work(mixture: Mixture, unit: Unit, settings: Mapping[str, Any], layout: BatchLayout) -> Work:
     count = len(mixture.training_set(unit))
-    scored = sum(len(mixture.records(task, unit.split)) for task in unit.scored_tasks)
+    scored, forced = (
+        sum(len(mixture.records(task, unit.split)) for task in tasks)
+        for tasks in (unit.scored_tasks, unit.forced_tasks)
+    )
     limit = int(settings.get("max_steps", -1))
     if limit > 0:
-        return Work(unit.name, limit * layout.samples, limit, scored)
+        return Work(unit.name, limit * layout.samples, limit, scored, forced)
     epochs = float(settings["num_train_epochs"])
     steps = math.ceil(epochs * math.ceil(count / layout.samples))
-    return Work(unit.name, math.ceil(epochs * count), steps, scored)
+    return Work(unit.name, math.ceil(epochs * count), steps, scored, forced)
 
 
 def _disk(

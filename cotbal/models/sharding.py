@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,10 @@ def whole_state_dict(trainer: Any) -> dict[str, Tensor] | None:
         Elsewhere an empty dict.
     """
     if trainer.is_deepspeed_enabled:
-        gathered: dict[str, Tensor] | None = trainer.accelerator.get_state_dict(trainer.deepspeed)
-        return gathered or {}
+        if any(hasattr(parameter, "ds_id") for parameter in trainer.deepspeed.module.parameters()):
+            return _gathered_from_zero3(trainer)
+        copied: dict[str, Tensor] | None = trainer.accelerator.get_state_dict(trainer.deepspeed)
+        return copied or {}
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return None
@@ -144,6 +147,25 @@ def whole_state_dict(trainer: Any) -> dict[str, Tensor] | None:
     state = get_model_state_dict(model, options=options)
     # Tensors that share memory could not be saved as safetensors.
     return {name: _own(value) for name, value in state.items()}
+
+
+def _gathered_from_zero3(trainer: Any) -> dict[str, Tensor]:
+    """One parameter after the other, so that no process but the first holds more than one of them whole.
+
+    accelerate would do so only with `stage3_gather_16bit_weights_on_model_save`, which gathers at checkpoints too.
+    """
+    from deepspeed.zero import GatheredParameters
+
+    first = trainer.is_world_process_zero()
+    found: dict[str, Tensor] = {}
+    known: dict[int, Tensor] = {}
+    for name, value in trainer.deepspeed.module.state_dict(keep_vars=True).items():
+        if id(value) not in known:
+            with GatheredParameters([value]) if hasattr(value, "ds_id") else nullcontext():
+                known[id(value)] = value.detach().cpu().clone() if first else torch.empty(0)
+        # Tied ones stay tied.
+        found[name] = known[id(value)]
+    return found if first else {}
 
 
 def _own(value: Any) -> Any:

@@ -24,8 +24,9 @@ class Manifest:
         scoring: everything else that its scores depend on, per task.
         state: `planned`, `trained` (its model is saved) or `scored` (nothing is left to do).
         versions: the versions of the packages that made it.
-        seconds: time spent training and scoring, over all calls.
-        samples: the number of samples trained on (all epochs) and scored.
+        seconds: time spent training, scoring and taking token accuracies (`train`, `score`, `forced`), over all
+            calls.
+        samples: the number of samples trained on (all epochs), scored, and whose token accuracies were taken.
         steps: optimizer steps of the training.
         finished: when it was scored, in UTC; empty before.
         divergences: the retries of a training that diverged, each with the step, what was seen, and the learning rate

@@ -134,7 +134,7 @@ class UnitRecord:
         seed: the seed of its data order and dropout.
         steps: optimizer steps.
         samples: samples trained on, over all epochs.
-        seconds: phase (`train`, `score`) -> time it took.
+        seconds: phase (`train`, `score`, `forced` for token accuracies) -> time it took.
     """
 
     name: str
@@ -148,6 +148,11 @@ class UnitRecord:
     def total_seconds(self) -> float:
         """The time of all phases."""
         return sum(self.seconds.values())
+
+    @property
+    def scoring_seconds(self) -> float:
+        """The time of all phases after the training."""
+        return self.total_seconds - self.seconds.get("train", 0.0)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ class Runner:
         progress: receives everything that is done.
         redo: discard what no longer fits the config instead of refusing it.
 
+    Attributes:
+        needed: bytes of memory that each process of a unit needs, of units for which that has been estimated (0 where
+            it could not be).
+
     Raises:
         ConfigError: a metric, strategy or setting is unknown, or a file is missing; nothing has run.
     """
@@ -63,6 +67,7 @@ class Runner:
         self.folder = OutputFolder(config.output)
         self.progress = progress
         self.redo = redo
+        self.needed: Mapping[str, int] = {}
         self.metrics = {
             task.name: metric_of(task, index) for index, task in enumerate(config.tasks) if task.metric
         }
@@ -227,7 +232,7 @@ class Runner:
 
     def _score(self, unit: Unit, folder: UnitFolder, manifest: Manifest) -> None:
         """Score the saved model, even if this call trained it, so that what is scored is what is kept."""
-        started = time.monotonic()
+        started, read_seconds = time.monotonic(), 0.0
         scores, accuracies = folder.kept_scores(manifest)
         done, done_forced = ({score.task for score in kept} for kept in (scores, accuracies))
         if unit.scored_tasks:
@@ -248,12 +253,17 @@ class Runner:
             with self._answering(unit, folder, manifest, asked) as answering:
                 for questions in asked:
                     scores += self._score_task(questions, answering.answers(questions))
+                generated = time.monotonic()
                 for questions in read_off:
                     accuracies += self._score_task(questions, answering.answers(questions))
+                read_seconds = time.monotonic() - generated
                 manifest = _with_engine(manifest, answering.engine)
             self.progress.end()
         if ranks.is_first():
-            self._keep_scores(unit, folder, manifest, scores, accuracies, time.monotonic() - started)
+            seconds = {"score": time.monotonic() - started - read_seconds}
+            if accuracies:
+                seconds["forced"] = read_seconds
+            self._keep_scores(unit, folder, manifest, scores, accuracies, seconds)
 
     def _keep_scores(
         self,
@@ -262,13 +272,15 @@ class Runner:
         manifest: Manifest,
         scores: Sequence[SampleScore],
         accuracies: Sequence[SampleScore],
-        seconds: float,
+        seconds: Mapping[str, float],
     ) -> None:
         seals = {**manifest.files, **folder.write_scores(scores)}
         if accuracies:
             seals |= folder.write_accuracies(accuracies)
         # Of a scoring that is completed, what its first part took counts too.
-        spent = manifest.seconds.get("score", 0.0) if folder.score_files[0] in manifest.files else 0.0
+        spent = manifest.seconds if folder.score_files[0] in manifest.files else {}
+        taken = {kind: part + spent.get(kind, 0.0) for kind, part in seconds.items()}
+        counts = {"score": len(scores), **({"forced": len(accuracies)} if accuracies else {})}
         done = {score.task for score in scores} | {forced(score.task) for score in accuracies}
         self._tell_hopeless(unit, scores)
         section = self.config.preparation if unit.stage == "prepare" else self.config.comparison
@@ -282,8 +294,8 @@ class Runner:
                 "scored",
                 finished=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 scoring={name: made for name, made in manifest.scoring.items() if name in done},
-                seconds={**manifest.seconds, "score": seconds + spent},
-                samples={**manifest.samples, "score": len(scores)},
+                seconds={**manifest.seconds, **taken},
+                samples={**manifest.samples, **counts},
                 files=seals,
             )
         )
@@ -376,7 +388,8 @@ class Runner:
             if (task, unit.split) not in self._references_checked and ranks.is_first():
                 check_references(self.mixture.records(task, unit.split), self.metrics[task], task)
                 self._references_checked.add((task, unit.split))
-        return sum(len(self.mixture.records(task, unit.split)) for task in unit.scored_tasks)
+        passes = (*unit.scored_tasks, *unit.forced_tasks)
+        return sum(len(self.mixture.records(task, unit.split)) for task in passes)
 
 
 def _with_engine(manifest: Manifest, engine: Mapping[str, Any]) -> Manifest:

@@ -88,7 +88,8 @@ def _figures(manifest: Manifest | None, standing: Standing | None) -> tuple[str,
     steps = str(manifest.steps) if manifest.steps else ""
     if manifest.state == "planned" and standing is not None:
         steps = f"{standing.step} of {standing.steps}"
-    training, scoring = (show_time(seconds[key]) if key in seconds else "" for key in ("train", "score"))
+    training = show_time(seconds["train"]) if "train" in seconds else ""
+    scoring = show_time(seconds["score"] + seconds.get("forced", 0.0)) if "score" in seconds else ""
     return steps, training, scoring
 
 

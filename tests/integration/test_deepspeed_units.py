@@ -28,7 +28,7 @@ def test_zero_gives_what_one_process_gives(prepared_alone: Path, tmp_path: Path,
     variables = {**launched.environment(tmp_path / "steps"), "DS_ACCELERATOR": "cpu"}
     launched.finish(launched.start(config, variables), config)
     launched.assert_same_result(config, prepared_alone, tolerance=2e-4)
-    held = launched.held_by_ranks(tmp_path / "steps", "mini")
+    held = launched.held_by_ranks(tmp_path / "steps", "mini", launched.steps_in_all(config, "mini"))
     assert set(held) == {"0", "1"}, "two processes train together"
     trained = sum(tensor.numel() for tensor in launched.models(config)["mini"].values())
     # Split between them, and padded a little.

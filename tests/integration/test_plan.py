@@ -13,6 +13,7 @@ from support.models import tiny_mixture
 
 from cotbal.config.schema import load_config
 from cotbal.method.weights import TaskWeights
+from cotbal.units.launch.command import NEEDED
 
 GIB = 2**30
 TRAINING = {
@@ -168,6 +169,16 @@ def test_what_is_a_tenth_over_the_memory_is_refused_before_anything_starts(tmp_p
     assert done.returncode == 0, done.stderr
     assert "does not fit" in done.stdout
     assert (load_config(config).output / "units" / "mini" / "model").is_dir()
+
+
+def test_a_unit_that_was_estimated_elsewhere_goes_by_its_own_machine(tmp_path: Path) -> None:
+    config = mixture(tmp_path / "m")
+    done = cotbal("unit", config, "mini", **{NEEDED: str(2**60)})
+    assert done.returncode == 2, done.stdout
+    said = " ".join(done.stderr.split())
+    assert "mini needs about 1048576.00 TiB in each process by the estimate" in said, said
+    assert "was not started there" in said
+    assert not list((config.parent / "run").glob("units/*"))
 
 
 @pytest.mark.parametrize("width", [80, 120])

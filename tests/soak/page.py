@@ -25,6 +25,7 @@ def page(folder: Path) -> str:
     sections = {
         "kills": ("Killed processes", _kills),
         "ranks": ("Killed ranks", _kills),
+        "launches": ("Killed drivers, launchers and ranks", _kills),
         "files": ("Damaged files", _files),
         "disks": ("Full and failing disks", _disks),
         "readers": ("Fuzzed readers", _readers),

@@ -22,6 +22,7 @@ PROOFS: dict[str, str] = {
     "kills": "soak.kills",
     "ranks": "soak.rank_kills",
     "disks": "soak.disk_faults",
+    "launches": "soak.launch_kills",
     "readers": "soak.reader_fuzz",
     "kernels": "soak.kernel_fuzz",
 }

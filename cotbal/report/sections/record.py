@@ -70,7 +70,7 @@ def provenance_section(report: ReportInput) -> Section | None:
                         Cell(f"{unit.steps:,}"),
                         Cell(f"{unit.samples:,}"),
                         Cell(duration(unit.seconds["train"]) if "train" in unit.seconds else ""),
-                        Cell(duration(unit.seconds["score"]) if "score" in unit.seconds else ""),
+                        Cell(duration(unit.scoring_seconds) if "score" in unit.seconds else ""),
                     )
                     for unit in source.units
                 ),

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["UnitCommand", "unit_command"]
+__all__ = ["NEEDED", "UnitCommand", "unit_command"]
+
+NEEDED = "COTBAL_NEEDED_BYTES"
+"""The variable that tells a unit on another machine what each of its processes needs by the estimate; 0: unknown."""
 
 # Long enough to write a checkpoint of a large model; torchrun's own limit is 30 seconds.
 SHUTDOWN_SECONDS = 1800
@@ -45,6 +48,7 @@ def unit_command(
     log: Path,
     launcher: Sequence[str] = (),
     options: Sequence[str] = (),
+    needed: int | None = None,
 ) -> UnitCommand:
     """The command of a unit: `python -m cotbal unit CONFIG NAME`, under torchrun for several processes.
 
@@ -52,6 +56,8 @@ def unit_command(
         launcher: words that take torchrun's place, `accelerate launch --config_file ...` for instance; they
             are followed by `-m cotbal unit CONFIG NAME`.
         options: of `cotbal unit`.
+        needed: bytes of memory of each process by an estimate, 0 if it could not be made; None if nothing was
+            estimated, or the machine is the one that it was estimated for.
     """
     own = ("-m", "cotbal", "unit", str(config), unit, *options)
     if launcher:
@@ -62,7 +68,7 @@ def unit_command(
         torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
         patience = ("--shutdown-timeout", str(SHUTDOWN_SECONDS)) if _knows_shutdown_timeout() else ()
         words = (sys.executable, *torchrun, *patience, *own)
-    return UnitCommand(unit, words, processes, log)
+    return UnitCommand(unit, words, processes, log, {} if needed is None else {NEEDED: str(needed)})
 
 
 def _knows_shutdown_timeout() -> bool:

@@ -73,6 +73,7 @@ def make(runner: Runner, units: Sequence[Unit], weights: TaskWeights | None = No
             log=runner.folder.output_of(unit.name),
             launcher=config.launch.command,
             options=options,
+            needed=None if config.launch.engine == "local" else runner.needed.get(unit.name),
         )
         for unit in missing
     ]

@@ -23,15 +23,15 @@ def opened_engine(config: Config, folder: OutputFolder, processes: int) -> Itera
     Raises:
         ConfigError: the engine cannot be reached, or refuses what the config asks of it.
     """
-    workers = int(config.training.get("dataloader_num_workers", 0))
     if config.launch.engine == "ray":
         from cotbal.units.launch.ray_engine import ray_engine
 
-        with ray_engine(config, folder, processes, workers) as engine:
+        with ray_engine(config, folder, processes) as engine:
             yield engine
     elif config.launch.engine == "slurm":
         from cotbal.units.launch.slurm_engine import slurm_engine
 
+        workers = int(config.training.get("dataloader_num_workers", 0))
         yield slurm_engine(config, folder, processes, workers)
     else:
         yield LocalEngine(places(processes, config.launch.side_by_side))

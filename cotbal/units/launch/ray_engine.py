@@ -21,7 +21,7 @@ from cotbal.units.launch.command import UnitCommand
 from cotbal.units.launch.remote import RemoteUnit, remote_unit
 from cotbal.units.launch.side_by_side import WITHDRAWN, Ending
 
-__all__ = ["UnitInterruptedError", "ray_engine"]
+__all__ = ["UnitInterruptedError", "cluster_address", "ray_engine", "wanted_resources"]
 
 _OURS = {
     "num_returns": "a unit returns how it ended",
@@ -37,12 +37,11 @@ class UnitInterruptedError(Exception):
 
 
 @contextmanager
-def ray_engine(config: Config, folder: OutputFolder, processes: int, workers: int) -> Iterator[_RayEngine]:
+def ray_engine(config: Config, folder: OutputFolder, processes: int) -> Iterator[_RayEngine]:
     """Connect to the cluster, and give the engine that submits units to it.
 
     Args:
         processes: per unit.
-        workers: of the data loader, per process.
 
     Raises:
         ConfigError: no cluster answers, or Ray refuses the options.
@@ -54,16 +53,13 @@ def ray_engine(config: Config, folder: OutputFolder, processes: int, workers: in
             raise ConfigError(f"launch.options.{name}: cannot be set here; {_OURS[name]}")
     with extras_named("launch.engine: ray"):
         ray: Any = import_module("ray")
-    # Tasks that need no GPU must not ask for one, or they would wait for it forever.
-    on_cpu = bool(config.training.get("use_cpu"))
     options = {
-        "num_cpus": processes * (1 + workers),
-        "num_gpus": 0 if on_cpu else processes,
+        **_default_resources(config, processes),
         "max_retries": launch.retries,
         "retry_exceptions": [UnitInterruptedError],
         **launch.options,
     }
-    address = launch.cluster or os.environ.get("RAY_ADDRESS") or "auto"
+    address = cluster_address(launch.cluster)
     earlier = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
@@ -76,7 +72,7 @@ def ray_engine(config: Config, folder: OutputFolder, processes: int, workers: in
         # Ray puts a handler of its own in the place of ours.
         for kind, handler in earlier.items():
             signal.signal(kind, handler)
-        _check_room(ray.nodes(), options)
+        _check_room(ray.nodes(), wanted_resources(config, processes))
         try:
             task = ray.remote(**options)(_make_unit)
         except (ValueError, TypeError) as error:
@@ -86,11 +82,35 @@ def ray_engine(config: Config, folder: OutputFolder, processes: int, workers: in
         ray.shutdown()
 
 
-def _check_room(nodes: list[dict[str, Any]], options: Mapping[str, Any]) -> None:
+def cluster_address(given: str | None) -> str:
+    """The address of the cluster: the config's, `$RAY_ADDRESS`, or that of which this machine is part."""
+    return given or os.environ.get("RAY_ADDRESS") or "auto"
+
+
+def _default_resources(config: Config, processes: int) -> dict[str, int]:
+    workers = int(config.training.get("dataloader_num_workers", 0))
+    # Tasks that need no GPU must not ask for one, or they would wait for it forever.
+    on_cpu = bool(config.training.get("use_cpu"))
+    return {"num_cpus": processes * (1 + workers), "num_gpus": 0 if on_cpu else processes}
+
+
+def wanted_resources(config: Config, processes: int) -> dict[str, float]:
+    """What a unit asks one node for, by the names of `ray.nodes()`.
+
+    Args:
+        processes: per unit.
+    """
+    options = {**_default_resources(config, processes), **config.launch.options}
+    wanted = {"CPU": options["num_cpus"], "GPU": options["num_gpus"], **(options.get("resources") or {})}
+    if options.get("accelerator_type"):
+        # So Ray marks the nodes that have such GPUs; a task takes a thousandth of the mark.
+        wanted[f"accelerator_type:{options['accelerator_type']}"] = 0.001
+    return {name: amount for name, amount in wanted.items() if amount}
+
+
+def _check_room(nodes: list[dict[str, Any]], wanted: Mapping[str, float]) -> None:
     """Refuse units that no node of the cluster has room for: they would wait forever, in silence."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    wanted = {"CPU": options["num_cpus"], "GPU": options["num_gpus"], **options.get("resources", {})}
-    wanted = {name: amount for name, amount in wanted.items() if amount}
     if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in alive):
         return
     shown = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())

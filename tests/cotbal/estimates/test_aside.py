@@ -44,3 +44,10 @@ def test_whatever_goes_wrong_is_one_error() -> None:
         estimated_aside(lambda: time.sleep(60), seconds=1)
     with pytest.raises(NotEstimatedError):
         estimated_aside(lambda: lambda: random.random())
+
+
+def test_it_says_so_once_when_it_is_slow() -> None:
+    said: list[str] = []
+    assert estimated_aside(lambda: 1, slow=lambda: said.append("quick")) == 1
+    assert estimated_aside(lambda: time.sleep(2.5) or 2, slow=lambda: said.append("slow")) == 2
+    assert said == ["slow"]

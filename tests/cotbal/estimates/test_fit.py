@@ -1,12 +1,14 @@
 """What does not fit is said in a whole sentence, with settings that are not in use yet."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cotbal.config.schema import Config
-from cotbal.estimates.fit import faults_of
+from cotbal.config.yaml_file import ConfigError
+from cotbal.estimates.fit import faults_of, refuse_on_this_machine
 from cotbal.estimates.machine import Device
 from cotbal.estimates.memory import Memory
 from cotbal.estimates.pace import Pace, TimeLeft, Work
@@ -56,3 +58,29 @@ def test_the_remedy_is_a_sentence(
     (fault,) = faults_of(estimate(9 * GIB), config(tmp_path, model), {"prepare": training})
     assert words in fault
     assert "mini needs about 10.0 GiB in each process, and there are 9.0 GiB (launch.memory)" in fault
+
+
+def test_a_machine_with_less_memory_than_was_estimated_is_refused_by_name(tmp_path: Path) -> None:
+    given, settings = config(tmp_path, {"name": "x"}), {"use_cpu": True}
+    said: list[str] = []
+    refuse_on_this_machine("mini", 2**20, given, settings, said.append)
+    # 0 is what could not be estimated.
+    refuse_on_this_machine("mini", 0, given, settings, said.append)
+    with pytest.raises(
+        ConfigError, match=rf"mini needs about .* and {socket.gethostname()} has .* not started there"
+    ):
+        refuse_on_this_machine("mini", 2**60, given, settings, said.append)
+    assert not said
+    warned = given.model_copy(update={"launch": given.launch.model_copy(update={"fit": "warn"})})
+    refuse_on_this_machine("mini", 2**60, warned, settings, said.append)
+    assert said[0].startswith("warning: mini needs about")
+
+
+def test_a_limit_of_the_schedule_is_none_of_the_machines(tmp_path: Path) -> None:
+    """`launch.memory` is for the estimate; a unit goes by what its own machine has."""
+    given = config(tmp_path, {"name": "x"})
+    launch = given.launch.model_copy(update={"memory": float(2**40), "engine": "ray", "processes": 2})
+    with pytest.raises(ConfigError, match="available on this machine, for each of 2 processes"):
+        refuse_on_this_machine(
+            "mini", 2**60, given.model_copy(update={"launch": launch}), {"use_cpu": True}, print
+        )

@@ -58,7 +58,31 @@ def test_what_is_done_takes_no_time_and_gives_the_pace(tmp_path: Path) -> None:
     assert "22 min left with 2 units side by side" not in str(time_left(folder, WORK, 1))
 
 
+def test_token_accuracies_take_a_forward_pass_each_until_they_are_timed(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    work = [Work("mini", 100, 10, 50, 300), Work("plus_a", 1000, 100, 50, 300)]
+    begin(folder, "mini", "planned")
+    stand(folder, "mini", Standing(4, 10, 12.0))
+    guessed = time_left(folder, work, 1)
+    # Training goes on 0.2 s per sample, of which a forward pass is a third.
+    assert guessed.units["plus_a"] == pytest.approx(1000 * 0.2 + 50 * 0.1 + 300 * 0.2 / 3)
+    seconds = {"train": 20.0, "score": 100.0, "forced": 15.0}
+    begin(folder, "mini", "scored", seconds=seconds, samples={"train": 100, "score": 50, "forced": 300})
+    timed = time_left(folder, work, 1)
+    assert timed.pace.forced == pytest.approx(0.05)
+    assert timed.units == {"plus_a": pytest.approx(1000 * 0.2 + 50 * 2.0 + 300 * 0.05)}
+
+
+def test_a_plan_of_the_hybrid_estimator_keeps_its_passes(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    unit = {"name": "mini", "samples": 100, "steps": 10, "scored": 50}
+    path.write_text(json.dumps({"units": [{**unit, "forced": 300}, {**unit, "name": "old"}], "at_once": 2}))
+    assert planned_work(path) == ([Work("mini", 100, 10, 50, 300), Work("old", 100, 10, 50)], 2)
+
+
 def test_a_file_that_is_no_plan_plans_nothing(tmp_path: Path) -> None:
     assert planned_work(tmp_path / "plan.json") == ([], 1)
     (tmp_path / "plan.json").write_text('{"units": [{"name": 3}]}')
+    assert planned_work(tmp_path / "plan.json") == ([], 1)
+    (tmp_path / "plan.json").write_text('{"units": [[3]], "at_once": 1}')
     assert planned_work(tmp_path / "plan.json") == ([], 1)

@@ -16,6 +16,7 @@ from support.units.prepared import Told
 from cotbal.config.schema import Config, load_config
 from cotbal.config.yaml_file import ConfigError
 from cotbal.data.collate import TaskCollator
+from cotbal.estimates.schedule import estimate_schedule
 from cotbal.method.scores import ScoreTable
 from cotbal.models.loading import load_model
 from cotbal.report.sections.measurement import measurement_section
@@ -88,6 +89,8 @@ def test_a_change_of_estimator_makes_what_is_missing_and_no_more(mixture: Path, 
     shares = ScoreTable.from_csv(config.output / "token_accuracies.csv")
     _assert_shares_are_the_models(config, shares)
 
+    _assert_the_plan_has_counted_them(config, shares)
+
     passes.clear()
     full = changed(mixture, "full")
     with pytest.raises(ConfigError, match=r"is of `estimator: hybrid`.*run `cotbal prepare`"):
@@ -105,6 +108,35 @@ def test_a_change_of_estimator_makes_what_is_missing_and_no_more(mixture: Path, 
     assert not passes
     assert again.sha256 == needed.sha256
     assert ScoreTable.from_csv(config.output / "token_accuracies.csv").sha256 == shares.sha256
+
+
+def _assert_the_plan_has_counted_them(config: Config, shares: ScoreTable) -> None:
+    """What `cotbal plan` counts is what the units have then recorded, with the time of each kind."""
+    runner = Runner(config, Told())
+    planned = {
+        item.unit.name: item
+        for item in estimate_schedule(
+            config,
+            runner.mixture,
+            runner.settings,
+            lambda: runner.processor,
+            units=runner.schedule.of("prepare"),
+        ).units
+    }
+    for name, item in planned.items():
+        manifest = runner.folder.unit(name).manifest()
+        assert manifest is not None
+        assert manifest.samples["score"] == item.work.scored
+        assert (
+            manifest.samples["forced"]
+            == item.work.forced
+            == sum(len(shares.entries[item.unit.model][task]) for task in shares.tasks)
+        )
+        assert manifest.seconds["forced"] > 0
+    # N + 1 models answer N tasks, 2 N of these pairs in words.
+    assert {name: item.work.forced // item.work.scored for name, item in planned.items()} == {
+        name: 1 if name == "mini" else TASKS for name in planned
+    }
 
 
 def _assert_shares_are_the_models(config: Config, shares: ScoreTable) -> None:

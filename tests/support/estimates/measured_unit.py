@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._C._profiler import _ExperimentalConfig
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 
@@ -68,15 +70,30 @@ def packed(model: torch.nn.Module) -> list[torch.Tensor]:
     return found
 
 
+def buckets(wrapped: Any) -> int:
+    """DDP's, for which Python has no name but in what DDP logs."""
+    if not isinstance(wrapped, DistributedDataParallel):
+        return 0
+    sizes = wrapped._get_ddp_logging_data()["bucket_sizes"]
+    return sum(int(size) for size in sizes.split(","))
+
+
 class Watch(TrainerCallback):
-    """Measures the steps up to the third, from before the model is wrapped: Python has no name for DDP's buckets."""
+    """Measures the steps up to the third, once the model is wrapped."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.values: dict[str, int] = {}
-        model = trainer.model
-        self.base = storage_bytes([*live_tensors(), *model.parameters(), *model.buffers(), *packed(model)])
-        self.profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        model = self.trainer.model
+        held = storage_bytes([*live_tensors(), *model.parameters(), *model.buffers(), *packed(model)])
+        self.base = held + buckets(self.trainer.model_wrapped)
+        # What the threads of gloo free counts, too.
+        everywhere = _ExperimentalConfig(profile_all_threads=True)
+        self.profile = profile(
+            activities=[ProfilerActivity.CPU], profile_memory=True, experimental_config=everywhere
+        )
         self.profile.__enter__()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -98,10 +98,15 @@ def steps_of(file: Path) -> dict[str, Counter[tuple[str, str]]]:
     return found
 
 
-def held_by_ranks(file: Path, unit: str) -> dict[str, int]:
-    """How many numbers the optimizer of each rank held in a unit's training."""
-    lines = [line.split() for line in file.read_text().splitlines()]
-    return {rank: int(held) for of, _, rank, held in lines if of == unit}
+def held_by_ranks(file: Path, unit: str, steps: int) -> dict[str, int]:
+    """How many numbers the optimizer of each rank held in a unit's training of so many steps.
+
+    DeepSpeed makes each step in parts, group by group, which are lines of their own.
+    """
+    held: Counter[str] = Counter()
+    for of, _, rank, numbers in (line.split() for line in file.read_text().splitlines()):
+        held[rank] += int(numbers) if of == unit else 0
+    return {rank: numbers // steps for rank, numbers in held.items()}
 
 
 def models(config: Path) -> dict[str, dict[str, torch.Tensor]]:
