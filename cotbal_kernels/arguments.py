@@ -83,7 +83,8 @@ def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 def autocast(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The inputs as a linear layer would take them: in the dtype of autocast, where it is on."""
     kind = hidden.device.type
-    if not torch.is_autocast_enabled(kind) or hidden.dtype == torch.float64:
+    # There is no autocast of tensors without data.
+    if hidden.is_meta or not torch.is_autocast_enabled(kind) or hidden.dtype == torch.float64:
         return hidden, weight, bias
     dtype = torch.get_autocast_dtype(kind)
     return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+# Elements from which on a tensor that shows the same memory many times over is refused.
+_LARGE: Final = 2**24
 
 
 def tensor(name: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; a torch.Tensor is needed")
+    if torch.compiler.is_compiling() or value.numel() <= _LARGE or type(value) not in (Tensor, Parameter):
+        return
+    held = value.untyped_storage().nbytes() // value.element_size()
+    if held < value.numel():
+        raise ValueError(
+            f"{name} shows {held} numbers in memory as {value.numel()}, of shape {tuple(value.shape)}; what is "
+            "computed from it would take memory for each, so pass a tensor that has them (.contiguous()), or a "
+            "smaller one"
+        )
 
 
 def integer(name: str, value: Tensor) -> None:

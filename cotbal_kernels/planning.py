@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from cotbal_kernels import checks
-from cotbal_kernels.token_ids import count_tasks, ranked_samples, tasks_of_tokens
+from cotbal_kernels.token_ids import MOST_SAMPLES, count_tasks, ranked_samples, tasks_of_tokens
 
 IGNORE_INDEX: Final = -100
 PADDING: Final = -1
+_WORD: Final = 2**63
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +166,9 @@ def plan(
             ``sample_ids``, [S]), or of each token, integer [..., L]. 1-D labels take one task id per token.
             ``None``: everything belongs to one task. Ids of unsupervised positions are not looked at.
         task_weights: weight of each task, finite and not negative, [T].
-        num_tasks: T; needed when ``task_ids`` come without ``task_weights``.
+        num_tasks: T, at most 2^20; needed when ``task_ids`` come without ``task_weights``.
         sample_ids: sample of each token, integer [..., L], for rows that hold several samples; negative at
-            positions that belong to none. ``None``: each row of the labels is a sample.
+            positions that belong to none, below 2^24. ``None``: each row of the labels is a sample.
         token_weights: factor of each token's weight, finite and not negative, [..., L].
         shift: the label of a position is the class of the *next* position's input, as in ``labels`` of a
             causal language model: labels, task ids, sample ids and token weights move together by one
@@ -197,6 +198,10 @@ def plan(
         checks.integer("sample_ids", sample_ids)
     if token_weights is not None:
         checks.floating("token_weights", token_weights)
+    if not -_WORD <= ignore_index < _WORD:
+        raise ValueError(f"ignore_index is {ignore_index}; a 64-bit number is needed")
+    if vocab_size is not None and not 1 <= vocab_size < _WORD:
+        raise ValueError(f"vocab_size is {vocab_size}; a 64-bit number of at least 1 is needed")
     num_tasks = count_tasks(task_ids, task_weights, num_tasks)
     table = None if task_weights is None else checks.task_table(task_weights, num_tasks, labels.device)
 
@@ -261,6 +266,14 @@ def plan(
         checks.refuse("task_ids", tasks.reshape(labels.shape), task_at, f"outside [0, {num_tasks})")
     if sample_at >= 0 and sample_ids is not None:
         checks.refuse("sample_ids", sample_ids, sample_at, "negative at a supervised token")
+    if max_sample >= MOST_SAMPLES and sample_ids is not None and samples is not None:
+        checks.refuse(
+            "sample_ids",
+            sample_ids,
+            int(samples.argmax()),
+            f"statistics have an entry for each id up to the largest; accepted: up to {MOST_SAMPLES - 1}, so number "
+            "the samples of the batch from 0",
+        )
     if token_at >= 0 and token_weights is not None:
         checks.refuse("token_weights", token_weights, token_at, "not a finite number >= 0")
     if weight_at >= 0 and table is not None:

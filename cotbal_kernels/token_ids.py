@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cotbal_kernels import checks
+
+# Statistics have an entry for each task, and for each sample up to the largest id.
+MOST_TASKS: Final = 2**20
+MOST_SAMPLES: Final = 2**24
 
 
 class Ranked(NamedTuple):
@@ -39,14 +43,16 @@ def count_tasks(
     task_ids: Tensor | None, task_weights: Tensor | Sequence[float] | None, num_tasks: int | None
 ) -> int:
     """T, from whichever of the arguments tells it."""
-    if num_tasks is not None and num_tasks < 1:
-        raise ValueError(f"num_tasks is {num_tasks}; at least one task is needed")
+    if num_tasks is not None and not 1 <= num_tasks <= MOST_TASKS:
+        raise ValueError(f"num_tasks is {num_tasks}; accepted: 1 to {MOST_TASKS}")
     if task_weights is not None:
         if len(task_weights) == 0:
             raise ValueError("task_weights is empty; at least one task is needed")
         if num_tasks is not None and num_tasks != len(task_weights):
             raise ValueError(f"num_tasks is {num_tasks}, but task_weights has {len(task_weights)} entries")
         num_tasks = len(task_weights)
+        if num_tasks > MOST_TASKS:
+            raise ValueError(f"task_weights has {num_tasks} entries; accepted: 1 to {MOST_TASKS}")
     if task_ids is None:
         if num_tasks not in (None, 1):
             raise ValueError(f"{num_tasks} tasks but no task_ids; pass the task of each sample or token")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cotbal_kernels import ops
+from cotbal_kernels import checks, ops
 from cotbal_kernels.backends.registry import AUTO
 from cotbal_kernels.call import LinearCall
 from cotbal_kernels.planning import plan
@@ -35,6 +35,7 @@ def warm_up(
     >>> import torch, cotbal_kernels as ck
     >>> ck.warm_up(torch.nn.Linear(4, 8).weight)
     """
+    checks.floating("weight", weight)
     device, dtype = weight.device, weight.dtype
     head = weight.detach().requires_grad_(weight.requires_grad)
     offset = None if bias is None else bias.detach().requires_grad_(bias.requires_grad)
