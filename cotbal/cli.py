@@ -125,7 +125,12 @@ def _explain(error: Exception) -> int:
 def _told(error: Exception) -> str:
     """The error's text; where the disk is at fault, with what to do about it."""
     text = str(error)
-    remedy = _OF_DISKS.get(error.errno or 0) if isinstance(error, OSError) else None
+    # Where transformers could not read a model's files, the disk's error is what ours came from.
+    chain: BaseException | None = error
+    remedy = None
+    while chain is not None and remedy is None:
+        remedy = _OF_DISKS.get(chain.errno or 0) if isinstance(chain, OSError) else None
+        chain = chain.__cause__ or chain.__context__
     # An error that has its own advice says that already.
     if remedy is None or "goes on" in text:
         return text

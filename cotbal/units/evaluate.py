@@ -88,13 +88,14 @@ def answer(
         for start in range(len(answers), len(order), batch_size)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream, torch.inference_mode():
+    # Without a buffer: what cannot be written fails where it is written, not once more when the file is closed.
+    with path.open("ab", buffering=0) as stream, torch.inference_mode():
         for batch in prepared(left, answers_of.collate, _workers(workers, model.device, len(left))):
             found = answers_of.answers(batch)
             places = order[len(answers) : len(answers) + len(found)]
             with naming(path):
-                stream.write("".join(answer_line(i, a, source) for i, a in zip(places, found, strict=True)))
-                stream.flush()
+                lines = "".join(answer_line(i, a, source) for i, a in zip(places, found, strict=True))
+                stream.write(lines.encode())
             answers += found
             advance(share * len(found))
     by_index: dict[int, Answer] = {}

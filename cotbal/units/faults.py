@@ -17,7 +17,8 @@ from cotbal.metrics.metric import Metric
 __all__ = ["metric_faults", "plain_faults", "score_with"]
 
 _OF_A_DISK = re.compile(
-    r"os error (\d+)|(file write failed|PytorchStreamWriter failed|unexpected pos)", re.IGNORECASE
+    r"os error (\d+)|(file write failed|PytorchStreamWriter failed|unexpected pos|iostream error|open file failed)",
+    re.IGNORECASE,
 )
 _OF_A_WORKER = re.compile(r"DataLoader worker \(pid")
 

@@ -29,6 +29,7 @@ from cotbal.strategies.base import Strategy
 from cotbal.units import ranks
 from cotbal.units.arguments import training_arguments
 from cotbal.units.batches import batch_layout
+from cotbal.units.faults import plain_faults
 from cotbal.units.mixture import RecordDataset
 from cotbal.units.schedule import Unit
 from cotbal.units.stopping import UnitStoppedError
@@ -209,18 +210,25 @@ def _save(trainer: UnitTrainer, processor: Any, folder: UnitFolder) -> None:
     """
     state = whole_state_dict(trainer)
     if ranks.is_first():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        unfinished = folder.path / "model.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        # Embeddings that an adapter is on are the base model's; peft would save them along.
-        options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
-        model.save_pretrained(unfinished, state_dict=state, **options)
-        save_processor(processor, unfinished)
-        sync_folder(unfinished)
-        shutil.rmtree(folder.model, ignore_errors=True)
-        unfinished.rename(folder.model)
-        sync(folder.path)
+        with plain_faults(folder.path / "model.unfinished"):
+            _save_whole(trainer, processor, folder, state)
     ranks.barrier()
+
+
+def _save_whole(
+    trainer: UnitTrainer, processor: Any, folder: UnitFolder, state: dict[str, torch.Tensor] | None
+) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    unfinished = folder.path / "model.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    # Embeddings that an adapter is on are the base model's; peft would save them along.
+    options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    model.save_pretrained(unfinished, state_dict=state, **options)
+    save_processor(processor, unfinished)
+    sync_folder(unfinished)
+    shutil.rmtree(folder.model, ignore_errors=True)
+    unfinished.rename(folder.model)
+    sync(folder.path)
 
 
 def release_memory() -> None:

@@ -19,6 +19,7 @@ from cotbal.models.sharding import check_sharded, load_sharded_optimizer, name_b
 from cotbal.tune.resuming import STATE_FILE
 from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.units.batches import BatchLayout, StepSampler
+from cotbal.units.faults import plain_faults
 
 __all__ = ["StopOnSignal", "UnitTrainer"]
 
@@ -55,6 +56,10 @@ class UnitTrainer(TaskBalancedTrainer):
             self._lengths,
             shuffled=self.args.train_sampling_strategy != "sequential",
         )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with plain_faults(Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"):
+            super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not self.is_fsdp_enabled:

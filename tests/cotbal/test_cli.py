@@ -1,5 +1,7 @@
 """The command line: help that teaches, mistakes in plain words, exit codes."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -231,3 +233,26 @@ def test_warnings_keep_their_brackets(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     assert main(["weigh", str(path)]) == 0
     assert "V[mini] 0.5, V[plus_a] 0.5" in output(capsys)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "Make room there"), (errno.EIO, "have it looked at")]
+)
+def test_a_disks_error_names_the_file_and_says_what_to_do(
+    number: int,
+    advice: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    scores = tmp_path / "scores.csv"
+    scores.write_text("model,task,score\n")
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert main(["weigh", str(scores)]) == 2
+    text = " ".join(output(capsys).split())
+    assert str(scores) in text
+    assert f"{advice}; the same command then goes on" in text
+    assert "Traceback" not in text

@@ -75,16 +75,18 @@ def _full(limit: int, code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("limit", "code"),
     [
-        "model.save_pretrained(folder)",
-        "import torch; torch.save(model.state_dict(), folder / 'optimizer.pt')",
+        (10_000, "model.save_pretrained(folder)"),
+        (10_000, "import torch; torch.save(model.state_dict(), folder / 'optimizer.pt')"),
+        # All of it is in the stream's own memory until the end.
+        (0, "import torch; torch.save({'step': torch.zeros(1)}, folder / 'optimizer.pt')"),
     ],
-    ids=["safetensors", "torch"],
+    ids=["safetensors", "torch", "torch, at its end"],
 )
-def test_a_file_that_cannot_grow_is_told_with_its_folder(tmp_path: Path, code: str) -> None:
+def test_a_file_that_cannot_grow_is_told_with_its_folder(tmp_path: Path, limit: int, code: str) -> None:
     """safetensors and torch raise errors of their own kinds, without a path."""
-    script = _full(10_000, f"with plain_faults(folder):\n    {code}\n")
+    script = _full(limit, f"with plain_faults(folder):\n    {code}\n")
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
         capture_output=True,

@@ -16,7 +16,8 @@ PIXELS = 28
 """Side of a picture for most vision towers: 2 x 2 patches."""
 
 
-NO_TORCHVISION = "its processor needs torchvision: tensors"
+NEEDS_TORCHVISION = "its processor needs torchvision"
+NO_TORCHVISION = f"{NEEDS_TORCHVISION}: tensors"
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
 import transformers
-from support.families.base import Family
+from support.families.base import NEEDS_TORCHVISION, Family
 from support.families.checks import CHECKS
 from support.families.listing import FAMILIES
 
@@ -45,6 +45,13 @@ loss and of any parameter's gradient:
 A router's auxiliary loss is kept. Over the micro-batches and ranks of a step it adds up to its mean; transformers
 adds each one in full, so that it grows with the accumulation. The mixtures of experts below have it switched on
 (`output_router_logits`).
+"""
+NOT_TRIED = """\
+Not tried through their processors: {names}. In transformers {version} these need torchvision, which CoTBal does not
+need and its tests do not install, even where a picture processor on Pillow alone is there: Pixtral's processor, which
+Mistral 3 has too, imports the other one, SmolVLM's chat template asks its video processor, and Llama 4 and
+Phi-4-multimodal have none. Their models get tensors of the shapes that the processors make; whether rows with and
+without pictures go together is not shown.
 """
 OTHERS = """\
 ## What is refused
@@ -116,7 +123,7 @@ def _refusal(model: Any) -> str:
     return ""
 
 
-def page(found: Iterable[Row], refused: Mapping[str, str]) -> str:
+def page(found: Sequence[Row], refused: Mapping[str, str]) -> str:
     """The page as Markdown."""
     lines = [
         INTRODUCTION,
@@ -127,6 +134,9 @@ def page(found: Iterable[Row], refused: Mapping[str, str]) -> str:
         "|-" * (len(TITLES) + 2) + "|",
     ]
     lines += [_line(row) for row in found]
+    families = [row.family.name for row in found if row.family.note.startswith(NEEDS_TORCHVISION)]
+    if families:
+        lines += ["", NOT_TRIED.format(names=", ".join(families), version=version("transformers")).rstrip()]
     lines += ["", OTHERS + "\n".join(f"| {name} | {reason} |" for name, reason in refused.items()), ""]
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from support.families.base import (
+    NEEDS_TORCHVISION,
     NO_TORCHVISION,
     PIXELS,
     Batch,
@@ -214,7 +215,7 @@ FAMILIES = (
         "SmolVLM",
         _smolvlm,
         tensors=_smolvlm_tensors,
-        note="its processor needs torchvision and num2words: tensors",
+        note=f"{NEEDS_TORCHVISION} and num2words: tensors",
     ),
     Family("InternVL", _internvl),
     Family(
