@@ -108,7 +108,19 @@ def _load_base(
         raise ConfigError(f"model: transformers cannot load '{source.base}': {error}") from error
     check_quantized(model, config)
     keep_packing(model)
+    _forget_unused_names(model)
     return model
+
+
+def _forget_unused_names(model: Any) -> None:
+    """Let the model be saved by the names it was loaded by.
+
+    transformers' loader for ZeRO-3 keeps renamings for all files of the family there have ever been, and saving would
+    revert them one upon another (`language_model.model.model` for LLaVA), which servers do not know.
+    """
+    renamings = getattr(model, "_weight_conversions", None)
+    if renamings:
+        model._weight_conversions = [each for each in renamings if getattr(each, "was_used", lambda: True)()]
 
 
 def _head_name(loader: Any, described: Any, trust_remote_code: bool) -> str | None:

@@ -154,14 +154,14 @@ def _gathered_from_zero3(trainer: Any) -> dict[str, Tensor]:
 
     accelerate would do so only with `stage3_gather_16bit_weights_on_model_save`, which gathers at checkpoints too.
     """
-    from deepspeed.zero import GatheredParameters
+    from deepspeed import zero
 
     first = trainer.is_world_process_zero()
     found: dict[str, Tensor] = {}
     known: dict[int, Tensor] = {}
     for name, value in trainer.deepspeed.module.state_dict(keep_vars=True).items():
         if id(value) not in known:
-            with GatheredParameters([value]) if hasattr(value, "ds_id") else nullcontext():
+            with zero.GatheredParameters([value]) if hasattr(value, "ds_id") else nullcontext():
                 known[id(value)] = value.detach().cpu().clone() if first else torch.empty(0)
         # Tied ones stay tied.
         found[name] = known[id(value)]

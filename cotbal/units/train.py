@@ -199,8 +199,28 @@ def _run(trainer: UnitTrainer, checkpoint: Path | None, samples: int, begin: Cal
         if step_of(checkpoint) < state.max_steps:
             trainer.train(resume_from_checkpoint=str(checkpoint))
         else:
+            if is_sharded(checkpoint):
+                _load_shards(trainer, checkpoint)
             trainer.take_over_finished(checkpoint)
     trainer.check_finite()
+
+
+class _ShardsLoadedError(Exception):
+    """All that was wanted of a training has been done."""
+
+
+class _StopBeforeSteps(TrainerCallback):
+    def on_train_begin(self, *_: object, **__: object) -> None:
+        raise _ShardsLoadedError
+
+
+def _load_shards(trainer: UnitTrainer, checkpoint: Path) -> None:
+    """Spread the model as for training and load the checkpoint's shards, which only the Trainer's own loop does."""
+    trainer.add_callback(_StopBeforeSteps())
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    except _ShardsLoadedError:
+        return
 
 
 def _save(trainer: UnitTrainer, processor: Any, folder: UnitFolder) -> None:

@@ -6,10 +6,14 @@ All victims, signals and phases at random moments: `python -m tests.soak launche
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support.units import launched
+import torch
+from safetensors.torch import load_file
+from support.units import killed_run, launched
 from support.units.blows import Blow, assert_no_step_twice, run_through
 
 # Sums over two processes round otherwise; Adam's first steps divide by their size.
@@ -28,3 +32,36 @@ def test_killed_launchers_and_ranks_change_nothing(prepared_alone: Path, tmp_pat
     assert struck == blows
     launched.assert_same_result(config, prepared_alone, tolerance=TOLERANCE)
     assert_no_step_twice(config, windows)
+
+
+@pytest.mark.slow
+def test_shards_of_the_last_step_are_what_is_saved(prepared_alone: Path, tmp_path: Path) -> None:
+    """Both ranks are killed when the last checkpoint is whole and the model is not saved: no step is left to make."""
+    config = launched.write_job(tmp_path / "m", training={"fsdp": True}, launch={"processes": 2})
+    unit = launched.output_of(config) / "units" / "mini"
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    dying = [
+        killed_run.__file__,
+        "cotbal.units.train:_save",
+        "1",
+        "before",
+        "--",
+        "unit",
+        str(config),
+        "mini",
+    ]
+    variables = launched.environment(tmp_path / "steps")
+    first = subprocess.run([*words, *dying], env=variables, capture_output=True, text=True, check=False)
+    assert first.returncode != 0
+    assert launched.whole_checkpoint(config, "mini") > 0
+    assert not (unit / "model").exists()
+    whole = [*words, "-m", "cotbal", "unit", str(config), "mini"]
+    second = subprocess.run(whole, env=variables, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr[-3000:]
+    # torch makes an optimizer's state by a step at learning rate 0.
+    assert all(count <= 1 for count in launched.steps_of(tmp_path / "steps").get("mini", {}).values())
+    wanted = load_file(launched.output_of(prepared_alone) / "units" / "mini" / "model" / "model.safetensors")
+    found = load_file(unit / "model" / "model.safetensors")
+    assert found.keys() == wanted.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=0, atol=TOLERANCE)

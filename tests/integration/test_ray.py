@@ -57,6 +57,8 @@ def test_a_killed_driver_is_taken_over_by_the_same_command(prepared_alone: Path,
         config = launched.write_job(
             tmp_path / "m", launch={"engine": "ray", "processes": 1, "cluster": cluster.address}
         )
+        planned = launched.finish(launched.start(config, variables, "plan"), config)
+        assert "for each process on the 2 nodes of the Ray cluster" in " ".join(planned.split())
         first = launched.start(config, variables)
         units = ("mini", "plus_colour", "plus_count")
         launched.wait_until(lambda: any(launched.whole_checkpoint(config, unit) for unit in units), first)
@@ -75,14 +77,3 @@ def test_a_killed_driver_is_taken_over_by_the_same_command(prepared_alone: Path,
         # No step before a checkpoint again; after it, those that were made before the worker was ended.
         assert total <= done <= total + launched.STEPS_PER_CHECKPOINT, (name, counted, kept)
     assert len({process for counted in found.values() for _, process in counted}) > len(units)
-
-
-def test_the_cluster_tells_what_its_nodes_have(tmp_path: Path) -> None:
-    variables = launched.environment()
-    with ray_cluster(variables) as cluster:
-        config = launched.write_job(
-            tmp_path / "m", launch={"engine": "ray", "processes": 1, "cluster": cluster.address}
-        )
-        shown = launched.start(config, variables, "plan")
-        said = launched.finish(shown, config)
-        assert "for each process on the 2 nodes of the Ray cluster" in " ".join(said.split())

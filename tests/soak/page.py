@@ -25,7 +25,7 @@ def page(folder: Path) -> str:
     sections = {
         "kills": ("Killed processes", _kills),
         "ranks": ("Killed ranks", _kills),
-        "launches": ("Killed drivers, launchers and ranks", _kills),
+        "launches": ("Killed drivers, launchers and ranks", _launches),
         "files": ("Damaged files", _files),
         "disks": ("Full and failing disks", _disks),
         "readers": ("Fuzzed readers", _readers),
@@ -51,10 +51,14 @@ def _where(found: dict[str, Any]) -> str:
     return f"`{_COMMAND} {found['proof']}`, {found['seconds'] / 60:.0f} minutes, commit `{machine['commit'][:12]}`"
 
 
-def _kills(found: dict[str, Any]) -> list[str]:
+def _launches(found: dict[str, Any]) -> list[str]:
+    return _kills(found, what="Models and scores")
+
+
+def _kills(found: dict[str, Any], what: str = "Models, scores, logs, tables and weights") -> list[str]:
     rows = [f"| {moment} | {count} |" for moment, count in sorted(found["moments"].items())]
     return [
-        "After the last kill the same command ran to its end. Models, scores, logs, tables and weights were then",
+        f"After the last kill the same command ran to its end. {what} were then",
         "held to those of an undisturbed run, bit by bit, and the optimizer steps of each process to those left.",
         "",
         "| where and how | kills |",

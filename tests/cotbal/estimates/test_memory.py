@@ -38,6 +38,8 @@ def measure(config: Path, processes: int) -> list[dict[str, int]]:
     ]
     tests = str(Path(measured_unit.__file__).parents[2])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": tests}
+    # The pages of freed tensors go back to the system at once.
+    environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**16), "MALLOC_TRIM_THRESHOLD_": str(2**16)}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(Path(f"{out}.{rank}").read_text()) for rank in range(processes)]
@@ -81,9 +83,7 @@ def test_a_unit_takes_what_was_predicted(tmp_path: Path, name: str) -> None:
         assert memory.weights == held["weights"]
         assert memory.gradients == held["gradients"]
         assert memory.optimizer == held["optimizer"]
-        # What gloo holds for the exchange between processes is not estimated.
-        assert memory.peak <= 1.15 * held["peak"]
-        assert processes > 1 or memory.peak >= 0.85 * held["peak"]
+        assert 0.85 <= memory.peak / held["peak" if processes == 1 else "resident"] <= 1.15
         assert rank or memory == planned.memory
     unit = runner.folder.unit(UNIT)
     disk = planned.disk

@@ -3,7 +3,8 @@
     python measured_unit.py OUT.json CONFIG UNIT
 
 Each rank writes OUT.json.RANK: the bytes of its weights, gradients and optimizer state, from the live tensors of the
-third optimizer step, the most that the allocator had given out until then, and the most that checkpoints took.
+third optimizer step, the most that the allocator had given out until then, the most that was resident in that step,
+and the most that checkpoints took.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._C._profiler import _ExperimentalConfig
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
@@ -38,6 +38,12 @@ def storage_bytes(tensors: Any) -> int:
         if storage.nbytes():
             found[storage.data_ptr()] = storage.nbytes()
     return sum(found.values())
+
+
+def resident(name: str) -> int:
+    """The bytes of this process's pages, now (`VmRSS`) or at most since `clear_refs` (`VmHWM`)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def live_tensors() -> list[torch.Tensor]:
@@ -89,16 +95,25 @@ class Watch(TrainerCallback):
         model = self.trainer.model
         held = storage_bytes([*live_tensors(), *model.parameters(), *model.buffers(), *packed(model)])
         self.base = held + buckets(self.trainer.model_wrapped)
-        # What the threads of gloo free counts, too.
-        everywhere = _ExperimentalConfig(profile_all_threads=True)
-        self.profile = profile(
-            activities=[ProfilerActivity.CPU], profile_memory=True, experimental_config=everywhere
-        )
+        self.profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self.profile.__enter__()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step != STEP:
+            return
+        # The profile misses what the threads of gloo free, and would count it for ever; what pages say is the truth,
+        # but for Python and what libraries keep, which is there before the step.
+        model, states = self.trainer.model, self.trainer.optimizer.state.values()
+        tensors = [tensor for each in states for tensor in state_tensors(each)]
+        held = storage_bytes([*model.parameters(), *model.buffers(), *packed(model), *tensors])
+        self.held = held + buckets(self.trainer.model_wrapped)
+        Path("/proc/self/clear_refs").write_text("5")
+        self.resident = resident("VmRSS")
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step != STEP:
             return
+        in_step = resident("VmHWM") - self.resident
         self.profile.__exit__(None, None, None)
         model = self.trainer.model
         states = self.trainer.optimizer.state.values()
@@ -107,6 +122,7 @@ class Watch(TrainerCallback):
             "gradients": storage_bytes(p.grad for p in model.parameters() if p.grad is not None),
             "optimizer": storage_bytes(tensor for each in states for tensor in state_tensors(each)),
             "peak": self.base + self._most(),
+            "resident": self.held + in_step,
             "sharded": sum(isinstance(p, DTensor) for p in model.parameters()),
             "pid": os.getpid(),
         }
