@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks import results
+from benchmarks import predictions, results
 from benchmarks.runner import FLOOR
 from cotbal.report.plots.svg import drawing, picture
 
@@ -68,6 +68,7 @@ def render(files: list[dict[str, Any]]) -> dict[Path, str]:
                 continue
             for entry in file["entries"]:
                 lines += [*_table(entry), ""]
+    lines += predictions.section()
     pages[PAGE] = "\n".join(lines).rstrip() + "\n"
     return pages
 
