@@ -91,7 +91,10 @@ def _register(
     fake: Callable[[Call], Result],
 ) -> None:
     torch.library.define(name, schema(call, result))
-    torch.library.impl(name, "default")(lambda *arguments: implementation(call(*arguments)))
+    # Where a compiled model's graph breaks around a call, the compiler would follow the operator into its own Python,
+    # and find there the very operator again.
+    run = torch._disable_dynamo(lambda *arguments: implementation(call(*arguments)))
+    torch.library.impl(name, "default")(run)
     torch.library.register_fake(name)(lambda *arguments: fake(call(*arguments)))
 
 
