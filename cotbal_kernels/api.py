@@ -132,6 +132,7 @@ def linear_cross_entropy(
     """
     if (
         plan is not None
+        and not torch.compiler.is_compiling()
         and labels is None
         and task_ids is None
         and sample_ids is None
@@ -283,6 +284,7 @@ def cross_entropy(
     """
     if (
         plan is not None
+        and not torch.compiler.is_compiling()
         and labels is None
         and task_ids is None
         and sample_ids is None

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd import forward_ad
 
 from cotbal_kernels import execution, fakes
@@ -91,7 +92,10 @@ def _register(
     fake: Callable[[Call], Result],
 ) -> None:
     torch.library.define(name, schema(call, result))
-    torch.library.impl(name, "default")(lambda *arguments: implementation(call(*arguments)))
+    # Where a compiled model's graph breaks around a call, the compiler would follow the operator into its own Python,
+    # and find there the very operator again.
+    run = _disable_dynamo(lambda *arguments: implementation(call(*arguments)))
+    torch.library.impl(name, "default")(run)
     torch.library.register_fake(name)(lambda *arguments: fake(call(*arguments)))
 
 

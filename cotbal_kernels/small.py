@@ -211,7 +211,6 @@ def _accepted(
         or plan.max_target >= classes
         or not -_INFINITY < logit_scale < _INFINITY
         or not (softcap is None or 0 < softcap < _INFINITY)
-        or torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() != 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0

@@ -160,7 +160,8 @@ def test_compiles_whole_and_once(impl: str, function: Function, device: str) -> 
                     ]
                 )
             for made, expected in zip(*results, strict=True):
-                assert torch.equal(made, expected)
+                # Small calls go another way in eager mode; it rounds differently.
+                torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-6)
         assert counter.frame_count == 1, f"{counter.frame_count} graphs for reduction {reduction!r}"
 
 
