@@ -72,13 +72,13 @@ def working(config: Config) -> Iterator[ScheduleProgress]:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Ctrl-C and a SIGTERM end a command with a line, not with a traceback, and with exit codes of their own."""
-    from cotbal.units.stopping import STOPPED, UnitStoppedError
+    from cotbal.units.stopping import STOPPED, StopHandler, UnitStoppedError
 
-    def stop(*_: object) -> None:
+    def stop() -> None:
         raise UnitStoppedError("stopped; the same command continues from here")
 
     # A training takes the signal over while it lasts, to end with a checkpoint.
-    earlier = signal.signal(signal.SIGTERM, stop)
+    earlier = signal.signal(signal.SIGTERM, StopHandler(stop))
     try:
         yield
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -61,12 +62,14 @@ def unit(
     from cotbal.units.display import LineProgress
     from cotbal.units.launch.following import FileProgress
     from cotbal.units.progress import NoProgress
+    from cotbal.units.stopping import ended_if_deaf
 
     settings = allowed(load(config, output), allow_code, allow_remote)
     given = load_weights(weights)
     folder = OutputFolder(settings.output)
     quieten_others()
-    with plain_warnings(), stoppable():
+    # One of several may wait for another that has stopped already.
+    with plain_warnings(), stoppable(), ended_if_deaf() if "LOCAL_RANK" in os.environ else nullcontext():
         lines = LineProgress(Console())
         progress = FileProgress(folder.progress_of(name), lines) if ranks.is_first() else NoProgress()
         stages.run_unit(settings, name, progress, given, approve=refuse_unfit(settings))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from cotbal.tune.resuming import STATE_FILE
 from cotbal.tune.trainer import TaskBalancedTrainer
 from cotbal.units.batches import BatchLayout, StepSampler
 from cotbal.units.faults import plain_faults
+from cotbal.units.stopping import StopHandler
 
 __all__ = ["StopOnSignal", "UnitTrainer"]
 
@@ -100,7 +100,7 @@ class StopOnSignal(TrainerCallback):
 
     def take_over(self) -> None:
         """Note the signal from here on. An exception that is raised amid torch's own code may abort the process."""
-        self._earlier = signal.signal(signal.SIGTERM, self._note) or signal.SIG_DFL
+        self._earlier = signal.signal(signal.SIGTERM, StopHandler(self._note)) or signal.SIG_DFL
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._anyone_asked(args):
@@ -118,7 +118,7 @@ class StopOnSignal(TrainerCallback):
         if self.asked and not self.stopped:
             signal.raise_signal(signal.SIGTERM)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self) -> None:
         self.asked = True
 
     def _anyone_asked(self, args: Arguments) -> bool:
