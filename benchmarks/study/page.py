@@ -145,14 +145,14 @@ def _short(results: dict[str, Any], plan: Declared) -> list[str]:
         + "; ".join(f"{name}: {', '.join(found) or 'none'}" for name, found in worse.items())
         + "."
     )
-    lines += _chance(results)
+    lines += _chance(results, plan)
     lines += _weights_in_short(results)
     lines.append(f"- **Where CoTBal is not ahead.** {_not_ahead(results, plan)}")
     lines.append(f"- **Defaults.** {_defaults(results)}")
     return lines
 
 
-def _chance(results: dict[str, Any]) -> Iterable[str]:
+def _chance(results: dict[str, Any], plan: Declared) -> Iterable[str]:
     """What equal weights with other seeds make of the leads above."""
     found = {
         name: again["lead"]
@@ -166,15 +166,22 @@ def _chance(results: dict[str, Any]) -> Iterable[str]:
         for name, lead in found.items()
     )
     seeds = max(lead["seeds"] for lead in found.values())
-    text = (
-        f"- **What chance does.** Equal weights tuned again with {seeds} other seeds (`{AGAIN}`) lie from `ew` "
-        f"by, in points of dI: {leads}. All leads on this page are over the same units of `ew`: the luck that these "
-        "had is in every lead of their mixture."
+    both = "; ".join(
+        f"`{contrast.ahead}` " + ", ".join(_over_both_sets(results, contrast.ahead, name) for name in found)
+        for contrast in plan.contrasts
+        if contrast.behind == "ew"
     )
-    lucky = [name for name, lead in found.items() if not lead["interval"][0] <= 0 <= lead["interval"][1]]
-    if lucky:
-        text += f" Take it off before you read a lead on {' and '.join(lucky)}."
-    yield text
+    yield (
+        f"- **What chance does.** Equal weights tuned again with {seeds} other seeds (`{AGAIN}`) lie from `ew` "
+        f"by, in points of dI: {leads}. All leads on this page are over the same units of `ew`, so the luck that "
+        f"these had is in every lead of their mixture. Over the mean of both sets the leads are: {both}."
+    )
+
+
+def _over_both_sets(results: dict[str, Any], strategy: str, mixture: str) -> str:
+    """A strategy's lead over the mean of `ew` and `ew-again`."""
+    rows = results["mixtures"][mixture]["results"]
+    return f"{rows[strategy]['lead']['mean'] - rows[AGAIN]['lead']['mean'] / 2:+.2f} on {mixture}"
 
 
 def _not_ahead(results: dict[str, Any], plan: Declared) -> str:
