@@ -20,8 +20,11 @@ from support.units.blows import Blow, assert_no_step_twice, run_through
 TOLERANCE = 2e-4
 
 
-@pytest.mark.slow
-def test_killed_launchers_and_ranks_change_nothing(prepared_alone: Path, tmp_path: Path) -> None:
+@pytest.mark.soak
+def test_killed_launchers_and_ranks_change_nothing(tmp_path: Path) -> None:
+    """Beside an undisturbed job of as many processes: sums of another number are rounded otherwise."""
+    undisturbed = launched.write_job(tmp_path / "undisturbed", launch={"processes": 2})
+    launched.finish(launched.start(undisturbed, launched.environment()), undisturbed)
     config = launched.write_job(tmp_path / "m", launch={"processes": 2})
     blows = [
         Blow("launcher", signal.SIGKILL, "step"),
@@ -30,7 +33,7 @@ def test_killed_launchers_and_ranks_change_nothing(prepared_alone: Path, tmp_pat
     steps = tmp_path / "steps"
     struck, windows = run_through(config, blows, steps)
     assert struck == blows
-    launched.assert_same_result(config, prepared_alone, tolerance=TOLERANCE)
+    launched.assert_same_result(config, undisturbed, tolerance=TOLERANCE)
     assert_no_step_twice(config, windows)
 
 

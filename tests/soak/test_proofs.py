@@ -29,7 +29,7 @@ def test_the_page_does_not_pass_over_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-# tests/integration/test_killed_ranks.py is the short part of `launches`.
+# Of `launches`, tests/integration/test_killed_ranks.py is the short part.
 @pytest.mark.parametrize("name", [name for name in PROOFS if name != "launches"])
 def test_a_short_part_of_each_proof(tmp_path: Path, name: str) -> None:
     """In a process of its own, which forks: one that tests have run in has threads."""
