@@ -10,10 +10,10 @@ PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo study test test-fast test-deepspeed test-gpu lint format bench bench-records bench-gpu soak docs clean
+.PHONY: help env demo study test test-fast test-deepspeed test-torchvision test-gpu lint format bench bench-records bench-gpu soak docs clean
 
 help: ## what each target does
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "CoTBal needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
@@ -52,6 +52,13 @@ test-deepspeed: $(VENV)/.dev ## training under DeepSpeed, which other tests are 
 	  deepspeed einops hjson py-cpuinfo
 	PYTHONPATH=$(abspath $(VENV))/deepspeed $(PYTEST) -m deepspeed
 
+$(VENV)/torchvision/.done: $(VENV)/.dev
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps --upgrade --target $(VENV)/torchvision torchvision num2words docopt
+	@touch $@
+
+test-torchvision: $(VENV)/torchvision/.done ## families of models whose processors need torchvision
+	PYTHONPATH=$(abspath $(VENV))/torchvision $(PYTEST) -m torchvision tests/cotbal/tune/test_families.py
+
 test-gpu: ## the same kernel tests on a GPU, with the python that is active
 	python -m pytest -m gpu
 
@@ -80,17 +87,17 @@ study: $(VENV)/.dev ## whether balancing helps, on three generated mixtures: the
 	$(BIN)/python -m benchmarks.study run
 	$(BIN)/python -m benchmarks.study page
 
-soak: $(VENV)/.dev ## the long tests (minutes to hours); results in docs/soak.md, families.md and trust.md
+soak: $(VENV)/torchvision/.done ## the long tests (minutes to hours); results in docs/soak.md, families.md and trust.md
 	HYPOTHESIS_PROFILE=explore $(PYTEST) -m soak --timeout 0 --junitxml build/soak.xml; \
 	  status=$$?; $(BIN)/python tests/support/pages/soak_page.py build/soak.xml docs/soak.md; \
-	  $(BIN)/python docs/make_families.py || status=1; \
+	  PYTHONPATH=$(abspath $(VENV))/torchvision $(BIN)/python docs/make_families.py || status=1; \
 	  $(BIN)/python -m tests.soak all || status=1; exit $$status
 
-docs: $(VENV)/.dev ## regenerate the pages made from results, docs/exactness.md, families.md and inputs.md (some minutes)
+docs: $(VENV)/torchvision/.done ## regenerate the pages made from results, docs/exactness.md, families.md and inputs.md (some minutes)
 	$(BIN)/python -m benchmarks pages
 	$(BIN)/python -m benchmarks.study page
 	$(BIN)/python docs/make_exactness.py
-	$(BIN)/python docs/make_families.py
+	PYTHONPATH=$(abspath $(VENV))/torchvision $(BIN)/python docs/make_families.py
 	$(BIN)/python docs/make_inputs.py
 	$(BIN)/python docs/make_torch_samples.py
 

@@ -1,6 +1,8 @@
 """Try every family of models and write docs/families.md.
 
-From the root, with the development environment: `python docs/make_families.py`, or `make docs` (half a minute).
+`make docs` does so (half a minute), with the packages that some processors need and CoTBal does not. By itself, from
+the root with the development environment after `make test-torchvision`:
+`PYTHONPATH=.venv/torchvision python docs/make_families.py`.
 """
 
 from __future__ import annotations
@@ -9,11 +11,17 @@ import sys
 import warnings
 from pathlib import Path
 
-import transformers
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from support.families.torchvision_operators import usable  # noqa: E402
+
+if not usable(("torchvision", "num2words")):
+    sys.exit(
+        "docs/families.md is made with torchvision and num2words: `make docs`, or see the top of this file"
+    )
+
+import transformers  # noqa: E402
 from support.families.page import page, refusals, rows  # noqa: E402
 
 PAGE = ROOT / "docs" / "families.md"

@@ -10,6 +10,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from support.families.torchvision_operators import usable
+
+usable(["torchvision"])  # where it is installed it must be imported before transformers
 
 settings.register_profile(
     "ci", derandomize=True, max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow]

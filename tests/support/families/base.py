@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from support.families.torchvision_operators import usable
 from support.models.tiny_models import name_tokens, tiny_tokenizer
 
 Made = tuple[Any, Any]
@@ -14,10 +15,6 @@ Batch = dict[str, Any]
 
 PIXELS = 28
 """Side of a picture for most vision towers: 2 x 2 patches."""
-
-
-NEEDS_TORCHVISION = "its processor needs torchvision"
-NO_TORCHVISION = f"{NEEDS_TORCHVISION}: tensors"
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,8 @@ class Family:
         note: what the page says about it.
         refused: why records cannot be trained on through its processor, as the error has it; or "".
         apart: rows with and without pictures cannot share a batch.
+        needs: packages that its processor needs and CoTBal does not. Where one is missing, `make` gives no processor,
+            and batches come from `tensors`.
     """
 
     name: str
@@ -44,6 +43,15 @@ class Family:
     note: str = ""
     refused: str = ""
     apart: bool = False
+    needs: tuple[str, ...] = ()
+
+    def with_what_is_installed(self) -> Family:
+        """The family through its processor where that can be made, else through tensors, with a note why."""
+        if not self.needs:
+            return self
+        if usable(self.needs):
+            return replace(self, tensors=None)
+        return replace(self, note=f"its processor needs {' and '.join(self.needs)}: tensors")
 
 
 def template(

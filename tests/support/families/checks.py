@@ -81,7 +81,7 @@ def batch_of(family: Family, model: Any, processor: Any, seed: int = 0) -> Batch
     """A batch of rows with and without pictures, through the family's own processor where there is one."""
     if family.tensors is not None:
         return family.tensors(model, seed)
-    return TaskCollator(processor, TASKS)(records(family, seed))
+    return _of_dtype(TaskCollator(processor, TASKS)(records(family, seed)), model.dtype)
 
 
 def equal(family: Family) -> Outcome:
@@ -161,7 +161,7 @@ def generated(family: Family) -> Outcome:
     model, processor = family.make()
     batch = batch_of(family, model, processor)
     if family.tensors is None:
-        prompt = PromptCollator(processor)(records(family))
+        prompt = _of_dtype(PromptCollator(processor)(records(family)), model.dtype)
     else:
         prompt = {name: value for name, value in batch.items() if name != "labels" and name not in _OURS}
     prompt.pop("labels", None)
@@ -255,8 +255,12 @@ def _deviation(found: Step, expected: Step) -> float:
 
 
 def _in_double(batch: Batch) -> Batch:
+    return _of_dtype(batch, torch.float64)
+
+
+def _of_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
     return {
-        name: value.double()
+        name: value.to(dtype)
         if isinstance(value, torch.Tensor) and value.is_floating_point() and name not in _OURS
         else value
         for name, value in batch.items()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from support.families.base import (
-    NO_TORCHVISION,
     PIXELS,
     Batch,
     Family,
@@ -19,6 +19,7 @@ from support.families.base import (
     token_batch,
     vision_sizes,
 )
+from support.families.torchvision_operators import usable
 from support.models.tiny_models import tiny_llava
 from transformers import (
     CLIPVisionConfig,
@@ -45,6 +46,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 
 _GRID = [[28, 56], [56, 28], [56, 56]]
 _CHAT = template("<image>")
+_TORCHVISION = ("torchvision",)
 
 
 def _next() -> Made:
@@ -102,16 +104,30 @@ def _pixtral_parts() -> tuple[Any, dict[str, Any]]:
     }
 
 
+def _pixtral_processor(tokenizer: Any, merge: int) -> Any:
+    if not usable(_TORCHVISION):
+        return None
+    return transformers.PixtralProcessor(
+        transformers.PixtralImageProcessor(size={"longest_edge": 2 * PIXELS}),
+        tokenizer,
+        patch_size=14,
+        spatial_merge_size=merge,
+        chat_template=tokenizer.chat_template,
+    )
+
+
 def _pixtral() -> Made:
     tokenizer, parts = _pixtral_parts()
     config = LlavaConfig(**parts, vision_feature_layer=-1, vision_feature_select_strategy="full")
-    return settled(LlavaForConditionalGeneration, config, tokenizer), None
+    model = settled(LlavaForConditionalGeneration, config, tokenizer)
+    return model, _pixtral_processor(tokenizer, 1)
 
 
 def _mistral3() -> Made:
     tokenizer, parts = _pixtral_parts()
     config = Mistral3Config(**parts, spatial_merge_size=2, tie_word_embeddings=False)
-    return settled(Mistral3ForConditionalGeneration, config, tokenizer), None
+    model = settled(Mistral3ForConditionalGeneration, config, tokenizer)
+    return model, _pixtral_processor(tokenizer, 2)
 
 
 def _pixtral_tensors(model: Any, seed: int) -> Batch:
@@ -128,6 +144,6 @@ FAMILIES = (
     Family("LLaVA-1.5", tiny_llava),
     Family("LLaVA-NeXT", _next),
     Family("LLaVA-OneVision", _onevision),
-    Family("Pixtral", _pixtral, tensors=_pixtral_tensors, note=NO_TORCHVISION),
-    Family("Mistral 3", _mistral3, tensors=_pixtral_tensors, note=NO_TORCHVISION),
+    Family("Pixtral", _pixtral, tensors=_pixtral_tensors, needs=_TORCHVISION),
+    Family("Mistral 3", _mistral3, tensors=_pixtral_tensors, needs=_TORCHVISION),
 )

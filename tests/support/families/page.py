@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from support.families.base import NEEDS_TORCHVISION, Family
+from support.families.base import Family
 from support.families.checks import CHECKS
 from support.families.listing import FAMILIES
 
@@ -46,12 +46,12 @@ A router's auxiliary loss is kept. Over the micro-batches and ranks of a step it
 adds each one in full, so that it grows with the accumulation. The mixtures of experts below have it switched on
 (`output_router_logits`).
 """
-NOT_TRIED = """\
-Not tried through their processors: {names}. In transformers {version} these need torchvision, which CoTBal does not
-need and its tests do not install, even where a picture processor on Pillow alone is there: Pixtral's processor, which
-Mistral 3 has too, imports the other one, SmolVLM's chat template asks its video processor, and Llama 4 and
-Phi-4-multimodal have none. Their models get tensors of the shapes that the processors make; whether rows with and
-without pictures go together is not shown.
+NEEDS = """\
+In transformers {version} the processors of {names} need torchvision, even where a picture processor on Pillow alone
+is there: Pixtral's processor, which Mistral 3 has too, imports the other one, SmolVLM's chat template asks its video
+processor (and its own processor needs num2words), and Llama 4 and Phi-4-multimodal have none. CoTBal needs neither
+package. These rows were made with both; `make test-torchvision` brings them and tries these families. Other tests
+give the models tensors of the shapes that the processors make.
 """
 OTHERS = """\
 ## What is refused
@@ -128,15 +128,15 @@ def page(found: Sequence[Row], refused: Mapping[str, str]) -> str:
     lines = [
         INTRODUCTION,
         "Made by `python docs/make_families.py` with "
-        + ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+        + ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "torchvision"))
         + ".\n",
         f"| family | {' | '.join(TITLES.values())} | remarks |",
         "|-" * (len(TITLES) + 2) + "|",
     ]
     lines += [_line(row) for row in found]
-    families = [row.family.name for row in found if row.family.note.startswith(NEEDS_TORCHVISION)]
-    if families:
-        lines += ["", NOT_TRIED.format(names=", ".join(families), version=version("transformers")).rstrip()]
+    *names, last = (row.family.name for row in found if row.family.needs)
+    needing = f"{', '.join(names)} and {last}"
+    lines += ["", NEEDS.format(names=needing, version=version("transformers")).rstrip()]
     lines += ["", OTHERS + "\n".join(f"| {name} | {reason} |" for name, reason in refused.items()), ""]
     return "\n".join(lines)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from support.families.base import (
-    NEEDS_TORCHVISION,
-    NO_TORCHVISION,
     PIXELS,
     Batch,
     Family,
@@ -20,6 +19,7 @@ from support.families.base import (
     token_batch,
     vision_sizes,
 )
+from support.families.torchvision_operators import usable
 from transformers import (
     Idefics3Config,
     Idefics3ForConditionalGeneration,
@@ -43,6 +43,9 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
+_TORCHVISION = ("torchvision",)
+_SMOLVLM = ("torchvision", "num2words")
+_LLAMA4 = "its processor gives pictures in bfloat16, which a float32 model refuses; they are cast here"
 _IDEFICS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>")
 
 
@@ -69,10 +72,17 @@ def _idefics3() -> Made:
 
 
 def _smolvlm() -> Made:
-    tokenizer = chat_tokenizer(*_IDEFICS, chat=template("<image>"))
-    return settled(
-        SmolVLMForConditionalGeneration, _idefics_config(SmolVLMConfig, tokenizer), tokenizer
-    ), None
+    chat = template("<image>")
+    tokenizer = chat_tokenizer(*_IDEFICS, chat=chat)
+    model = settled(SmolVLMForConditionalGeneration, _idefics_config(SmolVLMConfig, tokenizer), tokenizer)
+    if not usable(_SMOLVLM):
+        return model, None
+    pictures = transformers.SmolVLMImageProcessor(
+        size={"longest_edge": 2 * PIXELS}, max_image_size={"longest_edge": PIXELS}
+    )
+    return model, transformers.SmolVLMProcessor(
+        pictures, tokenizer, transformers.SmolVLMVideoProcessor(), image_seq_len=1, chat_template=chat
+    )
 
 
 def _smolvlm_tensors(model: Any, seed: int) -> Batch:
@@ -145,7 +155,9 @@ def _mllama() -> Made:
 
 
 def _llama4() -> Made:
-    tokenizer = chat_tokenizer("<|patch|>", chat=template("<|patch|>"))
+    marks = ("<|image_start|>", "<|image_end|>", "<|tile_x_separator|>", "<|tile_y_separator|>", "<|image|>")
+    chat = template("<|image|>")
+    tokenizer = chat_tokenizer("<|patch|>", *marks, chat=chat)
     config = Llama4Config(
         vision_config={
             **vision_sizes(),
@@ -164,7 +176,11 @@ def _llama4() -> Made:
         ),
         image_token_index=tokenizer.convert_tokens_to_ids("<|patch|>"),
     )
-    return settled(Llama4ForConditionalGeneration, config, tokenizer), None
+    model = settled(Llama4ForConditionalGeneration, config, tokenizer)
+    if not usable(_TORCHVISION):
+        return model, None
+    pictures = transformers.Llama4ImageProcessor(size={"height": PIXELS, "width": PIXELS}, max_patches=2)
+    return model, transformers.Llama4Processor(pictures, tokenizer, patch_size=14, chat_template=chat)
 
 
 def _llama4_tensors(model: Any, seed: int) -> Batch:
@@ -175,13 +191,18 @@ def _llama4_tensors(model: Any, seed: int) -> Batch:
 
 
 def _phi4() -> Made:
-    tokenizer = chat_tokenizer("<|image|>", "<|audio|>", chat=template("<|image|>"))
+    chat = template("<|image|>")
+    tokenizer = chat_tokenizer(chat=chat, image_token="<|image|>", audio_token="<|audio|>")
+    # Its processor counts the tokens of crops of 32 x 32 patches, whatever their size.
+    side, patch = (64, 2) if usable(_TORCHVISION) else (PIXELS, 14)
     config = Phi4MultimodalConfig(
-        **text_sizes(tokenizer),
+        **text_sizes(tokenizer, max_position_embeddings=2048),
         vision_config={
             **vision_sizes(),
-            "crop_size": PIXELS,
-            "image_token_id": tokenizer.convert_tokens_to_ids("<|image|>"),
+            "crop_size": side,
+            "image_size": side,
+            "patch_size": patch,
+            "image_token_id": tokenizer.image_token_id,
         },
         audio_config={
             "hidden_size": 32,
@@ -192,10 +213,18 @@ def _phi4() -> Made:
             "depthwise_separable_out_channel": 32,
             "nemo_conv_channels": 32,
             "input_size": 16,
-            "audio_token_id": tokenizer.convert_tokens_to_ids("<|audio|>"),
+            "audio_token_id": tokenizer.audio_token_id,
         },
     )
-    return settled(Phi4MultimodalForCausalLM, config, tokenizer), None
+    model = settled(Phi4MultimodalForCausalLM, config, tokenizer)
+    if not usable(_TORCHVISION):
+        return model, None
+    return model, transformers.Phi4MultimodalProcessor(
+        transformers.Phi4MultimodalImageProcessor(size={"height": side, "width": side}, patch_size=patch),
+        transformers.Phi4MultimodalFeatureExtractor(),
+        tokenizer,
+        chat_template=chat,
+    )
 
 
 def _phi4_tensors(model: Any, seed: int) -> Batch:
@@ -215,7 +244,7 @@ FAMILIES = (
         "SmolVLM",
         _smolvlm,
         tensors=_smolvlm_tensors,
-        note=f"{NEEDS_TORCHVISION} and num2words: tensors",
+        needs=_SMOLVLM,
     ),
     Family("InternVL", _internvl),
     Family(
@@ -224,12 +253,12 @@ FAMILIES = (
         apart=True,
         note="transformers lets rows without pictures attend to the padding of others",
     ),
-    Family("Llama 4", _llama4, tensors=_llama4_tensors, note=NO_TORCHVISION),
+    Family("Llama 4", _llama4, tensors=_llama4_tensors, needs=_TORCHVISION, note=_LLAMA4),
     Family(
         "Phi-4-multimodal",
         _phi4,
         tensors=_phi4_tensors,
         lora=("qkv_proj", "o_proj"),
-        note=NO_TORCHVISION,
+        needs=_TORCHVISION,
     ),
 )
